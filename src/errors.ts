@@ -1,0 +1,69 @@
+/**
+ * Every failure that a caller can meet, as one class with a stable code. A leaf: imports nothing of ours.
+ * What a code means on the wire (status, `type`) is decided in `routes/error-handler.ts` alone.
+ */
+
+/** Codes are API: clients and tests match on them. */
+export type ErrorCode =
+  // the request
+  | 'invalid_value'
+  | 'unknown_field'
+  | 'context_length_exceeded'
+  | 'unsupported_parameter'
+  | 'model_not_found'
+  | 'not_found'
+  | 'conflict'
+  | 'idempotency_key_reused'
+  | 'invalid_api_key'
+  | 'insufficient_scope'
+  // the moment
+  | 'queue_full'
+  | 'quota_exceeded'
+  | 'not_ready'
+  | 'draining'
+  | 'engine_crashed'
+  | 'storage_full'
+  | 'request_quarantined'
+  | 'remote_unavailable'
+  | 'deadline_exceeded'
+  | 'cancelled'
+  // what lies on disk or in the machine
+  | 'pack_invalid'
+  | 'checkpoint_invalid'
+  | 'architecture_unsupported'
+  | 'download_failed'
+  | 'disk_full'
+  | 'config_invalid'
+  | 'device_unavailable'
+  | 'runtime_failed'
+  | 'internal';
+
+export interface StvErrorOptions {
+  /** Path of the field of the request that is wrong, as the client spelled it. */
+  readonly param?: string;
+  /** After how many milliseconds trying again can help. */
+  readonly retryAfterMs?: number;
+  readonly cause?: unknown;
+}
+
+/** The one error class. `message` is a full sentence for the person who has to act on it and never holds user text. */
+export class StvError extends Error {
+  readonly code: ErrorCode;
+  readonly param: string | undefined;
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: ErrorCode, message: string, options: StvErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'StvError';
+    this.code = code;
+    this.param = options.param;
+    this.retryAfterMs = options.retryAfterMs;
+  }
+}
+
+/** Wraps anything thrown into an StvError, keeping one that already is. */
+export function toStvError(thrown: unknown, code: ErrorCode = 'internal'): StvError {
+  if (thrown instanceof StvError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new StvError(code, message, { cause: thrown });
+}
