@@ -1,0 +1,88 @@
+// Starts the servers that are compared, each in its own process on a free loopback port, and stops them by process id.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = fileURLToPath(new URL('..', import.meta.url));
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+async function untilReady(url, child, deadlineMs) {
+  const end = Date.now() + deadlineMs;
+  while (Date.now() < end) {
+    if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode} before it was ready`);
+    const ready = await fetch(url).then(
+      (answer) => answer.ok,
+      () => false,
+    );
+    if (ready) return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error(`${url} was not ready within ${deadlineMs} ms`);
+}
+
+async function start(command, args, { port, readyPath, env = {} }) {
+  const output = [];
+  const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (bytes) => {
+      output.push(bytes);
+      if (output.length > 200) output.shift();
+    });
+  }
+  const url = `http://127.0.0.1:${port}`;
+  try {
+    await untilReady(url + readyPath, child, 600_000);
+  } catch (error) {
+    child.kill('SIGKILL');
+    process.stderr.write(Buffer.concat(output).subarray(-4000));
+    throw error;
+  }
+  return {
+    url,
+    pid: child.pid,
+    async stop() {
+      child.kill('SIGTERM');
+      if (child.exitCode === null) await once(child, 'exit');
+    },
+  };
+}
+
+/** Our server as a user starts it. `args` are flags of `stv serve`. */
+export async function startStv(args = []) {
+  const port = await freePort();
+  return start(process.execPath, [path.join(root, 'dist/cli/main.js'), 'serve', '--port', `${port}`, ...args], {
+    port,
+    readyPath: '/health/ready',
+  });
+}
+
+/** llama-server with `parallel` slots of `context` tokens each and as many threads as the machine has cores. */
+export async function startLlama(binary, gguf, { parallel, context, threads }) {
+  const port = await freePort();
+  const args = [
+    '-m',
+    gguf,
+    '--host',
+    '127.0.0.1',
+    '--port',
+    `${port}`,
+    '-np',
+    `${parallel}`,
+    '-c',
+    `${parallel * context}`,
+  ];
+  return start(binary, [...args, '-t', `${threads}`, '-tb', `${threads}`, '--no-webui'], {
+    port,
+    readyPath: '/health',
+  });
+}
