@@ -129,6 +129,7 @@ export interface ScoreRequest {
 export interface ScoreResult {
   /** Natural log-probability of each candidate, in order: the product over its tokens; -Infinity where a remote gave none. */
   readonly logprobs: readonly number[];
+  /** The prompt counts once; the candidates' own tokens, as far as they had to be read, are completion tokens. */
   readonly usage: Usage;
   readonly timings: Timings;
   readonly model: string;
@@ -166,6 +167,11 @@ export interface Engine {
   /** Special tokens in `text` are inert. */
   tokenize(model: string, text: string): Promise<number[]>;
   detokenize(model: string, tokens: readonly number[]): Promise<string>;
+  /**
+   * How many prompt tokens `generate` counts for this prompt (template and prefix included), without computing anything: what a
+   * token budget is reserved by. A remote that cannot tell answers with an upper bound.
+   */
+  countTokens(model: string, prompt: Prompt): Promise<number>;
   status(): EngineStatus;
   close(): Promise<void>;
 }
