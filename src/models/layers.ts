@@ -1,0 +1,286 @@
+/**
+ * The layers of a decoder as functions from value names to value names: embedding, linear, RMSNorm, attention over lanes, gated
+ * MLP, LM head. Node and weight names are those of the checkpoint's modules; fused ones are named after their parts.
+ */
+import { type LaneGraph, laneNames, type WeightFormat } from './lane-graph.ts';
+
+/** Columns per scale of a quantized matrix. */
+export const BLOCK_SIZE = 32;
+const MICROSOFT = 'com.microsoft';
+/** int8 activations against the integer weights: the fast kernels. */
+const ACCURACY_LEVEL = 4;
+
+/** Blocks run along the columns; a matrix that they do not divide stays float. */
+function storedFormat(format: WeightFormat, columns: number): WeightFormat {
+  return columns % BLOCK_SIZE === 0 ? format : 'fp32';
+}
+
+/** Embedding and LM head keep 8 bits in an int4 model: they are the most sensitive and 4 bits save no time there. */
+function embeddingFormat(format: WeightFormat, columns: number): WeightFormat {
+  return storedFormat(format === 'int4' ? 'int8' : format, columns);
+}
+
+export interface LinearOptions {
+  /** Of the module; its weight is `${name}.weight`. */
+  readonly name: string;
+  /** Modules whose rows are stacked; the module itself unless given. */
+  readonly parts?: readonly string[];
+  readonly rows: number;
+  readonly columns: number;
+  readonly bias?: boolean;
+}
+
+/** `[1, T, columns]` -> `[1, T, rows]` */
+export function linear(graph: LaneGraph, input: string, options: LinearOptions): string {
+  const { builder } = graph;
+  const { name, rows, columns, bias = false, parts = [name] } = options;
+  const weight = `${name}.weight`;
+  const format = storedFormat(graph.format, columns);
+  const sources = parts.map((part) => `${part}.weight`);
+  graph.weight({ kind: 'matrix', name: weight, sources, rows, columns, format });
+  if (bias) {
+    const biases = parts.map((part) => `${part}.bias`);
+    graph.weight({ kind: 'vector', name: `${name}.bias`, sources: biases, length: rows });
+    builder.external(`${name}.bias`, 'float32', [rows]);
+  }
+  if (format === 'fp32') {
+    builder.external(weight, 'float32', [rows, columns]);
+    const product = matMulTransposed(graph, input, { name: bias ? `${name}.product` : name, weight });
+    return bias ? builder.node('Add', [product, `${name}.bias`], { name }) : product;
+  }
+  const bits = format === 'int4' ? 4 : 8;
+  builder.external(weight, 'uint8', [rows, columns / BLOCK_SIZE, (BLOCK_SIZE * bits) / 8]);
+  builder.external(scalesOf(weight), 'float32', [rows, columns / BLOCK_SIZE]);
+  return matMulBlocks(graph, input, { name, weight, bits, rows, columns, ...(bias && { bias: `${name}.bias` }) });
+}
+
+export function scalesOf(weight: string): string {
+  return `${weight}_scales`;
+}
+
+function matMulTransposed({ builder }: LaneGraph, input: string, at: { name: string; weight: string }): string {
+  return builder.node('FusedMatMul', [input, at.weight], {
+    name: at.name,
+    domain: MICROSOFT,
+    attributes: { transB: 1 },
+  });
+}
+
+interface BlocksOptions {
+  readonly name: string;
+  readonly weight: string;
+  readonly scales?: string;
+  readonly bits: 4 | 8;
+  readonly rows: number;
+  readonly columns: number;
+  readonly bias?: string;
+}
+
+function matMulBlocks({ builder }: LaneGraph, input: string, options: BlocksOptions): string {
+  const { name, weight, scales = scalesOf(weight), bits, rows, columns, bias } = options;
+  // zero_points and g_idx are left out: the weights are symmetric about the middle of their range
+  const inputs = bias === undefined ? [input, weight, scales] : [input, weight, scales, '', '', bias];
+  return builder.node('MatMulNBits', inputs, {
+    name,
+    domain: MICROSOFT,
+    attributes: { N: rows, K: columns, bits, block_size: BLOCK_SIZE, accuracy_level: ACCURACY_LEVEL },
+  });
+}
+
+/** Token ids `[1, T]` -> `[1, T, hidden]` */
+export function embedding(graph: LaneGraph, name: string): string {
+  const { builder, config } = graph;
+  const { vocabSize: rows, hiddenSize: columns } = config;
+  const weight = `${name}.weight`;
+  const format = embeddingFormat(graph.format, columns);
+  graph.weight({ kind: 'matrix', name: weight, sources: [weight], rows, columns, format });
+  if (format === 'fp32') {
+    builder.external(weight, 'float32', [rows, columns]);
+    return builder.node('Gather', [weight, laneNames.inputIds], { name, attributes: { axis: 0 } });
+  }
+  builder.external(weight, 'uint8', [rows, columns]);
+  builder.external(scalesOf(weight), 'float32', [rows, columns / BLOCK_SIZE]);
+  return builder.node('GatherBlockQuantized', [weight, laneNames.inputIds, scalesOf(weight)], {
+    name,
+    domain: MICROSOFT,
+    attributes: { bits: 8, block_size: BLOCK_SIZE, gather_axis: 0, quantize_axis: 1 },
+  });
+}
+
+/** `[1, R, hidden]` -> `logits [1, R, vocab]`, with the embedding's own bytes where the weights are tied. */
+export function lmHead(graph: LaneGraph, input: string, embeddingName: string): void {
+  const { builder, config } = graph;
+  const { vocabSize: rows, hiddenSize: columns } = config;
+  const name = laneNames.logits;
+  const format = embeddingFormat(graph.format, columns);
+  const tied = `${embeddingName}.weight`;
+  if (!config.tieWordEmbeddings) {
+    graph.weight({ kind: 'matrix', name: 'lm_head.weight', sources: ['lm_head.weight'], rows, columns, format });
+  }
+  if (format === 'fp32') {
+    const weight = config.tieWordEmbeddings ? tied : builder.external('lm_head.weight', 'float32', [rows, columns]);
+    matMulTransposed(graph, input, { name, weight });
+    return;
+  }
+  const blocks = { name: 'lm_head.weight', type: 'uint8', dims: [rows, columns / BLOCK_SIZE, BLOCK_SIZE] } as const;
+  if (config.tieWordEmbeddings) {
+    const weight = graph.alias(blocks, tied);
+    matMulBlocks(graph, input, { name, weight, scales: scalesOf(tied), bits: 8, rows, columns });
+    return;
+  }
+  builder.external(blocks.name, blocks.type, blocks.dims);
+  builder.external(scalesOf(blocks.name), 'float32', [rows, columns / BLOCK_SIZE]);
+  matMulBlocks(graph, input, { name, weight: blocks.name, bits: 8, rows, columns });
+}
+
+function normWeight(graph: LaneGraph, name: string, length: number): string {
+  const weight = `${name}.weight`;
+  graph.weight({ kind: 'vector', name: weight, sources: [weight], length });
+  return graph.builder.external(weight, 'float32', [length]);
+}
+
+/** RMSNorm over the last axis. */
+export function rmsNorm(graph: LaneGraph, input: string, name: string, length = graph.config.hiddenSize): string {
+  return graph.builder.node('SimplifiedLayerNormalization', [input, normWeight(graph, name, length)], {
+    name,
+    attributes: { axis: -1, epsilon: { float: graph.config.rmsNormEps }, stash_type: 1 },
+  });
+}
+
+/** A value before the next block and what that block's result is added to. */
+export interface Residual {
+  readonly normed: string;
+  readonly sum: string;
+}
+
+/** `sum = input + residual; normed = RMSNorm(sum)` in one node. */
+export function addRmsNorm(graph: LaneGraph, input: string, residual: string, name: string): Residual {
+  const sum = `${name}.sum`;
+  const weight = normWeight(graph, name, graph.config.hiddenSize);
+  const normed = graph.builder.node('SkipSimplifiedLayerNormalization', [input, residual, weight], {
+    name,
+    domain: MICROSOFT,
+    attributes: { epsilon: { float: graph.config.rmsNormEps } },
+    outputs: [name, '', '', sum],
+  });
+  return { normed, sum };
+}
+
+export interface AttentionOptions {
+  readonly layer: number;
+  /** Bias on q, k and v. */
+  readonly bias?: boolean;
+  /** Bias on the output projection. */
+  readonly outputBias?: boolean;
+  /** RMSNorm of every head of q and k before the rotation. */
+  readonly headNorm?: boolean;
+}
+
+/** Causal self-attention with rotary positions, one GroupQueryAttention per lane over the lane's own cache. */
+export function attention(graph: LaneGraph, input: string, name: string, options: AttentionOptions): string {
+  const { builder, config, numLanes } = graph;
+  const { numAttentionHeads, numKeyValueHeads, headDim, hiddenSize } = config;
+  const { layer, bias = false, outputBias = false, headNorm = false } = options;
+  const rows = (numAttentionHeads + 2 * numKeyValueHeads) * headDim;
+  const parts = ['q_proj', 'k_proj', 'v_proj'].map((part) => `${name}.${part}`);
+  const projected = linear(graph, input, { name: `${name}.qkv_proj`, parts, rows, columns: hiddenSize, bias });
+  const qkv = headNorm ? normHeads(graph, projected, name) : projected;
+  const lanes = splitLanes(graph, qkv, name);
+  const attended = lanes.map((lane, index) =>
+    builder.node(
+      'GroupQueryAttention',
+      [
+        lane,
+        '',
+        '',
+        laneNames.past(index, layer, 'key'),
+        laneNames.past(index, layer, 'value'),
+        laneNames.seqlens(index),
+        laneNames.totalLength(index),
+        laneNames.cosCache,
+        laneNames.sinCache,
+      ],
+      {
+        name: `${name}.lanes.${index}`,
+        domain: MICROSOFT,
+        attributes: { num_heads: numAttentionHeads, kv_num_heads: numKeyValueHeads, do_rotary: 1 },
+        outputs: [
+          `${name}.lanes.${index}`,
+          laneNames.present(index, layer, 'key'),
+          laneNames.present(index, layer, 'value'),
+        ],
+      },
+    ),
+  );
+  const packed =
+    numLanes === 1
+      ? (attended[0] as string) // one lane is the whole pack
+      : builder.node('Concat', attended, { name: `${name}.packed`, attributes: { axis: 1 } });
+  const columns = numAttentionHeads * headDim;
+  return linear(graph, packed, { name: `${name}.o_proj`, rows: hiddenSize, columns, bias: outputBias });
+}
+
+function splitLanes({ builder, numLanes }: LaneGraph, packed: string, name: string): readonly string[] {
+  if (numLanes === 1) return [packed];
+  const outputs = Array.from({ length: numLanes }, (_, lane) => `${name}.lanes.${lane}.qkv`);
+  builder.node('Split', [packed, laneNames.laneLengths], { name: `${name}.lanes`, attributes: { axis: 1 }, outputs });
+  return outputs;
+}
+
+/** q and k of packed qkv as `[1, T, heads, headDim]`, normalized per head and packed again. */
+function normHeads(graph: LaneGraph, qkv: string, name: string): string {
+  const { builder, config } = graph;
+  const { numAttentionHeads, numKeyValueHeads, headDim } = config;
+  const heads = [numAttentionHeads, numKeyValueHeads, numKeyValueHeads];
+  const sizes = builder.int64Constant(
+    `${name}.qkv_sizes`,
+    heads.map((count) => count * headDim),
+  );
+  const split = ['q', 'k', 'v'].map((part) => `${name}.${part}`);
+  builder.node('Split', [qkv, sizes], { name: `${name}.qkv_split`, attributes: { axis: 2 }, outputs: split });
+  const [query, key, value] = split as [string, string, string];
+  const normed = (part: string, norm: string, count: number): string => {
+    const apart = builder.int64Constant(`${part}.heads_shape`, [1, -1, count, headDim]);
+    const together = builder.int64Constant(`${part}.packed_shape`, [1, -1, count * headDim]);
+    const perHead = builder.node('Reshape', [part, apart], { name: `${part}.heads` });
+    const result = rmsNorm(graph, perHead, norm, headDim);
+    return builder.node('Reshape', [result, together], { name: `${part}.packed` });
+  };
+  return builder.node(
+    'Concat',
+    [normed(query, `${name}.q_norm`, numAttentionHeads), normed(key, `${name}.k_norm`, numKeyValueHeads), value],
+    { name: `${name}.qkv_normed`, attributes: { axis: 2 } },
+  );
+}
+
+/** `down(silu(gate(x)) * up(x))` with gate and up in one product. */
+export function gatedMlp(graph: LaneGraph, input: string, name: string): string {
+  const { builder, config } = graph;
+  const { hiddenSize, intermediateSize } = config;
+  const parts = [`${name}.gate_proj`, `${name}.up_proj`];
+  const gateUp = linear(graph, input, {
+    name: `${name}.gate_up_proj`,
+    parts,
+    rows: 2 * intermediateSize,
+    columns: hiddenSize,
+  });
+  builder.node('Split', [gateUp], {
+    name: `${name}.gate_up_split`,
+    attributes: { axis: 2, num_outputs: 2 },
+    outputs: parts,
+  });
+  const [gate, up] = parts as [string, string];
+  // x * sigmoid(alpha * x) with alpha 1 is SiLU
+  const activated = builder.node('QuickGelu', [gate], {
+    name: `${name}.act_fn`,
+    domain: MICROSOFT,
+    attributes: { alpha: { float: 1 } },
+  });
+  const gated = builder.node('Mul', [activated, up], { name: `${name}.gated` });
+  return linear(graph, gated, { name: `${name}.down_proj`, rows: hiddenSize, columns: intermediateSize });
+}
+
+/** Rows `logit_rows` of the packed tokens: `[1, T, hidden]` -> `[1, R, hidden]`. */
+export function selectRows({ builder }: LaneGraph, input: string, name: string): string {
+  return builder.node('Gather', [input, laneNames.logitRows], { name, attributes: { axis: 1 } });
+}
