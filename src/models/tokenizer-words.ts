@@ -1,0 +1,96 @@
+/**
+ * Plain text to token ids, with a tokenizer that has no special tokens: they are taken out of its vocabulary and its merges,
+ * so no text whatsoever can become one. Which stretches of a prompt are plain is decided elsewhere.
+ */
+import { Tokenizer } from '@huggingface/tokenizers';
+import { StvError } from '../errors.ts';
+import { type AddedTokenEntry, isJsonObject, type JsonObject, type TokenizerFiles } from './tokenizer-files.ts';
+
+/** Encodes stretches of text that hold no special token; `isFirst`: nothing stands before it in the prompt. */
+export type PlainEncoder = (text: string, isFirst: boolean, ids: number[]) => void;
+
+export interface PlainTokenizer {
+  readonly encode: PlainEncoder;
+  /** Token -> id, special and added tokens left out. */
+  readonly vocabulary: ReadonlyMap<string, number>;
+}
+
+function mergedToken(merge: unknown): string {
+  if (Array.isArray(merge)) return merge.join('');
+  return typeof merge === 'string' ? merge.replace(' ', '') : '';
+}
+
+function modelOf(files: TokenizerFiles): { readonly model: JsonObject; readonly vocabulary: JsonObject } {
+  const model = files.tokenizer['model'];
+  if (!isJsonObject(model)) throw new StvError('checkpoint_invalid', `${files.path}: tokenizer.json has no model.`);
+  const type = model['type'] ?? 'BPE';
+  if (type !== 'BPE') {
+    throw new StvError(
+      'architecture_unsupported',
+      `${files.path}: tokenizer.json holds a ${String(type)} model; only BPE is supported.`,
+    );
+  }
+  const vocabulary = model['vocab'];
+  if (!isJsonObject(vocabulary) || !Array.isArray(model['merges'])) {
+    throw new StvError('checkpoint_invalid', `${files.path}: the BPE model of tokenizer.json needs vocab and merges.`);
+  }
+  for (const [token, id] of Object.entries(vocabulary)) {
+    if (!Number.isInteger(id) || Number(id) < 0) {
+      throw new StvError('checkpoint_invalid', `${files.path}: token ${JSON.stringify(token)} has no valid id.`);
+    }
+  }
+  return { model, vocabulary };
+}
+
+/** Builds the encoder. Throws StvError `checkpoint_invalid` / `architecture_unsupported` that names the file. */
+export function createPlainTokenizer(files: TokenizerFiles, inert: readonly AddedTokenEntry[]): PlainTokenizer {
+  const { model, vocabulary } = modelOf(files);
+  const removed = new Set(inert.map((token) => token.content));
+  const kept = Object.fromEntries(Object.entries(vocabulary).filter(([token]) => !removed.has(token)));
+  const merges = (model['merges'] as readonly unknown[]).filter((merge) => !removed.has(mergedToken(merge)));
+  const { tokenizer, unknownId } = buildTokenizer(files, { ...model, vocab: kept, merges }, vocabulary);
+  const tokenModel = tokenizer.model;
+  if (tokenModel === null) throw new StvError('checkpoint_invalid', `${files.path}: tokenizer.json has no model.`);
+  const { normalizer, pre_tokenizer: preTokenizer } = tokenizer;
+
+  const encode: PlainEncoder = (text, isFirst, ids) => {
+    const normalized = normalizer === null ? text : normalizer(text);
+    if (normalized === '') return;
+    // the library asks for the place among the sections: only "the first or not" matters
+    const words = preTokenizer === null ? [normalized] : preTokenizer(normalized, { section_index: isFirst ? 0 : 1 });
+    for (const token of tokenModel(words)) {
+      const id = tokenModel.tokens_to_ids.get(token) ?? unknownId;
+      if (id !== undefined) ids.push(id);
+    }
+  };
+  return { encode, vocabulary: new Map(Object.entries(kept).map(([token, id]) => [token, Number(id)])) };
+}
+
+function buildTokenizer(
+  files: TokenizerFiles,
+  model: JsonObject,
+  vocabulary: JsonObject,
+): { readonly tokenizer: Tokenizer; readonly unknownId: number | undefined } {
+  const part = (name: string): unknown => files.tokenizer[name] ?? null;
+  try {
+    const tokenizer = new Tokenizer(
+      {
+        model,
+        added_tokens: [],
+        normalizer: part('normalizer'),
+        pre_tokenizer: part('pre_tokenizer'),
+        post_processor: null,
+        decoder: null,
+      },
+      {},
+    );
+    const unknown = model['unk_token'];
+    const unknownId = typeof unknown === 'string' ? vocabulary[unknown] : undefined;
+    return { tokenizer, unknownId: typeof unknownId === 'number' ? unknownId : undefined };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StvError('checkpoint_invalid', `${files.path}: tokenizer.json cannot be used: ${reason}`, {
+      cause: error,
+    });
+  }
+}
