@@ -129,7 +129,7 @@ export interface ScoreRequest {
 export interface ScoreResult {
   /** Natural log-probability of each candidate, in order: the product over its tokens; -Infinity where a remote gave none. */
   readonly logprobs: readonly number[];
-  /** The prompt counts once; the candidates' own tokens, as far as they had to be read, are completion tokens. */
+  /** All of it prompt tokens: the prompt once, and the candidates' own tokens as far as they had to be read. */
   readonly usage: Usage;
   readonly timings: Timings;
   readonly model: string;
