@@ -1,0 +1,179 @@
+/**
+ * ONNX Runtime for the rest of the program: tensors over our own memory, sessions, and runs without copies. Knows nothing of
+ * language models.
+ */
+
+import type { ElementType } from './element-type.ts';
+import { NativeHandle, Ownership } from './native-handle.ts';
+import { type OrtLibrary, openOrtLibrary, throwStatus } from './ort-library.ts';
+import { readStringArray, takeInt32, takePointer } from './out-parameter.ts';
+import type { RuntimeContext } from './runtime-context.ts';
+import { Session } from './session.ts';
+import {
+  type LogLevel,
+  logLevelNumber,
+  type PrepackedWeights,
+  type SessionOptions,
+  withSessionOptions,
+} from './session-options.ts';
+import { createCpuTensor, type Tensor } from './tensor.ts';
+
+export interface RuntimeOptions {
+  /** A library file, or a folder that holds one. Absent: the library of the `onnxruntime-node` package. */
+  readonly libraryPath?: string | undefined;
+  /** What ONNX Runtime itself writes to stderr. Default 'error'. */
+  readonly logLevel?: LogLevel;
+}
+
+export class Runtime {
+  /** `1.30.0` */
+  readonly version: string;
+  readonly libraryPath: string;
+  readonly #context: RuntimeContext;
+  readonly #ownership: Ownership;
+
+  /** Made by `loadRuntime`. */
+  constructor(library: OrtLibrary, logLevel: LogLevel) {
+    const { functions } = library;
+    this.version = library.version;
+    this.libraryPath = library.path;
+    const env = new NativeHandle(
+      takePointer((out) => functions.CreateEnv(logLevelNumber(logLevel), 'stv', out)),
+      { kind: 'runtime', release: functions.ReleaseEnv },
+    );
+    functions.DisableTelemetryEvents(env.pointer);
+    // OrtDeviceAllocator = 0, OrtMemTypeDefault = 0
+    const cpuMemory = new NativeHandle(
+      takePointer((out) => functions.CreateCpuMemoryInfo(0, 0, out)),
+      { kind: 'runtime', release: functions.ReleaseMemoryInfo, parents: [env] },
+    );
+    env.letGo();
+    this.#ownership = new Ownership(this, cpuMemory);
+    this.#context = {
+      library,
+      functions,
+      env,
+      cpuMemory,
+      allocator: takePointer((out) => functions.GetAllocatorWithDefaultOptions(out)),
+      throwStatus: (functionName, status) => throwStatus(functionName, status, functions),
+    };
+  }
+
+  /** Execution providers that the library knows, by ONNX Runtime's names. Their drivers may still be missing. */
+  providers(): string[] {
+    this.#ownership.assertUsable();
+    const { functions } = this.#context;
+    const list = new BigUint64Array(new ArrayBuffer(8));
+    const count = takeInt32((out) => functions.GetAvailableProviders(list, out));
+    const pointer = list[0] ?? 0n;
+    const names = readStringArray(pointer, count);
+    functions.ReleaseAvailableProviders(pointer, count);
+    return names;
+  }
+
+  /**
+   * A tensor in the memory of the process. `data` is used in place and kept alive, never copied, so a `subarray` of one large
+   * array makes a tensor of a part of it; without `data`, fresh zeroed memory.
+   */
+  createTensor<Type extends ElementType>(
+    type: Type,
+    dims: readonly number[],
+    data?: ArrayBufferView | ArrayBufferLike,
+  ): Tensor<Type> {
+    this.#ownership.assertUsable();
+    return createCpuTensor(this.#context.functions, type, { dims, data, memoryInfo: this.#context.cpuMemory });
+  }
+
+  /** A container in which several sessions keep one packed copy of the `initializers` they share. */
+  createPrepackedWeights(): PrepackedWeights {
+    this.#ownership.assertUsable();
+    return new PrepackedWeightsContainer(this.#context);
+  }
+
+  /**
+   * Loads a model; blocks until it is ready to run.
+   * Throws StvError `device_unavailable` when the device cannot be had, `runtime_failed` for everything else.
+   */
+  createSession(options: SessionOptions): Session {
+    this.#ownership.assertUsable();
+    const pointer = withSessionOptions(this.#context.functions, options, (sessionOptions) =>
+      createNativeSession(this.#context, options, sessionOptions),
+    );
+    const { functions, cpuMemory } = this.#context;
+    const tensors = [...(options.initializers?.values() ?? []), ...(options.externalInitializers?.values() ?? [])];
+    const handle = new NativeHandle(pointer, {
+      kind: 'session',
+      release: functions.ReleaseSession,
+      parents: [
+        cpuMemory,
+        ...(options.prepackedWeights === undefined ? [] : [options.prepackedWeights.handle]),
+        ...tensors.map((tensor) => tensor.handle),
+      ],
+    });
+    return new Session(this.#context, handle, options.device ?? 'cpu');
+  }
+
+  /** Harmless when repeated. Sessions and tensors already made go on working; new ones can no longer be made. */
+  dispose(): void {
+    this.#ownership.dispose();
+  }
+}
+
+class PrepackedWeightsContainer implements PrepackedWeights {
+  readonly #ownership: Ownership;
+
+  constructor({ functions, cpuMemory }: RuntimeContext) {
+    const handle = new NativeHandle(
+      takePointer((out) => functions.CreatePrepackedWeightsContainer(out)),
+      {
+        kind: 'prepacked weights container',
+        release: functions.ReleasePrepackedWeightsContainer,
+        parents: [cpuMemory],
+      },
+    );
+    this.#ownership = new Ownership(this, handle);
+  }
+
+  get handle(): NativeHandle {
+    this.#ownership.assertUsable();
+    return this.#ownership.handle;
+  }
+
+  dispose(): void {
+    this.#ownership.dispose();
+  }
+}
+
+function createNativeSession(
+  { functions, env }: RuntimeContext,
+  options: SessionOptions,
+  sessionOptions: bigint,
+): bigint {
+  const { model } = options;
+  const container = options.prepackedWeights?.handle.pointer;
+  return takePointer((out) => {
+    if (typeof model === 'string') {
+      if (container === undefined) functions.CreateSession(env.pointer, model, sessionOptions, out);
+      else functions.CreateSessionWithPrepackedWeightsContainer(env.pointer, model, sessionOptions, container, out);
+    } else if (container === undefined) {
+      functions.CreateSessionFromArray(env.pointer, model, model.byteLength, sessionOptions, out);
+    } else {
+      functions.CreateSessionFromArrayWithPrepackedWeightsContainer(
+        env.pointer,
+        model,
+        model.byteLength,
+        sessionOptions,
+        container,
+        out,
+      );
+    }
+  });
+}
+
+/**
+ * Loads ONNX Runtime. The library itself is loaded once per process and stays; each call gives a runtime of its own.
+ * Throws StvError `runtime_failed` when the library is missing, is something else, or is not version 1.30.
+ */
+export function loadRuntime(options: RuntimeOptions = {}): Runtime {
+  return new Runtime(openOrtLibrary(options.libraryPath), options.logLevel ?? 'error');
+}

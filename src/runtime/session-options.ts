@@ -1,0 +1,159 @@
+/** What a session can be asked to be, and its translation into an OrtSessionOptions. */
+
+import { StvError } from '../errors.ts';
+import type { NativeHandle } from './native-handle.ts';
+import type { OrtFunctions } from './ort-functions.ts';
+import { takePointer } from './out-parameter.ts';
+import type { Tensor } from './tensor.ts';
+
+/** Where a session's nodes run. `options` are the execution provider's own, by its names. */
+export type Device =
+  | 'cpu'
+  | { readonly type: 'webgpu'; readonly options?: Readonly<Record<string, string>> }
+  | { readonly type: 'cuda'; readonly deviceId?: number; readonly options?: Readonly<Record<string, string>> };
+
+export type OptimizationLevel = 'none' | 'basic' | 'extended' | 'all';
+
+/** Weights packed for the kernels, shared by the sessions that name it. Made by `Runtime.createPrepackedWeights`. */
+export interface PrepackedWeights {
+  /** For the other files of this folder. */
+  readonly handle: NativeHandle;
+  dispose(): void;
+}
+
+export interface SessionOptions {
+  /** Path of an ONNX file, or its bytes. External data lies beside the file, or where `config` says. */
+  readonly model: string | Uint8Array;
+  /** Default 'cpu'. */
+  readonly device?: Device;
+  /** Threads inside one operator; 0 = one per physical core. Default 0. */
+  readonly intraOpThreads?: number;
+  /** Threads across operators; more than 1 also turns parallel execution on. Default 1. */
+  readonly interOpThreads?: number;
+  /** Session config entries by ONNX Runtime's names: `session.intra_op.allow_spinning`, `ep.…`. */
+  readonly config?: Readonly<Record<string, string>>;
+  /** Default 'all'. */
+  readonly optimizationLevel?: OptimizationLevel;
+  /** Where to write the optimized graph. */
+  readonly optimizedModelPath?: string;
+  /**
+   * Values that take the place of the model's initializers of the same name, type and shape, not copied: sessions that are
+   * given the same tensors share them, and share their packed form too when `prepackedWeights` is the same.
+   */
+  readonly initializers?: ReadonlyMap<string, Tensor>;
+  /** Values for initializers that the model keeps as external data; the data files are then not read. */
+  readonly externalInitializers?: ReadonlyMap<string, Tensor>;
+  readonly prepackedWeights?: PrepackedWeights;
+  /** Turns profiling on; the file's name begins with this path. */
+  readonly profilePrefix?: string;
+  /** Reuse one plan of memory between runs of the same shapes. Default true. */
+  readonly memoryPattern?: boolean;
+  /** Keep freed CPU memory for the next run. Default true. */
+  readonly cpuArena?: boolean;
+  /** Fixes symbolic dimensions by name. */
+  readonly freeDimensionOverrides?: Readonly<Record<string, number>>;
+  readonly logLevel?: LogLevel;
+}
+
+export type LogLevel = 'verbose' | 'info' | 'warning' | 'error' | 'fatal';
+
+const LOG_LEVELS: Readonly<Record<LogLevel, number>> = { verbose: 0, info: 1, warning: 2, error: 3, fatal: 4 };
+const OPTIMIZATION_LEVELS: Readonly<Record<OptimizationLevel, number>> = { none: 0, basic: 1, extended: 2, all: 99 };
+
+/** `OrtLoggingLevel`. */
+export function logLevelNumber(level: LogLevel): number {
+  return LOG_LEVELS[level];
+}
+
+function assertThreads(field: string, threads: number): void {
+  if (Number.isInteger(threads) && threads >= 0 && threads <= 4096) return;
+  throw new StvError('runtime_failed', `${field} must be an integer between 0 and 4096, not ${threads}.`);
+}
+
+function appendCuda(
+  functions: OrtFunctions,
+  pointer: bigint,
+  device: { readonly deviceId?: number; readonly options?: Readonly<Record<string, string>> },
+): void {
+  const settings = { device_id: String(device.deviceId ?? 0), ...device.options };
+  const cuda = takePointer((out) => functions.CreateCUDAProviderOptions(out));
+  try {
+    functions.UpdateCUDAProviderOptions(
+      cuda,
+      Object.keys(settings),
+      Object.values(settings),
+      Object.keys(settings).length,
+    );
+    functions.SessionOptionsAppendExecutionProvider_CUDA_V2(pointer, cuda);
+  } finally {
+    functions.ReleaseCUDAProviderOptions(cuda);
+  }
+}
+
+/** Adds the device's execution provider. Throws StvError `device_unavailable` when the library has none or it cannot start. */
+function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device): void {
+  if (device === 'cpu') return;
+  try {
+    switch (device.type) {
+      case 'webgpu': {
+        const settings = device.options ?? {};
+        const keys = Object.keys(settings);
+        functions.SessionOptionsAppendExecutionProvider(pointer, 'WebGPU', keys, Object.values(settings), keys.length);
+        return;
+      }
+      case 'cuda':
+        appendCuda(functions, pointer, device);
+        return;
+      default:
+        device satisfies never;
+    }
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new StvError('device_unavailable', `The device ${device.type} cannot be used: ${reason}`, { cause: error });
+  }
+}
+
+function applyOptions(functions: OrtFunctions, pointer: bigint, options: SessionOptions): void {
+  const { intraOpThreads = 0, interOpThreads = 1 } = options;
+  assertThreads('intraOpThreads', intraOpThreads);
+  assertThreads('interOpThreads', interOpThreads);
+  functions.SetIntraOpNumThreads(pointer, intraOpThreads);
+  functions.SetInterOpNumThreads(pointer, interOpThreads);
+  functions.SetSessionExecutionMode(pointer, interOpThreads > 1 ? 1 : 0);
+  functions.SetSessionGraphOptimizationLevel(pointer, OPTIMIZATION_LEVELS[options.optimizationLevel ?? 'all']);
+  if (options.logLevel !== undefined) functions.SetSessionLogSeverityLevel(pointer, LOG_LEVELS[options.logLevel]);
+  if (options.memoryPattern === false) functions.DisableMemPattern(pointer);
+  if (options.cpuArena === false) functions.DisableCpuMemArena(pointer);
+  if (options.profilePrefix !== undefined) functions.EnableProfiling(pointer, options.profilePrefix);
+  if (options.optimizedModelPath !== undefined)
+    functions.SetOptimizedModelFilePath(pointer, options.optimizedModelPath);
+  for (const [name, value] of Object.entries(options.config ?? {}))
+    functions.AddSessionConfigEntry(pointer, name, value);
+  for (const [name, value] of Object.entries(options.freeDimensionOverrides ?? {})) {
+    functions.AddFreeDimensionOverrideByName(pointer, name, value);
+  }
+  for (const [name, tensor] of options.initializers ?? []) {
+    functions.AddInitializer(pointer, name, tensor.handle.pointer);
+  }
+  const external = options.externalInitializers;
+  if (external !== undefined && external.size > 0) {
+    const values = Array.from(external.values(), (tensor) => tensor.handle.pointer);
+    functions.AddExternalInitializers(pointer, [...external.keys()], values, values.length);
+  }
+  appendDevice(functions, pointer, options.device ?? 'cpu');
+}
+
+/** Calls `use` with an OrtSessionOptions that is released afterwards. */
+export function withSessionOptions<Result>(
+  functions: OrtFunctions,
+  options: SessionOptions,
+  use: (pointer: bigint) => Result,
+): Result {
+  const pointer = takePointer((out) => functions.CreateSessionOptions(out));
+  try {
+    applyOptions(functions, pointer, options);
+    return use(pointer);
+  } finally {
+    functions.ReleaseSessionOptions(pointer);
+  }
+}

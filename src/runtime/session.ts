@@ -1,0 +1,177 @@
+/** A session: one loaded model, what it takes and gives, and running it over a binding. */
+
+import { StvError } from '../errors.ts';
+import { Binding } from './binding.ts';
+import type { ElementType } from './element-type.ts';
+import { NativeHandle, Ownership } from './native-handle.ts';
+import { readString, takePointer } from './out-parameter.ts';
+import { type RunOptions, withRunOptions } from './run-options.ts';
+import type { RuntimeContext } from './runtime-context.ts';
+import type { Device } from './session-options.ts';
+import { readSessionValues, type SessionValue } from './session-values.ts';
+import { createAllocatedTensor, createCpuTensor, type Tensor, type TensorLocation } from './tensor.ts';
+
+/** Names that ONNX Runtime gives to the memory of a device. */
+const DEVICE_MEMORY = { webgpu: 'WebGPU_Buf', cuda: 'Cuda' } as const;
+
+export class Session {
+  readonly inputs: readonly SessionValue[];
+  readonly outputs: readonly SessionValue[];
+  /** Where `createDeviceTensor` puts tensors. */
+  readonly location: TensorLocation;
+  readonly #context: RuntimeContext;
+  readonly #ownership: Ownership;
+  readonly #deviceId: number;
+  readonly #inputIndexes: ReadonlyMap<string, number>;
+  readonly #outputIndexes: ReadonlyMap<string, number>;
+  #allocator: Ownership | undefined;
+
+  /** Made by `Runtime.createSession`. */
+  constructor(context: RuntimeContext, handle: NativeHandle, device: Device) {
+    this.#context = context;
+    this.location = device === 'cpu' ? 'cpu' : device.type;
+    this.#deviceId = device === 'cpu' || device.type !== 'cuda' ? 0 : (device.deviceId ?? 0);
+    this.#ownership = new Ownership(this, handle);
+    this.inputs = readSessionValues(context, handle.pointer, 'input');
+    this.outputs = readSessionValues(context, handle.pointer, 'output');
+    this.#inputIndexes = new Map(this.inputs.map((value, index) => [value.name, index]));
+    this.#outputIndexes = new Map(this.outputs.map((value, index) => [value.name, index]));
+  }
+
+  createBinding(): Binding {
+    this.#ownership.assertUsable();
+    return new Binding(this, this.#context.functions);
+  }
+
+  /**
+   * Runs the model over what is bound and blocks until it is done; on a device the bound outputs are then complete too.
+   * Throws StvError `runtime_failed`; what the outputs hold is then undefined.
+   */
+  run(binding: Binding, options?: RunOptions): void {
+    const { functions } = this.#context;
+    const handle = this.#beginRun(binding);
+    try {
+      const status =
+        options === undefined
+          ? functions.runWithBindingRaw(this.#ownership.pointer, null, handle.pointer)
+          : withRunOptions(functions, options, (pointer) =>
+              functions.runWithBindingRaw(this.#ownership.pointer, pointer, handle.pointer),
+            );
+      if (status !== null) this.#context.throwStatus('RunWithBinding', status);
+    } finally {
+      this.#endRun(binding);
+    }
+  }
+
+  /**
+   * As `run`, on another thread: the event loop goes on. Until the promise settles nothing may touch the memory of the bound
+   * tensors, and the binding cannot be changed. Disposing of the session or the binding meanwhile is safe.
+   */
+  async runAsync(binding: Binding, options?: RunOptions): Promise<void> {
+    const { functions } = this.#context;
+    const handle = this.#beginRun(binding);
+    handle.retain();
+    try {
+      const status = await withRunOptions(functions, options ?? {}, (pointer) => {
+        return new Promise<bigint | null>((resolve, reject) => {
+          functions.runWithBindingRaw.async(this.#ownership.pointer, pointer, handle.pointer, (error, result) => {
+            if (error === null) resolve(result);
+            else reject(error);
+          });
+        });
+      });
+      if (status !== null) this.#context.throwStatus('RunWithBinding', status);
+    } finally {
+      this.#endRun(binding);
+      handle.letGo();
+    }
+  }
+
+  /** A tensor in the memory of the session's device; what it holds at first is undefined. On the CPU, zeroed memory. */
+  createDeviceTensor<Type extends ElementType>(type: Type, dims: readonly number[]): Tensor<Type> {
+    const { functions, cpuMemory } = this.#context;
+    this.#ownership.assertUsable();
+    if (this.location === 'cpu')
+      return createCpuTensor(functions, type, { dims, data: undefined, memoryInfo: cpuMemory });
+    this.#allocator ??= this.#createAllocator(DEVICE_MEMORY[this.location]);
+    return createAllocatedTensor(functions, type, {
+      dims,
+      location: this.location,
+      allocator: this.#allocator.handle,
+    });
+  }
+
+  /** Ends profiling and returns the path of the file written. Throws StvError `runtime_failed` when it was never on. */
+  endProfiling(): string {
+    const { functions, allocator } = this.#context;
+    const session = this.#ownership.pointer;
+    const pointer = takePointer((out) => functions.SessionEndProfiling(session, allocator, out));
+    const path = readString(pointer);
+    functions.AllocatorFree(allocator, pointer);
+    if (path === '') throw new StvError('runtime_failed', 'This session was created without profilePrefix.');
+    return path;
+  }
+
+  /** Harmless when repeated. The native session goes when its last binding and its last device tensor have gone. */
+  dispose(): void {
+    this.#ownership.dispose();
+    this.#allocator?.dispose();
+  }
+
+  /** For `Binding`. */
+  get handle(): NativeHandle {
+    this.#ownership.assertUsable();
+    return this.#ownership.handle;
+  }
+
+  /** Position of an input; throws StvError `runtime_failed` for a name the model does not have. */
+  inputIndex(name: string): number {
+    const index = this.#inputIndexes.get(name);
+    if (index === undefined) throw new StvError('runtime_failed', `The model has no input named ${name}.`);
+    return index;
+  }
+
+  /** Position of an output; throws StvError `runtime_failed` for a name the model does not have. */
+  outputIndex(name: string): number {
+    const index = this.#outputIndexes.get(name);
+    if (index === undefined) throw new StvError('runtime_failed', `The model has no output named ${name}.`);
+    return index;
+  }
+
+  #beginRun(binding: Binding): NativeHandle {
+    this.#ownership.assertUsable();
+    if (binding.session !== this) {
+      throw new StvError('runtime_failed', 'A session can only run a binding that it has made itself.');
+    }
+    const { library } = this.#context;
+    // Two WebGPU runs at once end the process inside Dawn, also when they belong to two sessions.
+    if (this.location === 'webgpu' && library.isWebGpuBusy) {
+      throw new StvError('runtime_failed', 'Another WebGPU run of this process has not ended.');
+    }
+    const handle = binding.beginRun();
+    if (this.location === 'webgpu') library.isWebGpuBusy = true;
+    return handle;
+  }
+
+  #endRun(binding: Binding): void {
+    if (this.location === 'webgpu') this.#context.library.isWebGpuBusy = false;
+    binding.endRun();
+  }
+
+  #createAllocator(memoryName: string): Ownership {
+    const { functions } = this.#context;
+    const session = this.#ownership.handle;
+    const info = takePointer((out) => functions.CreateMemoryInfo(memoryName, 0, this.#deviceId, 0, out));
+    try {
+      const allocator = takePointer((out) => functions.CreateAllocator(session.pointer, info, out));
+      const handle = new NativeHandle(allocator, {
+        kind: 'allocator',
+        release: functions.ReleaseAllocator,
+        parents: [session],
+      });
+      return new Ownership(this, handle);
+    } finally {
+      functions.ReleaseMemoryInfo(info);
+    }
+  }
+}
