@@ -1,0 +1,67 @@
+/** The tokenizer files of a checkpoint, put beside its prepared graph: copied from a folder, or made from a GGUF file. */
+import { constants } from 'node:fs';
+import { copyFile, mkdir, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { StvError } from '../errors.ts';
+import { readGguf } from './gguf.ts';
+import { tokenizerFilesFromGguf } from './gguf-tokenizer.ts';
+import { readTokenizerFiles } from './tokenizer-files.ts';
+
+/** Every file of a checkpoint that `TextModel.load` looks at. */
+export const TOKENIZER_FILES: readonly string[] = [
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'chat_template.jinja',
+  'generation_config.json',
+];
+
+/**
+ * Writes the tokenizer files of `checkpoint.path` (a folder or a GGUF file) into `folder`, which is made if it is missing.
+ * Throws StvError `checkpoint_invalid`, `architecture_unsupported` or `disk_full`.
+ */
+export async function writeTokenizerFiles(checkpoint: { readonly path: string }, folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { recursive: true });
+    if ((await stat(checkpoint.path)).isDirectory()) await copyTokenizerFiles(checkpoint.path, folder);
+    else await writeFromGguf(checkpoint.path, folder);
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
+      throw new StvError('disk_full', `${folder}: the disk is full; the tokenizer could not be written.`, {
+        cause: error,
+      });
+    }
+    throw error;
+  }
+}
+
+async function copyTokenizerFiles(from: string, to: string): Promise<void> {
+  // reads them all first: a folder without a usable tokenizer is refused before anything is written
+  const files = await readTokenizerFiles(from);
+  for (const name of TOKENIZER_FILES) {
+    try {
+      await copyFile(join(from, name), join(to, name), constants.COPYFILE_FICLONE);
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
+    }
+  }
+  // The ids of config.json matter only where no generation_config.json says otherwise.
+  if (files.generationConfig === undefined && files.modelConfig !== undefined) {
+    const { bos_token_id: bos, eos_token_id: eos } = files.modelConfig;
+    await writeJson(join(to, 'generation_config.json'), {
+      ...(bos === undefined ? {} : { bos_token_id: bos }),
+      ...(eos === undefined ? {} : { eos_token_id: eos }),
+    });
+  }
+}
+
+async function writeFromGguf(path: string, folder: string): Promise<void> {
+  const files = tokenizerFilesFromGguf(readGguf(path).metadata, path);
+  await writeJson(join(folder, 'tokenizer.json'), files.tokenizer);
+  await writeJson(join(folder, 'tokenizer_config.json'), files.tokenizerConfig);
+  await writeJson(join(folder, 'generation_config.json'), files.generationConfig ?? {});
+  if (files.chatTemplate !== undefined) await writeFile(join(folder, 'chat_template.jinja'), files.chatTemplate);
+}
+
+async function writeJson(path: string, value: unknown): Promise<void> {
+  await writeFile(path, JSON.stringify(value));
+}
