@@ -8,14 +8,19 @@ import type { ModelConfig } from './model-config.ts';
 
 export type WeightFormat = 'int8' | 'int4' | 'fp32';
 
+/** A tensor of the checkpoint that becomes rows of a weight. */
+export interface WeightSource {
+  readonly name: string;
+  readonly rows: number;
+}
+
 /** One weight of the graph and the checkpoint tensors, stacked along the rows, that it is made of. */
 export type WeightSpec =
-  | { readonly kind: 'vector'; readonly name: string; readonly sources: readonly string[]; readonly length: number }
+  | { readonly kind: 'vector'; readonly name: string; readonly sources: readonly WeightSource[] }
   | {
       readonly kind: 'matrix';
       readonly name: string;
-      readonly sources: readonly string[];
-      readonly rows: number;
+      readonly sources: readonly WeightSource[];
       readonly columns: number;
       readonly format: WeightFormat;
     };

@@ -2,7 +2,7 @@
  * The layers of a decoder as functions from value names to value names: embedding, linear, RMSNorm, attention over lanes, gated
  * MLP, LM head. Node and weight names are those of the checkpoint's modules; fused ones are named after their parts.
  */
-import { type LaneGraph, laneNames, type WeightFormat } from './lane-graph.ts';
+import { type LaneGraph, laneNames, type WeightFormat, type WeightSource } from './lane-graph.ts';
 
 /** Columns per scale of a quantized matrix. */
 export const BLOCK_SIZE = 32;
@@ -23,9 +23,8 @@ function embeddingFormat(format: WeightFormat, columns: number): WeightFormat {
 export interface LinearOptions {
   /** Of the module; its weight is `${name}.weight`. */
   readonly name: string;
-  /** Modules whose rows are stacked; the module itself unless given. */
-  readonly parts?: readonly string[];
-  readonly rows: number;
+  /** Modules whose rows are stacked; `name` is made of them alone when it has no tensor of its own. */
+  readonly parts: readonly WeightSource[];
   readonly columns: number;
   readonly bias?: boolean;
 }
@@ -33,14 +32,13 @@ export interface LinearOptions {
 /** `[1, T, columns]` -> `[1, T, rows]` */
 export function linear(graph: LaneGraph, input: string, options: LinearOptions): string {
   const { builder } = graph;
-  const { name, rows, columns, bias = false, parts = [name] } = options;
+  const { name, columns, bias = false, parts } = options;
   const weight = `${name}.weight`;
   const format = storedFormat(graph.format, columns);
-  const sources = parts.map((part) => `${part}.weight`);
-  graph.weight({ kind: 'matrix', name: weight, sources, rows, columns, format });
+  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+  graph.weight({ kind: 'matrix', name: weight, sources: tensorsOf(parts, 'weight'), columns, format });
   if (bias) {
-    const biases = parts.map((part) => `${part}.bias`);
-    graph.weight({ kind: 'vector', name: `${name}.bias`, sources: biases, length: rows });
+    graph.weight({ kind: 'vector', name: `${name}.bias`, sources: tensorsOf(parts, 'bias') });
     builder.external(`${name}.bias`, 'float32', [rows]);
   }
   if (format === 'fp32') {
@@ -54,6 +52,11 @@ export function linear(graph: LaneGraph, input: string, options: LinearOptions):
   return matMulBlocks(graph, input, { name, weight, bits, rows, columns, ...(bias && { bias: `${name}.bias` }) });
 }
 
+function tensorsOf(modules: readonly WeightSource[], tensor: 'weight' | 'bias'): readonly WeightSource[] {
+  return modules.map(({ name, rows }) => ({ name: `${name}.${tensor}`, rows }));
+}
+
+/** Name of the scales that go with an integer matrix. */
 export function scalesOf(weight: string): string {
   return `${weight}_scales`;
 }
@@ -93,7 +96,7 @@ export function embedding(graph: LaneGraph, name: string): string {
   const { vocabSize: rows, hiddenSize: columns } = config;
   const weight = `${name}.weight`;
   const format = embeddingFormat(graph.format, columns);
-  graph.weight({ kind: 'matrix', name: weight, sources: [weight], rows, columns, format });
+  graph.weight({ kind: 'matrix', name: weight, sources: [{ name: weight, rows }], columns, format });
   if (format === 'fp32') {
     builder.external(weight, 'float32', [rows, columns]);
     return builder.node('Gather', [weight, laneNames.inputIds], { name, attributes: { axis: 0 } });
@@ -115,7 +118,13 @@ export function lmHead(graph: LaneGraph, input: string, embeddingName: string): 
   const format = embeddingFormat(graph.format, columns);
   const tied = `${embeddingName}.weight`;
   if (!config.tieWordEmbeddings) {
-    graph.weight({ kind: 'matrix', name: 'lm_head.weight', sources: ['lm_head.weight'], rows, columns, format });
+    graph.weight({
+      kind: 'matrix',
+      name: 'lm_head.weight',
+      sources: [{ name: 'lm_head.weight', rows }],
+      columns,
+      format,
+    });
   }
   if (format === 'fp32') {
     const weight = config.tieWordEmbeddings ? tied : builder.external('lm_head.weight', 'float32', [rows, columns]);
@@ -135,7 +144,7 @@ export function lmHead(graph: LaneGraph, input: string, embeddingName: string): 
 
 function normWeight(graph: LaneGraph, name: string, length: number): string {
   const weight = `${name}.weight`;
-  graph.weight({ kind: 'vector', name: weight, sources: [weight], length });
+  graph.weight({ kind: 'vector', name: weight, sources: [{ name: weight, rows: length }] });
   return graph.builder.external(weight, 'float32', [length]);
 }
 
@@ -181,9 +190,12 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const { builder, config, numLanes } = graph;
   const { numAttentionHeads, numKeyValueHeads, headDim, hiddenSize } = config;
   const { layer, bias = false, outputBias = false, headNorm = false } = options;
-  const rows = (numAttentionHeads + 2 * numKeyValueHeads) * headDim;
-  const parts = ['q_proj', 'k_proj', 'v_proj'].map((part) => `${name}.${part}`);
-  const projected = linear(graph, input, { name: `${name}.qkv_proj`, parts, rows, columns: hiddenSize, bias });
+  const parts = [
+    { name: `${name}.q_proj`, rows: numAttentionHeads * headDim },
+    { name: `${name}.k_proj`, rows: numKeyValueHeads * headDim },
+    { name: `${name}.v_proj`, rows: numKeyValueHeads * headDim },
+  ];
+  const projected = linear(graph, input, { name: `${name}.qkv_proj`, parts, columns: hiddenSize, bias });
   const qkv = headNorm ? normHeads(graph, projected, name) : projected;
   const lanes = splitLanes(graph, qkv, name);
   const attended = lanes.map((lane, index) =>
@@ -216,8 +228,9 @@ export function attention(graph: LaneGraph, input: string, name: string, options
     numLanes === 1
       ? (attended[0] as string) // one lane is the whole pack
       : builder.node('Concat', attended, { name: `${name}.packed`, attributes: { axis: 1 } });
+  const output = { name: `${name}.o_proj`, rows: hiddenSize };
   const columns = numAttentionHeads * headDim;
-  return linear(graph, packed, { name: `${name}.o_proj`, rows: hiddenSize, columns, bias: outputBias });
+  return linear(graph, packed, { name: output.name, parts: [output], columns, bias: outputBias });
 }
 
 function splitLanes({ builder, numLanes }: LaneGraph, packed: string, name: string): readonly string[] {
@@ -257,27 +270,23 @@ function normHeads(graph: LaneGraph, qkv: string, name: string): string {
 export function gatedMlp(graph: LaneGraph, input: string, name: string): string {
   const { builder, config } = graph;
   const { hiddenSize, intermediateSize } = config;
-  const parts = [`${name}.gate_proj`, `${name}.up_proj`];
-  const gateUp = linear(graph, input, {
-    name: `${name}.gate_up_proj`,
-    parts,
-    rows: 2 * intermediateSize,
-    columns: hiddenSize,
-  });
+  const gate = { name: `${name}.gate_proj`, rows: intermediateSize };
+  const up = { name: `${name}.up_proj`, rows: intermediateSize };
+  const gateUp = linear(graph, input, { name: `${name}.gate_up_proj`, parts: [gate, up], columns: hiddenSize });
   builder.node('Split', [gateUp], {
     name: `${name}.gate_up_split`,
     attributes: { axis: 2, num_outputs: 2 },
-    outputs: parts,
+    outputs: [gate.name, up.name],
   });
-  const [gate, up] = parts as [string, string];
   // x * sigmoid(alpha * x) with alpha 1 is SiLU
-  const activated = builder.node('QuickGelu', [gate], {
+  const activated = builder.node('QuickGelu', [gate.name], {
     name: `${name}.act_fn`,
     domain: MICROSOFT,
     attributes: { alpha: { float: 1 } },
   });
-  const gated = builder.node('Mul', [activated, up], { name: `${name}.gated` });
-  return linear(graph, gated, { name: `${name}.down_proj`, rows: hiddenSize, columns: intermediateSize });
+  const gated = builder.node('Mul', [activated, up.name], { name: `${name}.gated` });
+  const down = { name: `${name}.down_proj`, rows: hiddenSize };
+  return linear(graph, gated, { name: down.name, parts: [down], columns: intermediateSize });
 }
 
 /** Rows `logit_rows` of the packed tokens: `[1, T, hidden]` -> `[1, R, hidden]`. */

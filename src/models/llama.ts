@@ -7,7 +7,7 @@ export function llama(graph: LaneGraph): void {
   const { config } = graph;
   decoder(graph, {
     attention: (input, name, layer) =>
-      attention(graph, input, name, { layer, bias: config.attentionBias, outputBias: config.attentionBias }),
+      attention(graph, input, name, { layer, bias: config.attentionBias, outputBias: config.attentionOutputBias }),
     mlp: (input, name) => gatedMlp(graph, input, name),
   });
 }

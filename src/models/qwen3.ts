@@ -10,7 +10,7 @@ export function qwen3(graph: LaneGraph): void {
       attention(graph, input, name, {
         layer,
         bias: config.attentionBias,
-        outputBias: config.attentionBias,
+        outputBias: config.attentionOutputBias,
         headNorm: true,
       }),
     mlp: (input, name) => gatedMlp(graph, input, name),

@@ -1,0 +1,207 @@
+/**
+ * Checkpoint -> prepared model folder, once per content: later calls find the folder. The folder appears whole or not at all:
+ * it is written beside its place under a name of its own and renamed, so two processes that prepare the same model both succeed.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, statfsSync, writeSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { StvError } from '../errors.ts';
+import { BUILDER_VERSION, buildLaneGraph } from './build-lane-graph.ts';
+import type { Checkpoint } from './checkpoint.ts';
+import { validateCheckpoint } from './expected-tensors.ts';
+import type { WeightFormat } from './lane-graph.ts';
+import { openCheckpoint } from './open-checkpoint.ts';
+import { digestCheckpoint } from './prepare-digest.ts';
+import { storedBytes, WeightWriter } from './prepare-weights.ts';
+import { MODEL_FILE, type PreparedManifest, readManifest, WEIGHTS_FILE } from './prepared-model.ts';
+
+/** `hash` counts bytes of the checkpoint, `weights` tensors of the graph. */
+export interface PrepareProgress {
+  readonly phase: 'hash' | 'weights';
+  readonly done: number;
+  readonly total: number;
+}
+
+export interface PrepareModelOptions {
+  /** A safetensors folder or a GGUF file. */
+  readonly checkpoint: string;
+  /** Prepared models lie here, one folder each. Made when missing. */
+  readonly cacheDir: string;
+  readonly weights: WeightFormat;
+  readonly onProgress?: (progress: PrepareProgress) => void;
+  readonly signal?: AbortSignal;
+  /** Writes the tokenizer's files into the folder before it appears. */
+  readonly writeTokenizer?: (dir: string) => void | Promise<void>;
+}
+
+export interface PreparedModel {
+  readonly dir: string;
+  readonly manifest: PreparedManifest;
+  /** The folder was there already. */
+  readonly isReused: boolean;
+}
+
+const PARTIAL = '.partial';
+/** A partial folder of another machine on a shared disk is left alone for this long. */
+const FOREIGN_PARTIAL_MS = 24 * 3600 * 1000;
+const DISK_FULL_CODES: readonly unknown[] = ['ENOSPC', 'EDQUOT', 'EFBIG'];
+
+/**
+ * Throws StvError `checkpoint_invalid`, `architecture_unsupported`, `disk_full` or `cancelled`; nothing of the folder stays
+ * behind then.
+ */
+export async function prepareModel(options: PrepareModelOptions): Promise<PreparedModel> {
+  const { cacheDir, weights, signal, onProgress } = options;
+  const sourceDigest = await digestCheckpoint(options.checkpoint, {
+    cacheDir,
+    ...(signal && { signal }),
+    ...(onProgress && { onProgress: (done, total) => onProgress({ phase: 'hash', done, total }) }),
+  });
+  const key = createHash('sha256').update(`${sourceDigest}\0builder ${BUILDER_VERSION}\0weights ${weights}`);
+  const digest = `sha256:${key.digest('hex')}`;
+  const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
+  const reused = findPrepared(dir);
+  if (reused !== undefined) return { dir, manifest: reused, isReused: true };
+
+  const partial = `${dir}${PARTIAL}-${hostname()}-${process.pid}-${randomUUID()}`;
+  try {
+    await mkdir(partial, { recursive: true });
+    await removeAbandoned(cacheDir);
+    const checkpoint = openCheckpoint(options.checkpoint);
+    let manifest: PreparedManifest;
+    try {
+      manifest = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
+    } finally {
+      checkpoint.close();
+    }
+    await options.writeTokenizer?.(partial);
+    await putInPlace(partial, dir);
+    return { dir, manifest, isReused: false };
+  } catch (thrown) {
+    await rm(partial, { recursive: true, force: true });
+    if (!DISK_FULL_CODES.includes((thrown as NodeJS.ErrnoException).code)) throw thrown;
+    const message = `The disk is full: the prepared model does not fit into "${cacheDir}".`;
+    throw new StvError('disk_full', message, { cause: thrown });
+  }
+}
+
+/** Undefined when there is none, or one that is not whole (it is then made again). */
+function findPrepared(dir: string): PreparedManifest | undefined {
+  try {
+    return readManifest(dir);
+  } catch {
+    return undefined;
+  }
+}
+
+interface WriteOptions extends PrepareModelOptions {
+  readonly sourceDigest: string;
+  readonly digest: string;
+}
+
+async function writeModel(dir: string, checkpoint: Checkpoint, options: WriteOptions): Promise<PreparedManifest> {
+  const { weights, signal, onProgress, sourceDigest, digest } = options;
+  validateCheckpoint(checkpoint);
+  const { config } = checkpoint;
+  const specs = buildLaneGraph({ config, numLanes: 1, format: weights }).weights;
+  checkSpace(dir, storedBytes(specs));
+  const file = openSync(join(dir, WEIGHTS_FILE), 'wx');
+  const writer = new WeightWriter(checkpoint, (bytes) => writeWhole(file, bytes));
+  try {
+    for (const [done, spec] of specs.entries()) {
+      if (signal?.aborted) throw new StvError('cancelled', 'Preparing the model was cancelled.');
+      onProgress?.({ phase: 'weights', done, total: specs.length });
+      writer.write(spec);
+      await nextTurn(); // others may use the thread, and the signal can fire
+    }
+    fsyncSync(file);
+  } finally {
+    closeSync(file);
+  }
+  onProgress?.({ phase: 'weights', done: specs.length, total: specs.length });
+  const manifest: PreparedManifest = {
+    formatVersion: 1,
+    builderVersion: BUILDER_VERSION,
+    weights,
+    sourceDigest,
+    digest,
+    config,
+    quantization: writer.report,
+    weightsBytes: writer.byteLength,
+    tensors: writer.tensors,
+  };
+  const json = await open(join(dir, MODEL_FILE), 'wx');
+  try {
+    await json.writeFile(JSON.stringify(manifest));
+    await json.sync();
+  } finally {
+    await json.close();
+  }
+  return manifest;
+}
+
+function checkSpace(dir: string, needed: number): void {
+  const { bavail, bsize } = statfsSync(dir);
+  const free = bavail * bsize;
+  if (free >= needed) return;
+  throw new StvError(
+    'disk_full',
+    `Preparing the model needs ${Math.ceil(needed / 1e6)} MB, but "${dir}" has ${Math.floor(free / 1e6)} MB free.`,
+  );
+}
+
+function writeWhole(file: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; )
+    done += writeSync(file, bytes, done, Math.min(bytes.length - done, 1 << 30));
+}
+
+/** Renames; when another process was first, its folder stays unless it is not whole. */
+async function putInPlace(partial: string, dir: string): Promise<void> {
+  try {
+    await rename(partial, dir);
+  } catch (thrown) {
+    const { code } = thrown as NodeJS.ErrnoException;
+    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw thrown;
+    if (findPrepared(dir) !== undefined) {
+      await rm(partial, { recursive: true, force: true });
+      return;
+    }
+    const damaged = `${partial}-replaced`;
+    await rename(dir, damaged);
+    await rename(partial, dir);
+    await rm(damaged, { recursive: true, force: true });
+  }
+}
+
+/** Removes what killed processes of this machine left half-written. */
+async function removeAbandoned(cacheDir: string): Promise<void> {
+  const own = `${PARTIAL}-${hostname()}-`;
+  for (const name of await readdir(cacheDir)) {
+    const at = name.indexOf(PARTIAL);
+    if (at < 0) continue;
+    const path = join(cacheDir, name);
+    const pid = name.startsWith(own, at) ? Number.parseInt(name.slice(at + own.length), 10) : undefined;
+    const isAbandoned = pid === undefined ? await isOlderThan(path, FOREIGN_PARTIAL_MS) : !isRunning(pid);
+    if (isAbandoned) await rm(path, { recursive: true, force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (thrown) {
+    return (thrown as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+async function isOlderThan(path: string, ms: number): Promise<boolean> {
+  try {
+    return Date.now() - (await stat(path)).mtimeMs > ms;
+  } catch {
+    return false; // gone already
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * A prepared model on disk: a folder with `model.json` (what it is), `weights.bin` (tensors back to back) and the tokenizer's
+ * files. Knows the format of `model.json`; who writes and who loads the folder is not its concern.
+ */
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { StvError } from '../errors.ts';
+import type { WeightFormat } from './lane-graph.ts';
+import type { ModelConfig } from './model-config.ts';
+import type { TensorType } from './onnx-proto.ts';
+
+export const MODEL_FILE = 'model.json';
+export const WEIGHTS_FILE = 'weights.bin';
+/** Every tensor starts on a cache line. */
+export const TENSOR_ALIGNMENT = 64;
+
+export interface StoredTensor {
+  readonly name: string;
+  readonly type: Extract<TensorType, 'float32' | 'uint8'>;
+  readonly dims: readonly number[];
+  /** Bytes from the start of `weights.bin`. */
+  readonly offset: number;
+  readonly byteLength: number;
+}
+
+/** What storing one matrix in integer blocks cost. */
+export interface MatrixError {
+  readonly name: string;
+  /** As the checkpoint had it: `Q4_1`, `BF16`, … */
+  readonly from: string;
+  /** Root of the mean squared error over the root of the mean squared weight. */
+  readonly relativeError: number;
+  readonly maxError: number;
+}
+
+export interface QuantizationReport {
+  /** Matrices whose stored blocks were taken over, or whose floats were kept. */
+  readonly numExact: number;
+  /** Matrices put into integer blocks here. */
+  readonly requantized: readonly MatrixError[];
+  /** Over all elements of the requantized matrices; 0 without any. */
+  readonly relativeError: number;
+}
+
+/** Content of `model.json`. */
+export interface PreparedManifest {
+  readonly formatVersion: 1;
+  readonly builderVersion: number;
+  readonly weights: WeightFormat;
+  /** `sha256:…` of the checkpoint's files. */
+  readonly sourceDigest: string;
+  /** `sha256:…` of source, builder version and options together: names what answers. */
+  readonly digest: string;
+  readonly config: ModelConfig;
+  readonly quantization: QuantizationReport;
+  readonly weightsBytes: number;
+  readonly tensors: readonly StoredTensor[];
+}
+
+/** The manifest of a prepared folder. Throws StvError `pack_invalid` that names the file and what is wrong with it. */
+export function readManifest(dir: string): PreparedManifest {
+  const path = join(dir, MODEL_FILE);
+  const fail = (detail: string, cause?: unknown): never => {
+    throw new StvError('pack_invalid', `The prepared model "${path}" cannot be used: ${detail}`, { cause });
+  };
+  let manifest: PreparedManifest;
+  try {
+    manifest = JSON.parse(readFileSync(path, 'utf8')) as PreparedManifest;
+  } catch (error) {
+    return fail('it is missing or not JSON.', error);
+  }
+  if (manifest.formatVersion !== 1) {
+    return fail(`its format version is ${String(manifest.formatVersion)}, but this version reads 1.`);
+  }
+  const weights = join(dir, WEIGHTS_FILE);
+  const bytes = statSync(weights, { throwIfNoEntry: false })?.size;
+  if (bytes !== manifest.weightsBytes) {
+    return fail(`"${weights}" has ${bytes ?? 'no'} bytes, but ${manifest.weightsBytes} were written.`);
+  }
+  return manifest;
+}
