@@ -1,0 +1,253 @@
+/** Durable runs in SQL: one set of queries for SQLite and PostgreSQL. */
+import type { Kysely, Selectable, Transaction } from 'kysely';
+import { StvError } from '../errors.ts';
+import type { CreateResult, Lease, ListOptions, NewRun, RunStatus, RunStore, StoredRun } from '../stv/run-store.ts';
+import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
+import { isFull } from './open-database.ts';
+import type { Database } from './schema.ts';
+
+const live: readonly RunStatus[] = ['queued', 'running', 'parked'];
+
+/** Rows of one INSERT; SQLite takes at most 32,766 variables, three a row. */
+const maxRowsPerInsert = 1000;
+
+export class SqlRunStore implements RunStore {
+  readonly #db: Kysely<Database>;
+  readonly #now: () => number;
+
+  constructor(db: Kysely<Database>, now: () => number = Date.now) {
+    this.#db = db;
+    this.#now = now;
+  }
+
+  async create(run: NewRun, lease: Lease): Promise<CreateResult> {
+    const request = JSON.stringify(run.request);
+    const { idempotency } = run;
+    return this.#write(async (trx) => {
+      const inserted = await trx
+        .insertInto('runs')
+        .values({
+          id: run.id,
+          owner: run.owner,
+          created: run.created,
+          updated: this.#now(),
+          status: 'queued',
+          request,
+          last_event_id: 0,
+          bytes: Buffer.byteLength(request),
+          lease_holder: lease.holder,
+          lease_until: this.#now() + lease.ttlMs,
+          idempotency_key: idempotency?.key ?? null,
+          body_hash: idempotency?.bodyHash ?? null,
+          share_digest: null,
+        })
+        .onConflict((conflict) =>
+          conflict.columns(['owner', 'idempotency_key']).where('idempotency_key', 'is not', null).doNothing(),
+        )
+        .executeTakeFirst();
+      if (inserted.numInsertedOrUpdatedRows === 0n && idempotency !== undefined) {
+        const other = await trx
+          .selectFrom('runs')
+          .select(['id', 'body_hash'])
+          .where('owner', '=', run.owner)
+          .where('idempotency_key', '=', idempotency.key)
+          .executeTakeFirstOrThrow();
+        return other.body_hash === idempotency.bodyHash ? { kind: 'exists', id: other.id } : { kind: 'conflict' };
+      }
+      if (run.label !== undefined) {
+        await trx
+          .insertInto('labels')
+          .values({ run_id: run.id, data: JSON.stringify(run.label) })
+          .execute();
+      }
+      return { kind: 'created' };
+    });
+  }
+
+  async append(id: string, events: readonly SolveEvent[], lease: Lease): Promise<void> {
+    const last = events.at(-1);
+    if (last === undefined) return;
+    const rows = events.map((event) => ({ run_id: id, id: event.id, data: JSON.stringify(event) }));
+    const end = events.find((event) => event.type === 'solve-end');
+    await this.#write(async (trx) => {
+      // the update comes first: it takes the row's lock and proves the lease before anything is written
+      const updated = await trx
+        .updateTable('runs')
+        .set((row) => ({
+          updated: this.#now(),
+          status: end?.status ?? 'running',
+          last_event_id: last.id,
+          bytes: row(
+            'bytes',
+            '+',
+            rows.reduce((sum, { data }) => sum + Buffer.byteLength(data), 0),
+          ),
+          ...(end === undefined ? { lease_until: this.#now() + lease.ttlMs } : { lease_holder: null, lease_until: 0 }),
+        }))
+        .where('id', '=', id)
+        .where('lease_holder', '=', lease.holder)
+        .executeTakeFirst();
+      if (updated.numUpdatedRows === 0n) {
+        throw new StvError('conflict', `The run ${id} is no longer held by this server.`);
+      }
+      for (let from = 0; from < rows.length; from += maxRowsPerInsert) {
+        await trx
+          .insertInto('events')
+          .values(rows.slice(from, from + maxRowsPerInsert))
+          .execute();
+      }
+    });
+  }
+
+  async events(id: string, after: number, limit: number): Promise<SolveEvent[]> {
+    const rows = await this.#db
+      .selectFrom('events')
+      .select('data')
+      .where('run_id', '=', id)
+      .where('id', '>', after)
+      .orderBy('id')
+      .limit(limit)
+      .execute();
+    return rows.map(({ data }) => JSON.parse(data) as SolveEvent);
+  }
+
+  async find(id: string): Promise<StoredRun | undefined> {
+    const row = await this.#db.selectFrom('runs').selectAll().where('id', '=', id).executeTakeFirst();
+    return row && toRun(row);
+  }
+
+  async list(owner: string, { limit, after }: ListOptions): Promise<StoredRun[]> {
+    let query = this.#db.selectFrom('runs').selectAll().where('owner', '=', owner);
+    if (after !== undefined) {
+      const last = await this.#db
+        .selectFrom('runs')
+        .select(['created', 'id'])
+        .where('owner', '=', owner)
+        .where('id', '=', after)
+        .executeTakeFirst();
+      if (last === undefined) throw new StvError('not_found', `There is no run ${after}.`, { param: 'after' });
+      query = query.where(({ eb, or, and }) =>
+        or([eb('created', '<', last.created), and([eb('created', '=', last.created), eb('id', '<', last.id)])]),
+      );
+    }
+    const rows = await query.orderBy('created', 'desc').orderBy('id', 'desc').limit(limit).execute();
+    return rows.map(toRun);
+  }
+
+  async erase(id: string): Promise<boolean> {
+    return this.#write(async (trx) => (await eraseAll(trx, [id])) > 0);
+  }
+
+  async park(ids: readonly string[], lease: Lease): Promise<void> {
+    if (ids.length === 0) return;
+    await this.#db
+      .updateTable('runs')
+      .set({ status: 'parked', lease_holder: null, lease_until: 0, updated: this.#now() })
+      .where('id', 'in', ids)
+      .where('lease_holder', '=', lease.holder)
+      .where('status', 'in', live)
+      .execute();
+  }
+
+  async claim(lease: Lease, limit: number): Promise<StoredRun[]> {
+    const now = this.#now();
+    const free = await this.#db
+      .selectFrom('runs')
+      .select('id')
+      .where('status', 'in', live)
+      .where('lease_until', '<', now)
+      .orderBy('created')
+      .limit(limit)
+      .execute();
+    const claimed: StoredRun[] = [];
+    for (const { id } of free) {
+      // the condition is repeated: of two servers that saw the run free, the second updates nothing
+      const row = await this.#db
+        .updateTable('runs')
+        .set({ lease_holder: lease.holder, lease_until: now + lease.ttlMs })
+        .where('id', '=', id)
+        .where('status', 'in', live)
+        .where('lease_until', '<', now)
+        .returningAll()
+        .executeTakeFirst();
+      if (row !== undefined) claimed.push(toRun(row));
+    }
+    return claimed;
+  }
+
+  async renew(lease: Lease): Promise<ReadonlySet<string>> {
+    const rows = await this.#db
+      .updateTable('runs')
+      .set({ lease_until: this.#now() + lease.ttlMs })
+      .where('lease_holder', '=', lease.holder)
+      .where('status', 'in', live)
+      .returning('id')
+      .execute();
+    return new Set(rows.map(({ id }) => id));
+  }
+
+  async share(id: string, tokenDigest: string): Promise<void> {
+    await this.#db.updateTable('runs').set({ share_digest: tokenDigest }).where('id', '=', id).execute();
+  }
+
+  async findShared(tokenDigest: string): Promise<StoredRun | undefined> {
+    const row = await this.#db
+      .selectFrom('runs')
+      .selectAll()
+      .where('share_digest', '=', tokenDigest)
+      .executeTakeFirst();
+    return row && toRun(row);
+  }
+
+  async sweep(limits: { maxAgeMs: number; maxBytes: number; now: number }): Promise<number> {
+    const ended = await this.#db
+      .selectFrom('runs')
+      .select(['id', 'updated', 'bytes'])
+      .where('status', 'not in', live)
+      .orderBy('updated', 'desc')
+      .execute();
+    let kept = 0;
+    const old = ended.filter(({ updated, bytes }) => {
+      kept += bytes;
+      return updated < limits.now - limits.maxAgeMs || kept > limits.maxBytes;
+    });
+    for (const { id } of old) await this.erase(id);
+    return old.length;
+  }
+
+  async close(): Promise<void> {
+    await this.#db.destroy();
+  }
+
+  async #write<T>(work: (trx: Transaction<Database>) => Promise<T>): Promise<T> {
+    try {
+      return await this.#db.transaction().execute(work);
+    } catch (error) {
+      if (isFull(error))
+        throw new StvError('storage_full', 'The store is full: no disk space is left.', { cause: error });
+      throw error;
+    }
+  }
+}
+
+async function eraseAll(trx: Transaction<Database>, ids: readonly string[]): Promise<number> {
+  for (const table of ['events', 'labels'] as const) {
+    await trx.deleteFrom(table).where('run_id', 'in', ids).execute();
+  }
+  return (await trx.deleteFrom('runs').where('id', 'in', ids).execute()).reduce(
+    (sum, { numDeletedRows }) => sum + Number(numDeletedRows),
+    0,
+  );
+}
+
+function toRun(row: Selectable<Database['runs']>): StoredRun {
+  return {
+    id: row.id,
+    owner: row.owner,
+    created: row.created,
+    updated: row.updated,
+    status: row.status as RunStatus,
+    request: JSON.parse(row.request) as SolveRequest,
+    lastEventId: row.last_event_id,
+  };
+}

@@ -1,0 +1,93 @@
+/**
+ * What durable runs need of a database. `src/store` implements it on SQLite and PostgreSQL; nothing here knows SQL.
+ *
+ * A live run is owned by one server process through a lease: only the holder may append events, and a run whose lease has
+ * lapsed may be claimed by another process. An event is stored before anyone sees it, so that a replay after a crash gives
+ * exactly what was sent.
+ */
+import type { SolveEvent, SolveRequest, SolveStatus } from './solve-events.ts';
+
+/** The caller's solution key for training and evaluation: stored apart, never shown to a model. */
+export interface RunLabel {
+  readonly reference?: string | undefined;
+  readonly answer?: string | undefined;
+}
+
+export interface NewRun {
+  readonly id: string;
+  /** The API key (its name) that may see the run. */
+  readonly owner: string;
+  /** Milliseconds since the epoch. */
+  readonly created: number;
+  readonly request: SolveRequest;
+  readonly label?: RunLabel | undefined;
+  /** `bodyHash` tells a repeated request from another one under the same key. */
+  readonly idempotency?: { readonly key: string; readonly bodyHash: string } | undefined;
+}
+
+/** `queued`: accepted, no event yet. `parked`: waits for a server to go on with it. */
+export type RunStatus = 'queued' | 'running' | 'parked' | SolveStatus;
+
+export interface StoredRun {
+  readonly id: string;
+  readonly owner: string;
+  readonly created: number;
+  readonly updated: number;
+  readonly status: RunStatus;
+  readonly request: SolveRequest;
+  /** 0 before the first. */
+  readonly lastEventId: number;
+}
+
+export interface Lease {
+  /** Unique to a server process. */
+  readonly holder: string;
+  readonly ttlMs: number;
+}
+
+export type CreateResult =
+  | { readonly kind: 'created' }
+  /** The same key and body: the run that this request belongs to. */
+  | { readonly kind: 'exists'; readonly id: string }
+  /** The same key with another body. */
+  | { readonly kind: 'conflict' };
+
+export interface ListOptions {
+  readonly limit: number;
+  /** Id of the last run of the page before. */
+  readonly after?: string | undefined;
+}
+
+/** One finished round as the trainer reads it; camelCase of the contract's trace record. */
+export interface TraceRecord {
+  readonly traceId: string;
+  readonly solveId: string;
+  readonly chain: number;
+  readonly round: number;
+  readonly [field: string]: unknown;
+}
+
+export interface RunStore {
+  create(run: NewRun, lease: Lease): Promise<CreateResult>;
+  /** In one transaction; a `solve-end` among them ends the run. Throws StvError `conflict` when the lease is another's. */
+  append(id: string, events: readonly SolveEvent[], lease: Lease): Promise<void>;
+  /** Up to `limit` events with an id above `after`, in order. */
+  events(id: string, after: number, limit: number): Promise<SolveEvent[]>;
+  find(id: string): Promise<StoredRun | undefined>;
+  /** Newest first. */
+  list(owner: string, options: ListOptions): Promise<StoredRun[]>;
+  /** Removes the run with all its texts, labels and traces. False if there is none. */
+  erase(id: string): Promise<boolean>;
+  /** Gives live runs back, so that the next server goes on with them at once. */
+  park(ids: readonly string[], lease: Lease): Promise<void>;
+  /** Takes over up to `limit` live runs that nobody holds, oldest first. */
+  claim(lease: Lease, limit: number): Promise<StoredRun[]>;
+  /** Keeps the holder's runs; returns the ids that it still holds. */
+  renew(lease: Lease): Promise<ReadonlySet<string>>;
+  /** Read-only link: remembers the digest of a token. */
+  share(id: string, tokenDigest: string): Promise<void>;
+  findShared(tokenDigest: string): Promise<StoredRun | undefined>;
+  /** Erases ended runs beyond the limits, oldest first; returns how many. */
+  sweep(limits: { readonly maxAgeMs: number; readonly maxBytes: number; readonly now: number }): Promise<number>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,161 @@
+/** What every RunStore must do; run against SQLite in the unit tests and against PostgreSQL in the e2e tests. */
+import { expect, it } from 'vitest';
+import type { Lease, NewRun, RunStore } from '../../src/stv/run-store.ts';
+import type { SolveEvent } from '../../src/stv/solve-events.ts';
+
+const here: Lease = { holder: 'here', ttlMs: 1000 };
+const there: Lease = { holder: 'there', ttlMs: 1000 };
+let counter = 0;
+
+export interface StoreUnderTest {
+  readonly store: RunStore;
+  /** Sets the clock that the store was made with. */
+  setNow(ms: number): void;
+}
+
+/** Runs share one database, so each test has runs and owners of its own. */
+function newRun(extra: Partial<NewRun> = {}): NewRun {
+  const id = `slv_${String(++counter).padStart(26, '0')}`;
+  return { id, owner: `owner-${id}`, created: 1000, request: { id, problem: 'p' } as NewRun['request'], ...extra };
+}
+
+const delta = (id: number, text = 'x'): SolveEvent =>
+  ({ type: 'attempt-delta', id, solveId: 's', chain: 0, round: 0, text }) as SolveEvent;
+
+const end = (id: number): SolveEvent => ({ type: 'solve-end', id, solveId: 's', status: 'accepted' }) as SolveEvent;
+
+export function runStoreSuite(open: () => StoreUnderTest): void {
+  it('gives back what was stored, in order and once', async () => {
+    const { store, setNow } = open();
+    setNow(5000);
+    const run = newRun({ label: { reference: 'r', answer: '5' } });
+    expect(await store.create(run, here)).toEqual({ kind: 'created' });
+    await store.append(run.id, [delta(1, 'ä€😀'), delta(2)], here);
+    await store.append(run.id, [delta(3)], here);
+    expect((await store.events(run.id, 0, 10)).map(({ id }) => id)).toEqual([1, 2, 3]);
+    expect((await store.events(run.id, 1, 1)).map(({ id }) => id)).toEqual([2]);
+    expect((await store.events(run.id, 0, 1))[0]).toEqual(delta(1, 'ä€😀'));
+    expect(await store.find(run.id)).toMatchObject({ status: 'running', lastEventId: 3, request: run.request });
+  });
+
+  it('refuses to store an event twice and keeps nothing of the attempt', async () => {
+    const { store } = open();
+    const run = newRun();
+    await store.create(run, here);
+    await store.append(run.id, [delta(1)], here);
+    await expect(store.append(run.id, [delta(2), delta(1)], here)).rejects.toThrow();
+    expect((await store.events(run.id, 0, 10)).map(({ id }) => id)).toEqual([1]);
+    expect(await store.find(run.id)).toMatchObject({ lastEventId: 1 });
+  });
+
+  it('attaches a repeated request to its run and refuses another body under the same key', async () => {
+    const { store } = open();
+    const first = newRun({ idempotency: { key: 'k', bodyHash: 'a' } });
+    await store.create(first, here);
+    const again = newRun({ owner: first.owner, idempotency: { key: 'k', bodyHash: 'a' } });
+    expect(await store.create(again, here)).toEqual({ kind: 'exists', id: first.id });
+    expect(await store.find(again.id)).toBeUndefined();
+    const other = newRun({ owner: first.owner, idempotency: { key: 'k', bodyHash: 'b' } });
+    expect(await store.create(other, here)).toEqual({ kind: 'conflict' });
+    const stranger = newRun({ idempotency: { key: 'k', bodyHash: 'b' } });
+    expect(await store.create(stranger, here)).toEqual({ kind: 'created' });
+  });
+
+  it('lets one server alone write to a run, and another take over when its lease has lapsed', async () => {
+    const { store, setNow } = open();
+    setNow(10_000);
+    const run = newRun();
+    await store.create(run, here);
+    const claimedBy = async (lease: Lease): Promise<boolean> =>
+      (await store.claim(lease, 1000)).some(({ id }) => id === run.id);
+    expect(await claimedBy(there)).toBe(false);
+    await expect(store.append(run.id, [delta(1)], there)).rejects.toMatchObject({ code: 'conflict' });
+    setNow(11_001);
+    const both = await Promise.all([claimedBy(there), claimedBy({ ...there, holder: 'third' })]);
+    expect(both.filter(Boolean)).toHaveLength(1);
+    await expect(store.append(run.id, [delta(1)], here)).rejects.toMatchObject({ code: 'conflict' });
+  });
+
+  it('keeps a run by renewing its lease, and says which are lost', async () => {
+    const { store, setNow } = open();
+    setNow(20_000);
+    const holder: Lease = { holder: 'renewer', ttlMs: 1000 };
+    const run = newRun();
+    await store.create(run, holder);
+    setNow(20_900);
+    expect(await store.renew(holder)).toContain(run.id);
+    setNow(21_500);
+    expect((await store.claim(there, 1000)).map(({ id }) => id)).not.toContain(run.id);
+    setNow(21_901);
+    expect((await store.claim(there, 1000)).map(({ id }) => id)).toContain(run.id);
+    expect(await store.renew(holder)).not.toContain(run.id);
+  });
+
+  it('hands parked runs over at once and never an ended one', async () => {
+    const { store, setNow } = open();
+    setNow(30_000);
+    const [parked, ended] = [newRun(), newRun()];
+    for (const run of [parked, ended]) await store.create(run, here);
+    await store.append(ended.id, [delta(1), end(2)], here);
+    await store.park([parked.id, ended.id], here);
+    expect(await store.find(parked.id)).toMatchObject({ status: 'parked' });
+    expect(await store.find(ended.id)).toMatchObject({ status: 'accepted' });
+    const claimed = (await store.claim(there, 1000)).map(({ id }) => id);
+    expect(claimed).toContain(parked.id);
+    expect(claimed).not.toContain(ended.id);
+    await expect(store.append(ended.id, [delta(3)], here)).rejects.toMatchObject({ code: 'conflict' });
+  });
+
+  it('lists the runs of one owner, newest first, page by page', async () => {
+    const { store } = open();
+    const owner = 'lister';
+    const runs = [1, 2, 2, 3].map((created) => newRun({ owner, created }));
+    for (const run of runs) await store.create(run, here);
+    const first = await store.list(owner, { limit: 3 });
+    const second = await store.list(owner, { limit: 3, after: first.at(-1)?.id });
+    expect([...first, ...second].map(({ id }) => id)).toEqual([3, 2, 1, 0].map((index) => runs[index]?.id));
+    expect(await store.list('nobody', { limit: 3 })).toEqual([]);
+    await expect(store.list('nobody', { limit: 3, after: runs[0]?.id })).rejects.toMatchObject({ code: 'not_found' });
+  });
+
+  it('erases a run with all its texts', async () => {
+    const { store } = open();
+    const run = newRun({ label: { answer: '1' } });
+    await store.create(run, here);
+    await store.append(run.id, [delta(1), end(2)], here);
+    expect(await store.erase(run.id)).toBe(true);
+    expect(await store.erase(run.id)).toBe(false);
+    expect(await store.find(run.id)).toBeUndefined();
+    expect(await store.events(run.id, 0, 10)).toEqual([]);
+  });
+
+  it('finds a shared run by the digest of its token alone', async () => {
+    const { store } = open();
+    const run = newRun();
+    await store.create(run, here);
+    await store.share(run.id, `digest-${run.id}`);
+    expect(await store.findShared(`digest-${run.id}`)).toMatchObject({ id: run.id });
+    expect(await store.findShared('digest')).toBeUndefined();
+  });
+
+  it('sweeps ended runs by age and by size, never live ones', async () => {
+    const { store, setNow } = open();
+    // far in the future: everything that other tests left is old
+    const now = 1e12;
+    setNow(now - 5000);
+    const [old, live, large, recent] = [newRun(), newRun(), newRun(), newRun()];
+    for (const run of [old, live]) await store.create(run, here);
+    await store.append(old.id, [end(1)], here);
+    setNow(now - 500);
+    await store.create(large, here);
+    await store.append(large.id, [delta(1, 'x'.repeat(5000)), end(2)], here);
+    setNow(now - 100);
+    await store.create(recent, here);
+    await store.append(recent.id, [end(1)], here);
+    await store.sweep({ maxAgeMs: 1000, maxBytes: 4000, now });
+    expect(await store.find(old.id)).toBeUndefined();
+    expect(await store.find(large.id)).toBeUndefined();
+    expect(await store.find(live.id)).toBeDefined();
+    expect(await store.find(recent.id)).toBeDefined();
+  });
+}
