@@ -1,0 +1,283 @@
+/**
+ * The step loop of one model: schedule -> forward -> sample -> update. Token ids and numbers in, token ids and numbers out;
+ * no text, no messages, no promises. Whoever owns the thread calls `step()` while `hasWork`.
+ */
+import { toStvError } from '../errors.ts';
+import type { CausalLM, Lane, Logits } from '../models/causal-lm.ts';
+import { rowLogprobs } from './logprobs.ts';
+import type {
+  PromptRowResult,
+  SequenceFinish,
+  SequenceOutput,
+  SequenceSpec,
+  StepStats,
+  TokenLogprobs,
+} from './messages.ts';
+import { Sampler } from './sampler.ts';
+import { type Schedule, type ScheduledLane, Scheduler } from './scheduler.ts';
+import type { Sequence } from './sequence.ts';
+
+export interface EngineCoreOptions {
+  /** Most prompt tokens of a step in which something decodes. */
+  readonly chunkTokens: number;
+  readonly reusePrefixes: boolean;
+  readonly minCopyTokens?: number;
+  readonly batchDelayMs?: number;
+  readonly minAwaitedTokens?: number;
+  /** Milliseconds, monotonic. */
+  readonly now?: () => number;
+}
+
+export interface StepResult {
+  readonly outputs: readonly SequenceOutput[];
+  readonly stats: StepStats;
+}
+
+/** What a lane's rows mean: first the prompt rows that were asked for, then the row that is sampled from, if any. */
+interface LaneRows {
+  readonly logitRows: number[];
+  readonly numPromptRows: number;
+  readonly isSampled: boolean;
+}
+
+/** Weight of the newest step in the running mean of what a prompt token costs. */
+const COST_SMOOTHING = 0.1;
+
+export class EngineCore {
+  readonly #model: CausalLM;
+  readonly #scheduler: Scheduler;
+  readonly #sampler: Sampler;
+  readonly #sequences = new Map<number, Sequence>();
+  readonly #now: () => number;
+  #msPerToken = 1;
+
+  constructor(model: CausalLM, options: EngineCoreOptions) {
+    this.#model = model;
+    this.#scheduler = new Scheduler({ ...options, ...model.limits });
+    this.#sampler = new Sampler(model.limits.vocabSize);
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  get hasWork(): boolean {
+    return this.#sequences.size > 0;
+  }
+
+  get numRunning(): number {
+    return this.#scheduler.numRunning;
+  }
+
+  get numWaiting(): number {
+    return this.#scheduler.numWaiting;
+  }
+
+  get numSlotsUsed(): number {
+    return this.#scheduler.slots.numUsed;
+  }
+
+  /** Queues a sequence. Ids must be unique among the open ones. */
+  add(spec: SequenceSpec): void {
+    if (this.#sequences.has(spec.id)) throw new Error(`Sequence ${spec.id} is open already.`);
+    if (spec.prompt.length === 0) throw new Error(`Sequence ${spec.id} has no prompt token.`);
+    if (spec.prompt.length + (spec.maxTokens > 0 ? 1 : 0) > this.#model.limits.maxLength) {
+      throw new Error(`Sequence ${spec.id} is longer than a slot.`);
+    }
+    const sequence = this.#scheduler.add(spec, { nowMs: this.#now(), msPerToken: this.#msPerToken });
+    this.#sequences.set(spec.id, sequence);
+  }
+
+  /** Takes the sequence out at once, whatever its phase; its slot is free for the next step. Unknown ids are fine. */
+  abort(id: number): void {
+    const sequence = this.#sequences.get(id);
+    if (sequence === undefined) return;
+    this.#sequences.delete(id);
+    this.#scheduler.remove(sequence, { keepContent: true });
+  }
+
+  /** One step. `undefined` when there is no work. A failing model fails the sequences of the step, never the core. */
+  step(): StepResult | undefined {
+    if (!this.hasWork) return undefined;
+    const startMs = this.#now();
+    const schedule = this.#scheduler.schedule(startMs);
+    const rows = schedule.lanes.map(wantedRows);
+    const outputs: SequenceOutput[] = [];
+    const forwardStartMs = this.#now();
+    let logits: Logits | undefined;
+    try {
+      for (const { slot, copyFrom, numCached } of schedule.admitted) {
+        if (copyFrom !== undefined) this.#model.copyPrefix(copyFrom, slot, numCached);
+      }
+      logits = this.#model.forward(schedule.lanes.map((lane, i) => toLane(lane, rows[i] as LaneRows))); // same length
+    } catch (thrown) {
+      const { code, message } = toStvError(thrown, 'runtime_failed');
+      for (const { sequence } of schedule.lanes) {
+        outputs.push(this.#fail(sequence, { reason: 'error', code, message }));
+      }
+    }
+    const forwardMs = this.#now() - forwardStartMs;
+    if (logits !== undefined) {
+      let row = 0;
+      for (const [i, lane] of schedule.lanes.entries()) {
+        const wanted = rows[i] as LaneRows; // same length
+        const output = this.#update(lane, wanted, logits, row);
+        if (output !== undefined) outputs.push(output);
+        row += wanted.logitRows.length;
+      }
+    }
+    const stats = this.#stats(schedule, outputs, forwardMs);
+    return { outputs, stats: { ...stats, outsideMs: this.#now() - startMs - forwardMs } };
+  }
+
+  /** Throws unless slots, index and queues agree. For tests and idle moments. */
+  checkIntegrity(): void {
+    this.#scheduler.checkIntegrity();
+    const known = this.#scheduler.numRunning + this.#scheduler.numWaiting;
+    if (known !== this.#sequences.size)
+      throw new Error(`${this.#sequences.size} sequences are open, ${known} are scheduled.`);
+  }
+
+  /** Sample and update for one lane. `undefined` if there is nothing to tell yet (a chunk inside a prompt). */
+  #update(lane: ScheduledLane, rows: LaneRows, logits: Logits, firstRow: number): SequenceOutput | undefined {
+    const { sequence } = lane;
+    const isFirst = !sequence.hasBegun;
+    sequence.hasBegun = true;
+    this.#scheduler.advance(sequence, lane.numTokens);
+
+    const promptRows: PromptRowResult[] = [];
+    for (let i = 0; i < rows.numPromptRows; i++) {
+      const result = this.#promptRow(sequence, logits.row(firstRow + i));
+      if (result === undefined) return this.#fail(sequence, notANumber(sequence));
+      promptRows.push(result);
+    }
+
+    const tokens: number[] = [];
+    const logprobs: TokenLogprobs[] = [];
+    if (rows.isSampled) {
+      const row = logits.row(firstRow + rows.numPromptRows);
+      const { sampling, logprobs: numTop } = sequence.spec;
+      const token = this.#sampler.sample(row, sampling, sequence.history, sequence.rng);
+      if (token === undefined) return this.#fail(sequence, notANumber(sequence));
+      if (numTop !== undefined) {
+        const found = rowLogprobs(row, [token], numTop);
+        if (found === undefined) return this.#fail(sequence, notANumber(sequence));
+        const { topTokens, topLogprobs } = found;
+        logprobs.push({ logprob: found.logprobs[0] as number, topTokens, topLogprobs }); // one target, one answer
+      }
+      sequence.append(token);
+      tokens.push(token);
+    }
+
+    const finish = finishOf(sequence);
+    if (finish !== undefined) this.#forget(sequence, { keepContent: true });
+    if (!isFirst && tokens.length === 0 && promptRows.length === 0 && finish === undefined) return undefined;
+    return {
+      id: sequence.id,
+      tokens,
+      ...(isFirst ? { started: this.#started(sequence) } : {}),
+      ...(sequence.spec.logprobs === undefined ? {} : { logprobs }),
+      ...(promptRows.length === 0 ? {} : { promptRows }),
+      ...(finish === undefined ? {} : { finish }),
+    };
+  }
+
+  #promptRow(sequence: Sequence, row: Float32Array): PromptRowResult | undefined {
+    const wanted = sequence.spec.promptRows[sequence.numReportedRows];
+    if (wanted === undefined) throw new Error(`Sequence ${sequence.id} has more rows than were asked for.`);
+    sequence.numReportedRows++;
+    const found = rowLogprobs(row, wanted.targets, wanted.top);
+    return found === undefined ? undefined : { position: wanted.position, ...found };
+  }
+
+  #started(sequence: Sequence): { cachedTokens: number; waitedMs: number } {
+    return {
+      cachedTokens: sequence.numCachedTokens,
+      waitedMs: (sequence.startedAtMs ?? sequence.arrivedAtMs) - sequence.arrivedAtMs,
+    };
+  }
+
+  /** Its cache may be poisoned, so the content is given up with it. */
+  #fail(sequence: Sequence, finish: SequenceFinish): SequenceOutput {
+    this.#forget(sequence, { keepContent: false });
+    return { id: sequence.id, tokens: [], finish };
+  }
+
+  #forget(sequence: Sequence, { keepContent }: { keepContent: boolean }): void {
+    this.#sequences.delete(sequence.id);
+    this.#scheduler.remove(sequence, { keepContent });
+  }
+
+  #stats(schedule: Schedule, outputs: readonly SequenceOutput[], forwardMs: number): Omit<StepStats, 'outsideMs'> {
+    let numTokens = 0;
+    let numPromptTokens = 0;
+    for (const lane of schedule.lanes) {
+      numTokens += lane.numTokens;
+      if (lane.numTokens > 1 || lane.sequence.numOutputTokens <= 1) numPromptTokens += lane.numTokens;
+    }
+    if (numTokens > 0) this.#msPerToken += COST_SMOOTHING * (forwardMs / numTokens - this.#msPerToken);
+    let numOutputTokens = 0;
+    for (const output of outputs) numOutputTokens += output.tokens.length;
+    let prefixHitTokens = 0;
+    let prefixQueryTokens = 0;
+    let copiedTokens = 0;
+    let numEvictions = 0;
+    for (const admission of schedule.admitted) {
+      prefixHitTokens += admission.numCached;
+      prefixQueryTokens += admission.sequence.numPromptTokens;
+      if (admission.copyFrom !== undefined) copiedTokens += admission.numCached;
+      if (admission.numEvictedTokens > 0) numEvictions++;
+    }
+    return {
+      numLanes: schedule.lanes.length,
+      numTokens,
+      numPromptTokens,
+      numOutputTokens,
+      forwardMs,
+      running: this.#scheduler.numRunning,
+      waiting: this.#scheduler.numWaiting,
+      slotsUsed: this.#scheduler.slots.numUsed,
+      slotsCached: this.#scheduler.slots.numCached,
+      prefixHitTokens,
+      prefixQueryTokens,
+      copiedTokens,
+      numPreemptions: schedule.preempted.length,
+      numEvictions,
+    };
+  }
+}
+
+function wantedRows({ sequence, numTokens }: ScheduledLane): LaneRows {
+  const from = sequence.numComputedTokens;
+  const to = from + numTokens;
+  const logitRows: number[] = [];
+  for (let i = sequence.numReportedRows; i < sequence.spec.promptRows.length; i++) {
+    const position = (sequence.spec.promptRows[i] as { position: number }).position; // i < length
+    if (position >= to) break;
+    logitRows.push(position - from);
+  }
+  const numPromptRows = logitRows.length;
+  const isSampled = sequence.isGenerating && to === sequence.numTokens;
+  if (isSampled) logitRows.push(numTokens - 1);
+  return { logitRows, numPromptRows, isSampled };
+}
+
+function toLane({ sequence, numTokens }: ScheduledLane, rows: LaneRows): Lane {
+  if (sequence.slot === undefined) throw new Error(`Sequence ${sequence.id} was scheduled without a slot.`);
+  const past = sequence.numComputedTokens;
+  return { slot: sequence.slot, past, tokens: sequence.tokens(past, past + numTokens), logitRows: rows.logitRows };
+}
+
+function finishOf(sequence: Sequence): SequenceFinish | undefined {
+  if (!sequence.isGenerating) return sequence.numMissingTokens === 0 ? { reason: 'length' } : undefined;
+  if (sequence.numOutputTokens === 0) return undefined;
+  const last = sequence.tokens(sequence.numTokens - 1)[0] as number; // numTokens > 0
+  if (sequence.numMissingTokens > 1) return undefined; // resuming after a preemption: the last token was judged before
+  if (sequence.spec.stopTokens.includes(last)) return { reason: 'stop' };
+  return sequence.numTokens >= sequence.maxTotalTokens ? { reason: 'length' } : undefined;
+}
+
+function notANumber(sequence: Sequence): SequenceFinish {
+  return {
+    reason: 'error',
+    code: 'runtime_failed',
+    message: `The model gave logits that are not numbers after ${sequence.numTokens} tokens; this request cannot go on.`,
+  };
+}

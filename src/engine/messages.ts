@@ -1,0 +1,125 @@
+/**
+ * Everything that crosses the border between the API process and the engine host: numbers and ids, no text of a user.
+ * Sent with structured clone (`serialization: 'advanced'`), so typed arrays and maps arrive as they are.
+ */
+import type { ErrorCode } from '../errors.ts';
+import type { SamplingParams } from './engine.ts';
+
+/** Logits of a prompt position that are read: log-probabilities of `targets` and of the `top` best alternatives. */
+export interface PromptRowRequest {
+  readonly position: number;
+  readonly targets: readonly number[];
+  readonly top: number;
+}
+
+/** A sequence as the engine core takes it: already encoded, already within the model's limits. */
+export interface SequenceSpec {
+  /** Unique among the open sequences of the host. */
+  readonly id: number;
+  /** At least one token. */
+  readonly prompt: Int32Array;
+  /** 0 = read the prompt rows only. */
+  readonly maxTokens: number;
+  /** Tokens that end the sequence with `stop`; empty with `ignoreEos`. */
+  readonly stopTokens: readonly number[];
+  readonly sampling: SamplingParams;
+  readonly priority: 'interactive' | 'batch';
+  /** Alternatives beside each generated token; undefined = no log-probabilities. */
+  readonly logprobs: number | undefined;
+  /** Ascending positions, all within the prompt. */
+  readonly promptRows: readonly PromptRowRequest[];
+}
+
+/** Log-probability of one generated token and of the most likely alternatives, best first. */
+export interface TokenLogprobs {
+  readonly logprob: number;
+  readonly topTokens: readonly number[];
+  readonly topLogprobs: readonly number[];
+}
+
+export interface PromptRowResult {
+  readonly position: number;
+  /** One for each target of the request. */
+  readonly logprobs: readonly number[];
+  readonly topTokens: readonly number[];
+  readonly topLogprobs: readonly number[];
+}
+
+export type SequenceFinish =
+  | { readonly reason: 'stop' | 'length' }
+  | { readonly reason: 'error'; readonly code: ErrorCode; readonly message: string };
+
+/** What one step did for one sequence. */
+export interface SequenceOutput {
+  readonly id: number;
+  /** Present once, with the first step that computed something for it. */
+  readonly started?: { readonly cachedTokens: number; readonly waitedMs: number };
+  /** Sampled in this step, in order. */
+  readonly tokens: readonly number[];
+  /** One for each token, where asked for. */
+  readonly logprobs?: readonly TokenLogprobs[];
+  readonly promptRows?: readonly PromptRowResult[];
+  readonly finish?: SequenceFinish;
+}
+
+/** One step in numbers; the input of metrics. Durations in milliseconds. */
+export interface StepStats {
+  readonly numLanes: number;
+  readonly numTokens: number;
+  readonly numPromptTokens: number;
+  readonly numOutputTokens: number;
+  readonly forwardMs: number;
+  /** The rest of the step: schedule, sample, update. */
+  readonly outsideMs: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly slotsUsed: number;
+  readonly slotsCached: number;
+  /** Of the sequences that this step admitted. */
+  readonly prefixHitTokens: number;
+  readonly prefixQueryTokens: number;
+  readonly copiedTokens: number;
+  readonly numPreemptions: number;
+  readonly numEvictions: number;
+}
+
+/** How a model is to be opened. The folder is what `models` prepared; the limits shape its cache. */
+export interface HostModel {
+  readonly dir: string;
+  readonly numSlots: number;
+  readonly maxLength: number;
+  readonly maxLanes: number;
+  readonly maxBatchedTokens: number;
+  readonly threads: number | undefined;
+  readonly device: string;
+  /** Most prompt tokens of a step in which something decodes. */
+  readonly chunkTokens: number;
+  readonly reusePrefixes: boolean;
+}
+
+/** API process -> engine host. `model` is the index in the list of the `load` message. */
+export type ToHost =
+  | { readonly type: 'load'; readonly models: readonly HostModel[] }
+  | { readonly type: 'add'; readonly model: number; readonly sequence: SequenceSpec }
+  | { readonly type: 'abort'; readonly model: number; readonly ids: readonly number[] }
+  | { readonly type: 'shutdown' };
+
+/** Engine host -> API process. One `step` message holds everything that a step did. */
+export type FromHost =
+  | { readonly type: 'loading'; readonly model: number; readonly ms: number }
+  | { readonly type: 'ready'; readonly models: readonly HostModelReady[] }
+  | {
+      readonly type: 'step';
+      readonly model: number;
+      readonly outputs: readonly SequenceOutput[];
+      readonly stats: StepStats;
+    }
+  | { readonly type: 'fatal'; readonly code: ErrorCode; readonly message: string };
+
+/** The limits that a model really has once it is open. */
+export interface HostModelReady {
+  readonly vocabSize: number;
+  readonly maxLength: number;
+  readonly maxLanes: number;
+  readonly numSlots: number;
+}

@@ -1,0 +1,237 @@
+/**
+ * Who runs next and how many tokens each gets: every sequence has `numComputedTokens` and a target, and a step hands out a token
+ * budget so that the first catches up with the second. Chunked prefill, prefix hits and resumption are cases of that sentence.
+ *
+ * One number orders everything that is not decoding. A sequence's `key` is its arrival time, plus the time its prompt needs alone,
+ * plus a fixed delay for `batch` work; smaller goes first. So short prompts pass long ones and interactive work passes batch work,
+ * but only what arrives within that time: nothing starves.
+ *
+ * No tensors, no clock of its own, no promises.
+ */
+
+import type { SequenceSpec } from './messages.ts';
+import { Sequence } from './sequence.ts';
+import { type Acquired, SlotManager } from './slot-manager.ts';
+
+export interface SchedulerOptions {
+  readonly numSlots: number;
+  readonly maxLength: number;
+  readonly maxLanes: number;
+  readonly maxBatchedTokens: number;
+  /** Most prompt tokens of a step in which something decodes: bounds how long running streams pause. */
+  readonly chunkTokens: number;
+  readonly reusePrefixes: boolean;
+  readonly minCopyTokens?: number;
+  /** How much later than an interactive sequence a `batch` one that arrived at the same time is served. Default 10 s. */
+  readonly batchDelayMs?: number;
+  /** Wait for another sequence's prefix only if that spares at least so many tokens. Default 32. */
+  readonly minAwaitedTokens?: number;
+}
+
+/** One sequence's share of a step. */
+export interface ScheduledLane {
+  readonly sequence: Sequence;
+  readonly numTokens: number;
+}
+
+export interface Admission extends Acquired {
+  readonly sequence: Sequence;
+}
+
+/** In this order: preempted sequences have left their slots, admitted ones need their copies, then the lanes run. */
+export interface Schedule {
+  readonly lanes: readonly ScheduledLane[];
+  readonly admitted: readonly Admission[];
+  readonly preempted: readonly Sequence[];
+}
+
+/** How many waiting sequences a step looks at beyond those it admits: those may all be waiting for one prefix. */
+const MAX_SKIPPED = 64;
+
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #slots: SlotManager;
+  readonly #waiting: Sequence[] = [];
+  readonly #running: Sequence[] = [];
+  readonly #ownerOf = new Map<number, Sequence>();
+
+  constructor(options: SchedulerOptions) {
+    // every decoding sequence gets its token in every step, so there are never more of them than tokens, lanes or slots
+    const maxLanes = Math.min(options.maxLanes, options.maxBatchedTokens, options.numSlots);
+    this.#options = { ...options, maxLanes };
+    this.#slots = new SlotManager(options);
+  }
+
+  get numWaiting(): number {
+    return this.#waiting.length;
+  }
+
+  get numRunning(): number {
+    return this.#running.length;
+  }
+
+  get slots(): SlotManager {
+    return this.#slots;
+  }
+
+  /** @param msPerToken what a prompt token costs at present, for the order of service */
+  add(spec: SequenceSpec, { nowMs, msPerToken }: { nowMs: number; msPerToken: number }): Sequence {
+    const delay = spec.priority === 'batch' ? (this.#options.batchDelayMs ?? 10_000) : 0;
+    const key = nowMs + delay + msPerToken * spec.prompt.length;
+    const sequence = new Sequence(spec, { key, nowMs, maxLength: this.#options.maxLength });
+    this.#enqueue(sequence);
+    return sequence;
+  }
+
+  /** Hands out one step. The caller runs it and then calls `advance` for every lane. */
+  schedule(nowMs: number): Schedule {
+    const preempted = this.#makeRoom();
+    const lanes: ScheduledLane[] = [];
+    let budget = this.#options.maxBatchedTokens;
+    const prefilling: Sequence[] = [];
+    for (const sequence of this.#running) {
+      if (sequence.isDecoding) {
+        lanes.push({ sequence, numTokens: 1 });
+        budget--;
+      } else prefilling.push(sequence);
+    }
+    if (lanes.length > 0) budget = Math.min(budget, Math.max(1, this.#options.chunkTokens));
+    prefilling.sort(byKey);
+
+    const admitted: Admission[] = [];
+    let next = 0; // of the prefilling ones
+    let candidate = 0; // of the waiting ones
+    let skipped = 0;
+    while (budget > 0) {
+      const running = prefilling[next];
+      const waiting = this.#canAdmit && skipped <= MAX_SKIPPED ? this.#waiting[candidate] : undefined;
+      let sequence: Sequence;
+      if (running !== undefined && (waiting === undefined || running.key <= waiting.key)) {
+        sequence = running;
+        next++;
+      } else if (waiting !== undefined) {
+        const admission = this.#tryAdmit(waiting, nowMs);
+        if (admission === undefined) {
+          candidate++;
+          skipped++;
+          continue;
+        }
+        this.#waiting.splice(candidate, 1);
+        admitted.push(admission);
+        sequence = waiting;
+      } else break;
+      const numTokens = Math.min(budget, sequence.numMissingTokens);
+      lanes.push({ sequence, numTokens });
+      budget -= numTokens;
+    }
+    return { lanes, admitted, preempted };
+  }
+
+  /** The lane has been computed. */
+  advance(sequence: Sequence, numTokens: number): void {
+    sequence.numComputedTokens += numTokens;
+    if (sequence.slot !== undefined) this.#slots.advance(sequence.slot, sequence.numComputedTokens);
+  }
+
+  /** Takes a sequence out, whatever its phase. @param keepContent false if its cache cannot be trusted */
+  remove(sequence: Sequence, { keepContent }: { keepContent: boolean }): void {
+    const place = this.#waiting.indexOf(sequence);
+    if (place >= 0) this.#waiting.splice(place, 1);
+    else this.#leaveSlot(sequence, keepContent);
+  }
+
+  /** Throws unless the slots, the index and the queues tell one story. */
+  checkIntegrity(): void {
+    const usedBy = new Map<number, number>();
+    for (const sequence of this.#running) {
+      if (sequence.slot === undefined) throw new Error(`Running sequence ${sequence.id} has no slot.`);
+      if (this.#ownerOf.get(sequence.slot) !== sequence)
+        throw new Error(`Slot ${sequence.slot} forgot its sequence ${sequence.id}.`);
+      if (sequence.numComputedTokens > sequence.numTokens)
+        throw new Error(`Sequence ${sequence.id} computed more than it has.`);
+      usedBy.set(sequence.slot, sequence.numComputedTokens);
+    }
+    for (const [place, sequence] of this.#waiting.entries()) {
+      if (sequence.slot !== undefined || sequence.numComputedTokens !== 0)
+        throw new Error(`Waiting sequence ${sequence.id} holds a slot.`);
+      const before = this.#waiting[place - 1];
+      if (before !== undefined && before.key > sequence.key) throw new Error('The waiting queue is out of order.');
+    }
+    if (this.#running.length > this.#options.maxLanes)
+      throw new Error(`${this.#running.length} sequences run on ${this.#options.maxLanes} lanes.`);
+    if (this.#ownerOf.size !== this.#running.length) throw new Error('Slots and running sequences differ in number.');
+    this.#slots.checkIntegrity(usedBy);
+  }
+
+  get #canAdmit(): boolean {
+    return this.#running.length < this.#options.maxLanes && this.#slots.canAcquire;
+  }
+
+  /** `undefined`: better wait, because a sequence that goes first is about to compute much of the same prefix. */
+  #tryAdmit(sequence: Sequence, nowMs: number): Admission | undefined {
+    const target = sequence.computeTarget;
+    const tokens = sequence.tokens(0, target);
+    const found = this.#slots.lookup(tokens, sequence.maxCachedTokens);
+    if (this.#isWorthAwaiting(sequence, found.plannedSlot, found.plannedLength - found.length)) return undefined;
+    const acquired = this.#slots.acquire(tokens, found);
+    sequence.slot = acquired.slot;
+    sequence.numComputedTokens = acquired.numCached;
+    if (sequence.startedAtMs === undefined) {
+      sequence.startedAtMs = nowMs;
+      sequence.numCachedTokens = Math.min(acquired.numCached, sequence.numPromptTokens);
+    }
+    this.#running.push(sequence);
+    this.#ownerOf.set(acquired.slot, sequence);
+    return { ...acquired, sequence };
+  }
+
+  #isWorthAwaiting(sequence: Sequence, plannedSlot: number | undefined, numSpared: number): boolean {
+    if (plannedSlot === undefined || numSpared < (this.#options.minAwaitedTokens ?? 32)) return false;
+    const leader = this.#ownerOf.get(plannedSlot);
+    return leader !== undefined && leader.key <= sequence.key;
+  }
+
+  /** Sends the last `batch` sequence back to waiting when an interactive one that goes first has no lane or slot. */
+  #makeRoom(): Sequence[] {
+    const first = this.#waiting[0];
+    if (first === undefined || first.spec.priority !== 'interactive' || this.#canAdmit) return [];
+    let victim: Sequence | undefined;
+    for (const sequence of this.#running) {
+      if (sequence.spec.priority !== 'batch' || sequence.key <= first.key) continue;
+      if (victim === undefined || sequence.key > victim.key) victim = sequence;
+    }
+    if (victim === undefined) return [];
+    const found = this.#slots.lookup(first.tokens(0, first.computeTarget), first.maxCachedTokens);
+    if (this.#isWorthAwaiting(first, found.plannedSlot, found.plannedLength - found.length)) return [];
+    this.#leaveSlot(victim, true);
+    this.#enqueue(victim);
+    return [victim];
+  }
+
+  #leaveSlot(sequence: Sequence, keepContent: boolean): void {
+    const place = this.#running.indexOf(sequence);
+    if (place < 0 || sequence.slot === undefined) return;
+    this.#running.splice(place, 1);
+    this.#ownerOf.delete(sequence.slot);
+    this.#slots.release(sequence.slot, sequence.tokens(0, keepContent ? sequence.numComputedTokens : 0));
+    sequence.slot = undefined;
+    sequence.numComputedTokens = 0;
+  }
+
+  /** Keeps the queue ordered by key, first come first among equals. */
+  #enqueue(sequence: Sequence): void {
+    let low = 0;
+    let high = this.#waiting.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if ((this.#waiting[middle] as Sequence).key <= sequence.key)
+        low = middle + 1; // middle < high <= length
+      else high = middle;
+    }
+    this.#waiting.splice(low, 0, sequence);
+  }
+}
+
+function byKey(a: Sequence, b: Sequence): number {
+  return a.key - b.key;
+}
