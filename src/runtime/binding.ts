@@ -75,6 +75,7 @@ export class Binding {
     const handle = new NativeHandle(pointer, {
       kind: 'binding',
       parents: [sessionHandle],
+      gate: session.gate,
       release: (binding) => {
         functions.ReleaseIoBinding(binding);
         inputs.clear();
@@ -153,6 +154,7 @@ export class Binding {
   #assertIdle(): void {
     this.#ownership.assertUsable();
     if (this.#isRunning) throw new StvError('runtime_failed', 'This binding is in use by a run that has not ended.');
+    this.session.gate?.assertFree();
   }
 
   // Runs before each step over every bound tensor: no closures, no iterators.

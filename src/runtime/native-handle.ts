@@ -5,6 +5,7 @@
  */
 
 import { StvError } from '../errors.ts';
+import type { DeviceGate } from './device-gate.ts';
 
 /** Address of a native object; 0 never occurs. */
 export type Pointer = bigint;
@@ -17,6 +18,8 @@ export interface NativeHandleOptions {
   readonly parents?: readonly NativeHandle[];
   /** Memory that the native object points at. */
   readonly memory?: unknown;
+  /** Where the release has to wait for a run on another thread. */
+  readonly gate?: DeviceGate | undefined;
 }
 
 export class NativeHandle {
@@ -24,6 +27,7 @@ export class NativeHandle {
   /** Only held, so that the garbage collector does not take it. */
   memory: unknown;
   readonly #release: (pointer: Pointer) => void;
+  readonly #gate: DeviceGate | undefined;
   #pointer: Pointer;
   #parents: readonly NativeHandle[];
   #references = 1;
@@ -32,6 +36,7 @@ export class NativeHandle {
     this.kind = options.kind;
     this.#pointer = pointer;
     this.#release = options.release;
+    this.#gate = options.gate;
     this.#parents = options.parents ?? [];
     this.memory = options.memory;
     for (const parent of this.#parents) parent.retain();
@@ -52,6 +57,11 @@ export class NativeHandle {
     if (this.#references === 0) return;
     this.#references--;
     if (this.#references > 0) return;
+    if (this.#gate === undefined) this.#releaseNow();
+    else this.#gate.whenFree(() => this.#releaseNow());
+  }
+
+  #releaseNow(): void {
     this.#release(this.#pointer);
     this.memory = undefined;
     for (const parent of this.#parents) parent.letGo();

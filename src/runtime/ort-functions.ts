@@ -80,6 +80,7 @@ const STATUS_SIGNATURES = {
   CreateTensorWithDataAsOrtValue: 'ppzpzip', // memory info, data, bytes, dims, rank, type, out
   CreateTensorAsOrtValue: 'ppzip', // allocator, dims, rank, type, out
   CopyTensors: 'phhpz', // env, sources, destinations, stream, count
+  RegisterExecutionProviderLibrary: 'psf', // env, our name for it, path
   CreatePrepackedWeightsContainer: 'p',
   CreateRunOptions: 'p',
   RunOptionsSetRunTag: 'ps',

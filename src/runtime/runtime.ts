@@ -3,6 +3,7 @@
  * language models.
  */
 
+import { StvError } from '../errors.ts';
 import type { ElementType } from './element-type.ts';
 import { NativeHandle, Ownership } from './native-handle.ts';
 import { type OrtLibrary, openOrtLibrary, throwStatus } from './ort-library.ts';
@@ -10,6 +11,7 @@ import { readStringArray, takeInt32, takePointer } from './out-parameter.ts';
 import type { RuntimeContext } from './runtime-context.ts';
 import { Session } from './session.ts';
 import {
+  deviceUnavailable,
   type LogLevel,
   logLevelNumber,
   type PrepackedWeights,
@@ -17,6 +19,7 @@ import {
   withSessionOptions,
 } from './session-options.ts';
 import { createCpuTensor, type Tensor } from './tensor.ts';
+import { copyTensor } from './tensor-copy.ts';
 
 export interface RuntimeOptions {
   /** A library file, or a folder that holds one. Absent: the library of the `onnxruntime-node` package. */
@@ -84,6 +87,15 @@ export class Runtime {
     return createCpuTensor(this.#context.functions, type, { dims, data, memoryInfo: this.#context.cpuMemory });
   }
 
+  /**
+   * Copies the elements of one tensor to another of the same type and number of elements, wherever the two lie.
+   * Throws StvError `runtime_failed` when they do not fit or the device has no way to copy.
+   */
+  copy(from: Tensor, to: Tensor): void {
+    this.#ownership.assertUsable();
+    copyTensor(this.#context, from, to);
+  }
+
   /** A container in which several sessions keep one packed copy of the `initializers` they share. */
   createPrepackedWeights(): PrepackedWeights {
     this.#ownership.assertUsable();
@@ -96,21 +108,23 @@ export class Runtime {
    */
   createSession(options: SessionOptions): Session {
     this.#ownership.assertUsable();
-    const pointer = withSessionOptions(this.#context.functions, options, (sessionOptions) =>
-      createNativeSession(this.#context, options, sessionOptions),
-    );
+    const { device = 'cpu' } = options;
+    const gate = device !== 'cpu' && device.type === 'webgpu' ? this.#context.library.webGpuGate : undefined;
+    gate?.assertFree();
+    const pointer = createNativeSession(this.#context, options);
     const { functions, cpuMemory } = this.#context;
     const tensors = [...(options.initializers?.values() ?? []), ...(options.externalInitializers?.values() ?? [])];
     const handle = new NativeHandle(pointer, {
       kind: 'session',
       release: functions.ReleaseSession,
+      gate,
       parents: [
         cpuMemory,
         ...(options.prepackedWeights === undefined ? [] : [options.prepackedWeights.handle]),
         ...tensors.map((tensor) => tensor.handle),
       ],
     });
-    return new Session(this.#context, handle, options.device ?? 'cpu');
+    return new Session(this.#context, handle, device);
   }
 
   /** Harmless when repeated. Sessions and tensors already made go on working; new ones can no longer be made. */
@@ -144,30 +158,44 @@ class PrepackedWeightsContainer implements PrepackedWeights {
   }
 }
 
-function createNativeSession(
-  { functions, env }: RuntimeContext,
-  options: SessionOptions,
-  sessionOptions: bigint,
-): bigint {
+/** y = -x over one float: fails to load only where the device itself fails. */
+const PROBE_MODEL = Buffer.from(
+  'CAo6NwoNCgF4EgF5IgNOZWc6ABIEdGlueVoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEBVCEQoNY29tLm1pY3Jvc29mdBAB',
+  'base64',
+);
+
+/** Throws StvError `device_unavailable` where not even the smallest model loads on the device. */
+function createNativeSession(context: RuntimeContext, options: SessionOptions): bigint {
+  const { device = 'cpu' } = options;
+  try {
+    return loadModel(context, options);
+  } catch (error) {
+    if (device === 'cpu' || (error instanceof StvError && error.code === 'device_unavailable')) throw error;
+    try {
+      context.functions.ReleaseSession(loadModel(context, { model: PROBE_MODEL, device }));
+    } catch (probeError) {
+      throw deviceUnavailable(device, probeError);
+    }
+    throw error;
+  }
+}
+
+function loadModel({ functions, env }: RuntimeContext, options: SessionOptions): bigint {
   const { model } = options;
   const container = options.prepackedWeights?.handle.pointer;
-  return takePointer((out) => {
-    if (typeof model === 'string') {
-      if (container === undefined) functions.CreateSession(env.pointer, model, sessionOptions, out);
-      else functions.CreateSessionWithPrepackedWeightsContainer(env.pointer, model, sessionOptions, container, out);
-    } else if (container === undefined) {
-      functions.CreateSessionFromArray(env.pointer, model, model.byteLength, sessionOptions, out);
-    } else {
-      functions.CreateSessionFromArrayWithPrepackedWeightsContainer(
-        env.pointer,
-        model,
-        model.byteLength,
-        sessionOptions,
-        container,
-        out,
-      );
-    }
-  });
+  return withSessionOptions(functions, options, (settings) =>
+    takePointer((out) => {
+      const e = env.pointer;
+      if (typeof model === 'string') {
+        if (container === undefined) functions.CreateSession(e, model, settings, out);
+        else functions.CreateSessionWithPrepackedWeightsContainer(e, model, settings, container, out);
+      } else {
+        const size = model.byteLength;
+        if (container === undefined) functions.CreateSessionFromArray(e, model, size, settings, out);
+        else functions.CreateSessionFromArrayWithPrepackedWeightsContainer(e, model, size, settings, container, out);
+      }
+    }),
+  );
 }
 
 /**

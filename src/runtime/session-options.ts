@@ -90,6 +90,18 @@ function appendCuda(
   }
 }
 
+const DEVICE_NEEDS = {
+  webgpu: 'it needs a graphics driver that WebGPU can use (Vulkan on Linux)',
+  cuda: 'it needs an NVIDIA GPU and an ONNX Runtime library set with the CUDA provider, named by libraryPath',
+} as const;
+
+/** The error for a device that cannot be had, from what ONNX Runtime threw. */
+export function deviceUnavailable(device: Exclude<Device, 'cpu'>, cause: unknown): StvError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  const message = `The device ${device.type} is not available: ${DEVICE_NEEDS[device.type]}. ${reason}`;
+  return new StvError('device_unavailable', message, { cause });
+}
+
 /** Adds the device's execution provider. Throws StvError `device_unavailable` when the library has none or it cannot start. */
 function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device): void {
   if (device === 'cpu') return;
@@ -108,8 +120,7 @@ function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device):
         device satisfies never;
     }
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new StvError('device_unavailable', `The device ${device.type} cannot be used: ${reason}`, { cause: error });
+    throw deviceUnavailable(device, error);
   }
 }
 

@@ -2,6 +2,7 @@
 
 import { StvError } from '../errors.ts';
 import { Binding } from './binding.ts';
+import type { DeviceGate } from './device-gate.ts';
 import type { ElementType } from './element-type.ts';
 import { NativeHandle, Ownership } from './native-handle.ts';
 import { readString, takePointer } from './out-parameter.ts';
@@ -19,6 +20,8 @@ export class Session {
   readonly outputs: readonly SessionValue[];
   /** Where `createDeviceTensor` puts tensors. */
   readonly location: TensorLocation;
+  /** For `Binding`: present where the device allows one call at a time. */
+  readonly gate: DeviceGate | undefined;
   readonly #context: RuntimeContext;
   readonly #ownership: Ownership;
   readonly #deviceId: number;
@@ -30,6 +33,7 @@ export class Session {
   constructor(context: RuntimeContext, handle: NativeHandle, device: Device) {
     this.#context = context;
     this.location = device === 'cpu' ? 'cpu' : device.type;
+    this.gate = this.location === 'webgpu' ? context.library.webGpuGate : undefined;
     this.#deviceId = device === 'cpu' || device.type !== 'cuda' ? 0 : (device.deviceId ?? 0);
     this.#ownership = new Ownership(this, handle);
     this.inputs = readSessionValues(context, handle.pointer, 'input');
@@ -93,11 +97,13 @@ export class Session {
     this.#ownership.assertUsable();
     if (this.location === 'cpu')
       return createCpuTensor(functions, type, { dims, data: undefined, memoryInfo: cpuMemory });
+    this.gate?.assertFree();
     this.#allocator ??= this.#createAllocator(DEVICE_MEMORY[this.location]);
     return createAllocatedTensor(functions, type, {
       dims,
       location: this.location,
       allocator: this.#allocator.handle,
+      gate: this.gate,
     });
   }
 
@@ -143,19 +149,15 @@ export class Session {
     if (binding.session !== this) {
       throw new StvError('runtime_failed', 'A session can only run a binding that it has made itself.');
     }
-    const { library } = this.#context;
-    // Two WebGPU runs at once end the process inside Dawn, also when they belong to two sessions.
-    if (this.location === 'webgpu' && library.isWebGpuBusy) {
-      throw new StvError('runtime_failed', 'Another WebGPU run of this process has not ended.');
-    }
+    this.gate?.assertFree();
     const handle = binding.beginRun();
-    if (this.location === 'webgpu') library.isWebGpuBusy = true;
+    this.gate?.hold();
     return handle;
   }
 
   #endRun(binding: Binding): void {
-    if (this.location === 'webgpu') this.#context.library.isWebGpuBusy = false;
     binding.endRun();
+    this.gate?.leave();
   }
 
   #createAllocator(memoryName: string): Ownership {
@@ -168,6 +170,7 @@ export class Session {
         kind: 'allocator',
         release: functions.ReleaseAllocator,
         parents: [session],
+        gate: this.gate,
       });
       return new Ownership(this, handle);
     } finally {

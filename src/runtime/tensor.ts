@@ -1,6 +1,7 @@
 /** A tensor: an OrtValue over memory that JavaScript sees (CPU), or over memory of a device that it does not. */
 
 import { StvError } from '../errors.ts';
+import type { DeviceGate } from './device-gate.ts';
 import { type ElementType, elementTypeFacts, type TensorArray } from './element-type.ts';
 import { addressOf, allocateArray, viewAsArray } from './memory.ts';
 import { NativeHandle, Ownership } from './native-handle.ts';
@@ -123,6 +124,7 @@ export interface DeviceTensorOptions {
   readonly location: TensorLocation;
   /** An OrtAllocator of the device; it outlives the tensor. */
   readonly allocator: NativeHandle;
+  readonly gate: DeviceGate | undefined;
 }
 
 /** An OrtValue in memory of a device; what it holds at first is undefined. */
@@ -141,6 +143,7 @@ export function createAllocatedTensor<Type extends ElementType>(
     kind: 'tensor',
     release: functions.ReleaseValue,
     parents: [options.allocator],
+    gate: options.gate,
   });
   return new Tensor(handle, { type, dims, location: options.location });
 }
