@@ -1,7 +1,7 @@
 /** From a model's config to the serialized lane graph and the list of weights that it needs. */
 import { StvError } from '../errors.ts';
 import { type ExternalLocation, GraphBuilder, type Initializer } from './graph-builder.ts';
-import { type LaneGraph, laneNames, type WeightFormat, type WeightSpec } from './lane-graph.ts';
+import { type LaneGraph, laneNames, qkvWidth, type WeightFormat, type WeightSpec } from './lane-graph.ts';
 import { llama } from './llama.ts';
 import type { ModelConfig, ModelType } from './model-config.ts';
 import { qwen2 } from './qwen2.ts';
@@ -70,7 +70,11 @@ function declareInputs({ builder, config, numLanes }: LaneGraph): void {
   builder.input(laneNames.logitRows, 'int64', ['R']);
   builder.input(laneNames.cosCache, 'float32', ['maxLength', config.headDim / 2]);
   builder.input(laneNames.sinCache, 'float32', ['maxLength', config.headDim / 2]);
-  if (numLanes > 1) builder.input(laneNames.laneLengths, 'int64', [numLanes]);
+  if (numLanes > 1) {
+    builder.input(laneNames.laneLengths, 'int64', [numLanes]);
+    builder.input(laneNames.packedLengths, 'int64', [2]);
+    builder.input(laneNames.spareRows, 'float32', [1, 'S', qkvWidth(config)]);
+  }
   for (let lane = 0; lane < numLanes; lane++) {
     builder.input(laneNames.seqlens(lane), 'int32', [1]);
     builder.input(laneNames.totalLength(lane), 'int32', [1]);

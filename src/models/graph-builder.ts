@@ -54,6 +54,7 @@ export class GraphBuilder {
   readonly #nodes: NodeProto[] = [];
   readonly #inputs: ValueInfoProto[] = [];
   readonly #outputs: ValueInfoProto[] = [];
+  readonly #values: ValueInfoProto[] = [];
   readonly #embedded: TensorProto[] = [];
   readonly #external: Initializer[] = [];
   readonly #defined = new Set<string>();
@@ -71,6 +72,14 @@ export class GraphBuilder {
   /** Declares a value that a node produces as a result of the graph. */
   output(name: string, type: TensorType, dims: Dimensions): void {
     this.#outputs.push(valueInfo(name, type, dims));
+  }
+
+  /**
+   * Says the shape of a value where the operator's own rule cannot know it. Memory is planned by symbolic shapes: unknown ones
+   * are never reused, and the planner's search through them grows with the square of the graph.
+   */
+  value(name: string, type: TensorType, dims: Dimensions): void {
+    this.#values.push(valueInfo(name, type, dims));
   }
 
   /** A small constant inside the graph. */
@@ -139,6 +148,7 @@ export class GraphBuilder {
         initializer: [...this.#embedded, ...external],
         input: this.#inputs,
         output: this.#outputs,
+        valueInfo: this.#values,
       },
     });
   }

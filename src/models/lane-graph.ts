@@ -41,8 +41,12 @@ export interface LaneGraph {
 export const laneNames = {
   /** int32 `[1, T]` */
   inputIds: 'input_ids',
-  /** int64 `[numLanes]`; only with several lanes. */
+  /** int64 `[numLanes]`: tokens of each lane, 1 for a spare one. This and the next two only with several lanes. */
   laneLengths: 'lane_lengths',
+  /** int64 `[2]`: tokens of all lanes but the spare ones (T); number of spare lanes (S). */
+  packedLengths: 'packed_lengths',
+  /** float32 `[1, S, (heads + 2 * kvHeads) * headDim]`: what spare lanes attend with, so that only attention sees them. */
+  spareRows: 'spare_rows',
   /** int64 `[R]`: rows of the packed tokens whose logits are wanted. */
   logitRows: 'logit_rows',
   /** float32 `[maxLength, headDim / 2]` */
@@ -58,3 +62,8 @@ export const laneNames = {
   past: (lane: number, layer: number, part: 'key' | 'value'): string => `lanes.${lane}.past.${layer}.${part}`,
   present: (lane: number, layer: number, part: 'key' | 'value'): string => `lanes.${lane}.present.${layer}.${part}`,
 } as const;
+
+/** Columns of packed q, k and v. */
+export function qkvWidth(config: ModelConfig): number {
+  return (config.numAttentionHeads + 2 * config.numKeyValueHeads) * config.headDim;
+}

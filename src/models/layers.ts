@@ -2,7 +2,7 @@
  * The layers of a decoder as functions from value names to value names: embedding, linear, RMSNorm, attention over lanes, gated
  * MLP, LM head. Node and weight names are those of the checkpoint's modules; fused ones are named after their parts.
  */
-import { type LaneGraph, laneNames, type WeightFormat, type WeightSource } from './lane-graph.ts';
+import { type LaneGraph, laneNames, qkvWidth, type WeightFormat, type WeightSource } from './lane-graph.ts';
 
 /** Columns per scale of a quantized matrix. */
 export const BLOCK_SIZE = 32;
@@ -187,7 +187,7 @@ export interface AttentionOptions {
 
 /** Causal self-attention with rotary positions, one GroupQueryAttention per lane over the lane's own cache. */
 export function attention(graph: LaneGraph, input: string, name: string, options: AttentionOptions): string {
-  const { builder, config, numLanes } = graph;
+  const { builder, config } = graph;
   const { numAttentionHeads, numKeyValueHeads, headDim, hiddenSize } = config;
   const { layer, bias = false, outputBias = false, headNorm = false } = options;
   const parts = [
@@ -224,20 +224,43 @@ export function attention(graph: LaneGraph, input: string, name: string, options
       },
     ),
   );
-  const packed =
-    numLanes === 1
-      ? (attended[0] as string) // one lane is the whole pack
-      : builder.node('Concat', attended, { name: `${name}.packed`, attributes: { axis: 1 } });
+  const packed = joinLanes(graph, attended, name);
   const output = { name: `${name}.o_proj`, rows: hiddenSize };
   const columns = numAttentionHeads * headDim;
   return linear(graph, packed, { name: output.name, parts: [output], columns, bias: outputBias });
 }
 
-function splitLanes({ builder, numLanes }: LaneGraph, packed: string, name: string): readonly string[] {
+/**
+ * Packed qkv `[1, T, width]` -> one `[1, Ti, width]` per lane. Lanes may not be empty, so spare ones get a row of zeros each, which
+ * is joined here and dropped again by `joinLanes`: the linear layers never see it.
+ */
+function splitLanes({ builder, config, numLanes }: LaneGraph, packed: string, name: string): readonly string[] {
   if (numLanes === 1) return [packed];
+  const width = qkvWidth(config);
+  const padded = builder.node('Concat', [packed, laneNames.spareRows], {
+    name: `${name}.padded`,
+    attributes: { axis: 1 },
+  });
+  builder.value(padded, 'float32', [1, 'T + S', width]);
   const outputs = Array.from({ length: numLanes }, (_, lane) => `${name}.lanes.${lane}.qkv`);
-  builder.node('Split', [packed, laneNames.laneLengths], { name: `${name}.lanes`, attributes: { axis: 1 }, outputs });
+  builder.node('Split', [padded, laneNames.laneLengths], { name: `${name}.lanes`, attributes: { axis: 1 }, outputs });
+  for (const [lane, output] of outputs.entries()) builder.value(output, 'float32', [1, `T.${lane}`, width]);
   return outputs;
+}
+
+function joinLanes({ builder, config }: LaneGraph, lanes: readonly string[], name: string): string {
+  const [only, ...others] = lanes;
+  if (only !== undefined && others.length === 0) return only;
+  const width = config.numAttentionHeads * config.headDim;
+  const padded = builder.node('Concat', lanes, { name: `${name}.joined`, attributes: { axis: 1 } });
+  builder.value(padded, 'float32', [1, 'T + S', width]);
+  const packed = builder.node('Split', [padded, laneNames.packedLengths], {
+    name: `${name}.packed`,
+    attributes: { axis: 1 },
+    outputs: [`${name}.packed`, `${name}.spare`],
+  });
+  builder.value(packed, 'float32', [1, 'T', width]);
+  return packed;
 }
 
 /** q and k of packed qkv as `[1, T, heads, headDim]`, normalized per head and packed again. */

@@ -60,6 +60,8 @@ export interface GraphProto {
   readonly initializer: readonly TensorProto[];
   readonly input: readonly ValueInfoProto[];
   readonly output: readonly ValueInfoProto[];
+  /** Shapes of values in between. */
+  readonly valueInfo: readonly ValueInfoProto[];
 }
 
 export interface ModelProto {
@@ -119,6 +121,7 @@ const root = protobuf.Root.fromJSON({
       initializer: repeated('TensorProto', 5),
       input: repeated('ValueInfoProto', 11),
       output: repeated('ValueInfoProto', 12),
+      valueInfo: repeated('ValueInfoProto', 13),
     }),
     ModelProto: message({
       irVersion: optional('int64', 1),

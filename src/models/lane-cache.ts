@@ -1,0 +1,87 @@
+/**
+ * The key-value cache: per layer one K and one V slab `[slots, kvHeads, maxLength, headDim]`, and a tensor over every slot's part
+ * of them, made once. Freed slots keep their content; who holds what is the engine's business.
+ */
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Tensor } from '../runtime/tensor.ts';
+import type { ModelConfig } from './model-config.ts';
+
+/** Spare lanes of a graph write their one token here. */
+const SCRATCH_LENGTH = 1;
+
+export interface CacheShape {
+  readonly numSlots: number;
+  /** Tokens a slot holds. */
+  readonly maxLength: number;
+}
+
+type CacheConfig = Pick<ModelConfig, 'numHiddenLayers' | 'numKeyValueHeads' | 'headDim'>;
+
+/** Bytes of address space that the cache takes; memory is taken from the system only as slots fill for the first time. */
+export function kvCacheBytes(config: CacheConfig, numSlots: number, maxLength: number): number {
+  const perToken =
+    config.numHiddenLayers * 2 * config.numKeyValueHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
+  return perToken * numSlots * maxLength;
+}
+
+/** Tensors of one slot, layer after layer, K before V: `2 * layer + (0 | 1)`. */
+export type SlotTensors = readonly Tensor<'float32'>[];
+
+export class LaneCache {
+  readonly #config: CacheConfig;
+  readonly #shape: CacheShape;
+  /** `[numSlots, kvHeads, maxLength, headDim]`, in the order of `SlotTensors`. */
+  readonly #slabs: readonly Float32Array[];
+  readonly #slots: readonly SlotTensors[];
+  readonly #scratch: SlotTensors;
+
+  constructor(runtime: Runtime, config: CacheConfig, shape: CacheShape) {
+    const { numKeyValueHeads, headDim } = config;
+    const { numSlots, maxLength } = shape;
+    this.#config = config;
+    this.#shape = shape;
+    const stride = numKeyValueHeads * maxLength * headDim;
+    const parts = Array.from({ length: 2 * config.numHiddenLayers }, (_, part) => part);
+    this.#slabs = parts.map(() => runtime.createTensor('float32', [numSlots * stride]).data);
+    this.#slots = Array.from({ length: numSlots }, (_, slot) =>
+      this.#slabs.map((slab) =>
+        runtime.createTensor(
+          'float32',
+          [1, numKeyValueHeads, maxLength, headDim],
+          slab.subarray(slot * stride, (slot + 1) * stride),
+        ),
+      ),
+    );
+    // written by several lanes of a run in turn and never read: one for all layers
+    const scratchShape = [1, numKeyValueHeads, SCRATCH_LENGTH, headDim];
+    const scratch = [runtime.createTensor('float32', scratchShape), runtime.createTensor('float32', scratchShape)];
+    this.#scratch = parts.map((part) => scratch[part % 2] as Tensor<'float32'>); // both parities are there
+  }
+
+  slot(slot: number): SlotTensors {
+    const tensors = this.#slots[slot];
+    if (tensors === undefined) throw new Error(`There is no slot ${slot}.`);
+    return tensors;
+  }
+
+  get scratch(): SlotTensors {
+    return this.#scratch;
+  }
+
+  /** Copies the first `length` tokens of every layer and head from one slot to another. */
+  copyPrefix(from: number, to: number, length: number): void {
+    const { numKeyValueHeads, headDim } = this.#config;
+    const { maxLength } = this.#shape;
+    const perHead = maxLength * headDim;
+    for (const slab of this.#slabs) {
+      for (let head = 0; head < numKeyValueHeads; head++) {
+        const source = (from * numKeyValueHeads + head) * perHead;
+        slab.copyWithin((to * numKeyValueHeads + head) * perHead, source, source + length * headDim);
+      }
+    }
+  }
+
+  dispose(): void {
+    for (const tensors of [...this.#slots, this.#scratch]) for (const tensor of tensors) tensor.dispose();
+  }
+}

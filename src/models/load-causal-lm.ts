@@ -1,0 +1,177 @@
+/** A prepared model folder -> `CausalLM` on ONNX Runtime: weights once, a session per number of lanes, one cache for all. */
+import { resolve } from 'node:path';
+import { StvError } from '../errors.ts';
+import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
+import { buildLaneGraph } from './build-lane-graph.ts';
+import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
+import { kvCacheBytes, LaneCache } from './lane-cache.ts';
+import { qkvWidth } from './lane-graph.ts';
+import { StepBuffers } from './lane-step.ts';
+import { LaneVariant } from './lane-variant.ts';
+import { LoadedWeights } from './load-weights.ts';
+import { readManifest } from './prepared-model.ts';
+import { ropeTables } from './rope.ts';
+
+export { kvCacheBytes };
+
+export interface LoadCausalLMOptions {
+  /** Folder that `prepareModel` made. */
+  readonly dir: string;
+  /** Shared with other models of the process; without it the model loads one of its own. */
+  readonly runtime?: Runtime;
+  /** For the runtime of its own: another library than the packaged one. */
+  readonly libraryPath?: string;
+  readonly numSlots: number;
+  /** Tokens a slot holds; at most the model's own limit. */
+  readonly maxLength: number;
+  /** Most sequences in one step: 1 to 16. */
+  readonly maxLanes: number;
+  readonly maxBatchedTokens: number;
+  /** Threads of a step, the caller's included; 0 = one per physical core. Default 0. */
+  readonly threads?: number;
+}
+
+/** Numbers of lanes for which there is a graph of its own. */
+const VARIANTS = [1, 2, 4, 8, 16] as const;
+const MAX_LANES = 16;
+
+/**
+ * Blocks until the model can run. Throws StvError `pack_invalid` for a damaged folder, `config_invalid` for limits that the model
+ * cannot keep, `runtime_failed` when ONNX Runtime refuses.
+ */
+export function loadCausalLM(options: LoadCausalLMOptions): CausalLM {
+  return new LaneCausalLM(options);
+}
+
+class LaneCausalLM implements CausalLM {
+  readonly limits: CausalLMLimits;
+  readonly #ownRuntime: Runtime | undefined;
+  readonly #cache: LaneCache;
+  readonly #variants: readonly LaneVariant[];
+  readonly #buffers: StepBuffers;
+  readonly #weights: LoadedWeights;
+
+  constructor(options: LoadCausalLMOptions) {
+    const dir = resolve(options.dir);
+    const manifest = readManifest(dir);
+    const { config } = manifest;
+    const { numSlots, maxLanes, maxBatchedTokens, threads = 0 } = options;
+    const maxLength = Math.min(options.maxLength, config.maxPositionEmbeddings);
+    checkLimit('numSlots', numSlots, { min: 1, max: 1 << 16 });
+    checkLimit('maxLength', maxLength, { min: 1, max: config.maxPositionEmbeddings });
+    checkLimit('maxLanes', maxLanes, { min: 1, max: MAX_LANES });
+    checkLimit('maxBatchedTokens', maxBatchedTokens, { min: maxLanes, max: 1 << 20 });
+    this.limits = { vocabSize: config.vocabSize, numSlots, maxLength, maxLanes, maxBatchedTokens };
+
+    this.#ownRuntime = options.runtime === undefined ? loadRuntime({ libraryPath: options.libraryPath }) : undefined;
+    const runtime = options.runtime ?? (this.#ownRuntime as Runtime); // one of the two is there
+    this.#weights = new LoadedWeights(runtime, dir, manifest);
+    this.#cache = new LaneCache(runtime, config, { numSlots, maxLength });
+    const shape = { vocabSize: config.vocabSize, maxBatchedTokens, maxLanes: MAX_LANES, qkvWidth: qkvWidth(config) };
+    this.#buffers = new StepBuffers(runtime, shape);
+    const tables = ropeTables(config, maxLength);
+    const tableShape = [maxLength, config.headDim / 2];
+    const cos = runtime.createTensor('float32', tableShape, tables.cos);
+    const sin = runtime.createTensor('float32', tableShape, tables.sin);
+    const prepackedWeights = runtime.createPrepackedWeights();
+    const largest = VARIANTS.findIndex((numLanes) => numLanes >= maxLanes);
+    this.#variants = VARIANTS.slice(0, largest + 1).map((numLanes) => {
+      const graph = buildLaneGraph({ config, numLanes, format: manifest.weights });
+      const session = runtime.createSession({
+        model: graph.finish(this.#weights.locate),
+        initializers: this.#weights.initializers(graph),
+        prepackedWeights,
+        intraOpThreads: threads,
+        config: { 'session.model_external_initializers_file_folder_path': dir },
+      });
+      return new LaneVariant({
+        runtime,
+        session,
+        numLanes,
+        numLayers: config.numHiddenLayers,
+        cache: this.#cache,
+        cos,
+        sin,
+      });
+    });
+    prepackedWeights.dispose(); // the sessions hold it
+  }
+
+  forward(lanes: readonly Lane[]): Logits {
+    this.#check(lanes);
+    const buffers = this.#buffers;
+    let variant = 0;
+    while ((this.#variants[variant] as LaneVariant).numLanes < lanes.length) variant++;
+    (this.#variants[variant] as LaneVariant).run(lanes, buffers);
+    return buffers;
+  }
+
+  copyPrefix(from: number, to: number, length: number): void {
+    const { numSlots, maxLength } = this.limits;
+    if (!(from >= 0 && from < numSlots && to >= 0 && to < numSlots && length >= 0 && length <= maxLength)) {
+      throw new StvError(
+        'internal',
+        `Cannot copy ${length} tokens of slot ${from} to slot ${to} of ${numSlots} slots.`,
+      );
+    }
+    if (from !== to) this.#cache.copyPrefix(from, to, length);
+  }
+
+  dispose(): void {
+    for (const variant of this.#variants) variant.dispose();
+    this.#buffers.dispose();
+    this.#cache.dispose();
+    this.#weights.dispose();
+    this.#ownRuntime?.dispose();
+  }
+
+  /** A wrong lane would let native code write into another sequence's cache: refuse it here. */
+  #check(lanes: readonly Lane[]): void {
+    const { numSlots, maxLength, maxLanes, maxBatchedTokens, vocabSize } = this.limits;
+    if (lanes.length < 1 || lanes.length > maxLanes) {
+      throw new StvError('internal', `A step has 1 to ${maxLanes} lanes, not ${lanes.length}.`);
+    }
+    const { firstRowOf } = this.#buffers;
+    let numTokens = 0;
+    let numRows = 0;
+    for (let index = 0; index < lanes.length; index++) {
+      const { slot, past, tokens, logitRows } = lanes[index] as Lane; // index is below the length
+      if (!(Number.isInteger(slot) && slot >= 0 && slot < numSlots)) {
+        throw new StvError('internal', `Slot ${slot} is not among the ${numSlots} slots.`);
+      }
+      for (let other = 0; other < index; other++) {
+        if ((lanes[other] as Lane).slot === slot)
+          throw new StvError('internal', `Slot ${slot} is in two lanes of a step.`);
+      }
+      if (!(Number.isInteger(past) && past >= 0 && tokens.length >= 1 && past + tokens.length <= maxLength)) {
+        throw new StvError(
+          'internal',
+          `A lane of ${tokens.length} tokens after ${past} does not fit into a slot of ${maxLength} tokens.`,
+        );
+      }
+      for (let i = 0; i < tokens.length; i++) {
+        const token = tokens[i] as number;
+        if (!(Number.isInteger(token) && token >= 0 && token < vocabSize)) {
+          throw new StvError('internal', `Token ${token} is outside the vocabulary of ${vocabSize}.`);
+        }
+      }
+      for (let i = 0; i < logitRows.length; i++) {
+        const row = logitRows[i] as number;
+        if (!(Number.isInteger(row) && row >= 0 && row < tokens.length)) {
+          throw new StvError('internal', `Logits of row ${row} were asked for in a lane of ${tokens.length} tokens.`);
+        }
+      }
+      firstRowOf[index] = numRows;
+      numTokens += tokens.length;
+      numRows += logitRows.length;
+    }
+    if (numTokens > maxBatchedTokens || numRows > maxBatchedTokens) {
+      throw new StvError('internal', `A step has at most ${maxBatchedTokens} tokens, not ${numTokens}.`);
+    }
+  }
+}
+
+function checkLimit(field: string, value: number, { min, max }: { readonly min: number; readonly max: number }): void {
+  if (Number.isInteger(value) && value >= min && value <= max) return;
+  throw new StvError('config_invalid', `${field} must be an integer from ${min} to ${max}, not ${value}.`);
+}

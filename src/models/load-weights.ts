@@ -1,0 +1,67 @@
+/** `weights.bin` in memory, once for all graphs of a model: each initializer is a tensor over a part of it. */
+import { closeSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { StvError } from '../errors.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Tensor } from '../runtime/tensor.ts';
+import type { BuiltLaneGraph } from './build-lane-graph.ts';
+import type { ExternalLocation } from './graph-builder.ts';
+import { type PreparedManifest, type StoredTensor, WEIGHTS_FILE } from './prepared-model.ts';
+
+export class LoadedWeights {
+  readonly #runtime: Runtime;
+  readonly #bytes: Uint8Array;
+  readonly #stored: ReadonlyMap<string, StoredTensor>;
+  readonly #tensors = new Map<string, Tensor>();
+
+  /** Throws StvError `pack_invalid` when the file ends early, `runtime_failed` when there is no memory for it. */
+  constructor(runtime: Runtime, dir: string, manifest: PreparedManifest) {
+    this.#runtime = runtime;
+    this.#bytes = runtime.createTensor('uint8', [manifest.weightsBytes]).data;
+    this.#stored = new Map(manifest.tensors.map((tensor) => [tensor.name, tensor]));
+    readWhole(join(dir, WEIGHTS_FILE), this.#bytes);
+  }
+
+  /** For the graph's file: ONNX Runtime wants every initializer to have a place, also when its value is given. */
+  locate = (name: string): ExternalLocation => {
+    const { offset, byteLength } = this.#find(name);
+    return { file: WEIGHTS_FILE, offset, byteLength };
+  };
+
+  /** Values of a graph's initializers. Graphs of one model get the same tensors, which lets them share packed weights. */
+  initializers(graph: BuiltLaneGraph): ReadonlyMap<string, Tensor> {
+    for (const { name, type, dims, stored } of graph.initializers) {
+      if (this.#tensors.has(name)) continue;
+      const { offset, byteLength } = this.#find(stored);
+      const bytes = this.#bytes.subarray(offset, offset + byteLength);
+      this.#tensors.set(name, this.#runtime.createTensor(type, dims, bytes));
+    }
+    return this.#tensors;
+  }
+
+  /** Sessions that were given the tensors keep them alive. */
+  dispose(): void {
+    for (const tensor of this.#tensors.values()) tensor.dispose();
+  }
+
+  #find(name: string): StoredTensor {
+    const stored = this.#stored.get(name);
+    if (stored === undefined) {
+      throw new StvError('pack_invalid', `The prepared model has no weight named "${name}"; prepare it again.`);
+    }
+    return stored;
+  }
+}
+
+function readWhole(path: string, target: Uint8Array): void {
+  const file = openSync(path, 'r');
+  try {
+    for (let done = 0; done < target.length; ) {
+      const count = readSync(file, target, done, Math.min(target.length - done, 1 << 30), done);
+      if (count === 0) throw new StvError('pack_invalid', `"${path}" ends at byte ${done} of ${target.length}.`);
+      done += count;
+    }
+  } finally {
+    closeSync(file);
+  }
+}
