@@ -125,10 +125,13 @@ const ERROR_CODES = [
   'not found',
 ];
 
+/** The place in ONNX Runtime's own source that some messages begin with, before the error itself. */
+const SOURCE_LOCATION = /^\S+\.(?:cc|h):\d+ .*?\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : /su;
+
 /** Releases the status and throws it as StvError `runtime_failed` with ONNX Runtime's own message. */
 export function throwStatus(functionName: string, status: bigint, functions: OrtFunctions): never {
   const code = functions.GetErrorCode(status);
-  const message = functions.GetErrorMessage(status).trim();
+  const message = functions.GetErrorMessage(status).replace(SOURCE_LOCATION, '').trim();
   functions.ReleaseStatus(status);
   throw new StvError(
     'runtime_failed',

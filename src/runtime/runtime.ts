@@ -5,6 +5,7 @@
 
 import { StvError } from '../errors.ts';
 import type { ElementType } from './element-type.ts';
+import { assertInitializersFit } from './model-initializers.ts';
 import { NativeHandle, Ownership } from './native-handle.ts';
 import { type OrtLibrary, openOrtLibrary, throwStatus } from './ort-library.ts';
 import { readStringArray, takeInt32, takePointer } from './out-parameter.ts';
@@ -111,9 +112,10 @@ export class Runtime {
     const { device = 'cpu' } = options;
     const gate = device !== 'cpu' && device.type === 'webgpu' ? this.#context.library.webGpuGate : undefined;
     gate?.assertFree();
+    const initializers = [...(options.initializers ?? []), ...(options.externalInitializers ?? [])];
+    if (initializers.length > 0) assertInitializersFit(options.model, initializers);
     const pointer = createNativeSession(this.#context, options);
     const { functions, cpuMemory } = this.#context;
-    const tensors = [...(options.initializers?.values() ?? []), ...(options.externalInitializers?.values() ?? [])];
     const handle = new NativeHandle(pointer, {
       kind: 'session',
       release: functions.ReleaseSession,
@@ -121,7 +123,7 @@ export class Runtime {
       parents: [
         cpuMemory,
         ...(options.prepackedWeights === undefined ? [] : [options.prepackedWeights.handle]),
-        ...tensors.map((tensor) => tensor.handle),
+        ...initializers.map(([, tensor]) => tensor.handle),
       ],
     });
     return new Session(this.#context, handle, device);
