@@ -43,6 +43,7 @@ describe('under forced garbage collection', () => {
       ['dispose of everything during an async run', value([22, 28])],
       ['async runs of many bindings at once', value(true)],
       ['forget shared weights and their container', value(0.64)],
+      ['forget a shared initializer that is read in each run', value([2])],
       ['a disposed initializer', refused(/tensor was disposed/u)],
       ['a disposed container', refused(/container was disposed/u)],
       ['an initializer of the wrong shape', refused(/weights must be uint8 \[64, 2, 32\] .*, not uint8 \[1, 1, 32\]/u)],

@@ -24,6 +24,16 @@ export function binaryModel(op: string, type: number): Uint8Array {
   });
 }
 
+/** y [size] = x + w, where w is an initializer of zeros. */
+export function sumModel(size: number): Uint8Array {
+  return tinyModel({
+    inputs: [{ name: 'x', type: FLOAT, dims: [size] }],
+    outputs: [{ name: 'y', type: FLOAT, dims: [size] }],
+    nodes: [{ op: 'Add', inputs: ['x', 'w'], outputs: ['y'] }],
+    initializers: [{ name: 'w', type: FLOAT, dims: [size], data: new Float32Array(size) }],
+  });
+}
+
 export const ATTENTION = { numHeads: 2, numKeyValueHeads: 1, headDim: 16, maxLength: 12 } as const;
 
 /** GroupQueryAttention over one sequence: query [1, s, 32], key and value [1, s, 16], caches [1, 1, 12, 16]. */

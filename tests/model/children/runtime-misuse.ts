@@ -11,7 +11,7 @@ import type { Binding } from '../../../src/runtime/binding.ts';
 import { loadRuntime } from '../../../src/runtime/runtime.ts';
 import type { Session } from '../../../src/runtime/session.ts';
 import type { Tensor } from '../../../src/runtime/tensor.ts';
-import { matMulModel, quantizedModel } from '../../support/runtime-models.ts';
+import { matMulModel, quantizedModel, sumModel } from '../../support/runtime-models.ts';
 
 const { gc } = globalThis;
 if (gc === undefined) throw new Error('Run with --expose-gc.');
@@ -215,6 +215,28 @@ await attempt('forget shared weights and their container', async () => {
   session.run(binding);
   // (129 - 128) * 0.01 for each of 64 inputs
   return Math.round((z.data[5] ?? 0) * 1000) / 1000;
+});
+
+await attempt('forget a shared initializer that is read in each run', async () => {
+  // small arrays: their memory is reused at once when nothing holds it
+  const size = 32;
+  const sessions = Array.from({ length: 50 }, () => {
+    const w = runtime.createTensor('float32', [size], new Float32Array(size).fill(2));
+    const made = runtime.createSession({ model: sumModel(size), intraOpThreads: 1, initializers: new Map([['w', w]]) });
+    w.dispose();
+    return made;
+  });
+  await churn();
+  const sums = new Set<number>();
+  for (const session of sessions) {
+    const binding = session.createBinding();
+    const y = runtime.createTensor('float32', [size]);
+    binding.bindInput('x', runtime.createTensor('float32', [size]));
+    binding.bindOutput('y', y);
+    session.run(binding);
+    for (const sum of y.data) sums.add(sum);
+  }
+  return [...sums];
 });
 
 await attempt('a disposed initializer', () => {
