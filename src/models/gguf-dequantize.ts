@@ -161,7 +161,7 @@ function dequantizeQ6_K(bytes: Uint8Array, output: Float32Array): void {
 
 /** A view of little-endian words; copies when the bytes do not begin at a multiple of the word. */
 function aligned(bytes: Uint8Array, wordBytes: number): { buffer: ArrayBufferLike; byteOffset: number } {
-  return bytes.byteOffset % wordBytes === 0 ? bytes : bytes.slice();
+  return bytes.byteOffset % wordBytes === 0 ? bytes : new Uint8Array(bytes);
 }
 
 function dequantizeF32(bytes: Uint8Array, output: Float32Array): void {

@@ -6,6 +6,8 @@ import { StvError } from '../errors.ts';
 import type { BlockQuantized } from './checkpoint.ts';
 
 const BLOCK = 32;
+/** A block of 8 bits whose weights are all smaller than this becomes zeros. */
+const MIN_MAGNITUDE = 127 * 2 ** -126;
 
 const { abs, fround, max, min, sqrt } = Math;
 
@@ -46,7 +48,7 @@ export function quantizeBlocks(matrix: Float32Array, options: QuantizeOptions): 
   const quants = new Uint8Array((padded.length * bits) / 8);
   const sums = quantizeAll(padded, { quants, scales }, bits === 8 ? quantizeInt8Block : quantizeInt4Block);
   if (!Number.isFinite(sums.weightSquares)) {
-    throw new StvError('checkpoint_invalid', `Tensor "${name}" holds values that are not finite numbers or overflow.`);
+    throw new StvError('checkpoint_invalid', `Tensor "${name}" holds values that are not finite numbers.`);
   }
   const count = max(matrix.length, 1);
   return {
@@ -112,8 +114,8 @@ function quantizeAll(
 function quantizeInt8Block(matrix: Float32Array, start: number, quants: Uint8Array, totals: Float64Array): number {
   let largest = 0;
   for (let i = start; i < start + BLOCK; i++) largest = max(largest, abs(matrix[i] as number));
-  const scale = fround(largest / 127);
-  // 0 for a block of zeros, or of values so small that float32 has no scale for them
+  // below, the scale would be subnormal and too coarse to keep the quants in their range; 1e-36 is zero to any model
+  const scale = largest < MIN_MAGNITUDE ? 0 : fround(largest / 127);
   const inverse = scale === 0 ? 0 : 1 / scale;
   let worst = totals[WORST] as number;
   let squares = 0;

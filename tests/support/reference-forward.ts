@@ -6,7 +6,7 @@ import type { Checkpoint } from '../../src/models/checkpoint.ts';
 import type { ModelConfig } from '../../src/models/model-config.ts';
 import { ropeTables } from '../../src/models/rope.ts';
 
-type Vector = Float64Array;
+type Vector = Float64Array<ArrayBuffer>;
 
 /** Logits of every position of `tokens`, `[tokens.length][vocabSize]`. */
 export function referenceForward(checkpoint: Checkpoint, tokens: readonly number[]): Float32Array[] {
