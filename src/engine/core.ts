@@ -26,6 +26,8 @@ export interface EngineCoreOptions {
   readonly minAwaitedTokens?: number;
   /** Milliseconds, monotonic. */
   readonly now?: () => number;
+  /** Called before a step that holds nothing but this suspect. */
+  readonly onSuspectStep?: (id: number) => void;
 }
 
 export interface StepResult {
@@ -49,6 +51,7 @@ export class EngineCore {
   readonly #sampler: Sampler;
   readonly #sequences = new Map<number, Sequence>();
   readonly #now: () => number;
+  readonly #onSuspectStep: ((id: number) => void) | undefined;
   #msPerToken = 1;
 
   constructor(model: CausalLM, options: EngineCoreOptions) {
@@ -56,6 +59,7 @@ export class EngineCore {
     this.#scheduler = new Scheduler({ ...options, ...model.limits });
     this.#sampler = new Sampler(model.limits.vocabSize);
     this.#now = options.now ?? (() => performance.now());
+    this.#onSuspectStep = options.onSuspectStep;
   }
 
   get hasWork(): boolean {
@@ -98,6 +102,7 @@ export class EngineCore {
     if (!this.hasWork) return undefined;
     const startMs = this.#now();
     const schedule = this.#scheduler.schedule(startMs);
+    if (schedule.suspect !== undefined) this.#onSuspectStep?.(schedule.suspect.id);
     const rows = schedule.lanes.map(wantedRows);
     const outputs: SequenceOutput[] = [];
     const forwardStartMs = this.#now();

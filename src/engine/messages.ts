@@ -28,6 +28,8 @@ export interface SequenceSpec {
   readonly logprobs: number | undefined;
   /** Ascending positions, all within the prompt. */
   readonly promptRows: readonly PromptRowRequest[];
+  /** The host crashed while this request was open: it runs in steps of its own, announced, so that a second crash has a name. */
+  readonly isSuspect?: boolean;
 }
 
 /** Log-probability of one generated token and of the most likely alternatives, best first. */
@@ -90,8 +92,10 @@ export interface HostModel {
   readonly maxLength: number;
   readonly maxLanes: number;
   readonly maxBatchedTokens: number;
+  /** Of a step; undefined = one per physical core. */
   readonly threads: number | undefined;
-  readonly device: string;
+  /** Another ONNX Runtime library than the packaged one. */
+  readonly libraryPath: string | undefined;
   /** Most prompt tokens of a step in which something decodes. */
   readonly chunkTokens: number;
   readonly reusePrefixes: boolean;
@@ -114,6 +118,8 @@ export type FromHost =
       readonly outputs: readonly SequenceOutput[];
       readonly stats: StepStats;
     }
+  /** The next step computes this sequence and nothing else; sent before it begins. */
+  | { readonly type: 'suspect-step'; readonly model: number; readonly id: number }
   | { readonly type: 'fatal'; readonly code: ErrorCode; readonly message: string };
 
 /** The limits that a model really has once it is open. */

@@ -43,6 +43,8 @@ export interface Schedule {
   readonly lanes: readonly ScheduledLane[];
   readonly admitted: readonly Admission[];
   readonly preempted: readonly Sequence[];
+  /** The step holds nothing but this sequence, because the host crashed once while it was open. */
+  readonly suspect: Sequence | undefined;
 }
 
 /** How many waiting sequences a step looks at beyond those it admits: those may all be waiting for one prefix. */
@@ -54,6 +56,8 @@ export class Scheduler {
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
   readonly #ownerOf = new Map<number, Sequence>();
+  /** Steps of suspects and of everybody else take turns. */
+  #isSuspectsTurn = false;
 
   constructor(options: SchedulerOptions) {
     // every decoding sequence gets its token in every step, so there are never more of them than tokens, lanes or slots
@@ -86,10 +90,31 @@ export class Scheduler {
   /** Hands out one step. The caller runs it and then calls `advance` for every lane. */
   schedule(nowMs: number): Schedule {
     const preempted = this.#makeRoom();
+    const schedule = this.#isSuspectsTurn ? undefined : this.#scheduleAll(nowMs);
+    this.#isSuspectsTurn = !this.#isSuspectsTurn;
+    if (schedule !== undefined && schedule.lanes.length > 0) return { ...schedule, preempted, suspect: undefined };
+    const suspect = this.#scheduleSuspect();
+    if (suspect !== undefined)
+      return { lanes: [suspect], admitted: schedule?.admitted ?? [], preempted, suspect: suspect.sequence };
+    return { ...this.#scheduleAll(nowMs), preempted, suspect: undefined };
+  }
+
+  /** One step of a suspect alone; the next time it is another one's turn. */
+  #scheduleSuspect(): ScheduledLane | undefined {
+    const place = this.#running.findIndex((sequence) => sequence.spec.isSuspect === true);
+    const sequence = this.#running[place];
+    if (sequence === undefined) return undefined;
+    this.#running.splice(place, 1);
+    this.#running.push(sequence);
+    return { sequence, numTokens: Math.min(this.#options.maxBatchedTokens, sequence.numMissingTokens) };
+  }
+
+  #scheduleAll(nowMs: number): Pick<Schedule, 'lanes' | 'admitted'> {
     const lanes: ScheduledLane[] = [];
     let budget = this.#options.maxBatchedTokens;
     const prefilling: Sequence[] = [];
     for (const sequence of this.#running) {
+      if (sequence.spec.isSuspect === true) continue;
       if (sequence.isDecoding) {
         lanes.push({ sequence, numTokens: 1 });
         budget--;
@@ -118,13 +143,14 @@ export class Scheduler {
         }
         this.#waiting.splice(candidate, 1);
         admitted.push(admission);
+        if (waiting.spec.isSuspect === true) continue;
         sequence = waiting;
       } else break;
       const numTokens = Math.min(budget, sequence.numMissingTokens);
       lanes.push({ sequence, numTokens });
       budget -= numTokens;
     }
-    return { lanes, admitted, preempted };
+    return { lanes, admitted };
   }
 
   /** The lane has been computed. */

@@ -1,0 +1,105 @@
+/**
+ * Who may wait for the engine. A place is reserved in one synchronous move before any text is encoded, so a burst cannot slip
+ * through between a check and a count. Counts sequences that have not started and their prompt tokens (estimated until encoded).
+ */
+import { StvError } from '../errors.ts';
+
+export interface AdmissionLimits {
+  /** Sequences that may wait. */
+  readonly maxQueuedSequences: number;
+  /** Prompt tokens of the waiting sequences together. One request alone is always admitted to an empty queue. */
+  readonly maxQueuedTokens: number;
+}
+
+export const DEFAULT_ADMISSION_LIMITS: AdmissionLimits = { maxQueuedSequences: 1024, maxQueuedTokens: 1_000_000 };
+
+/** One request's place in the queue. Every method may be called again without effect. */
+export interface Ticket {
+  /** Replaces the estimate once the prompt is encoded. Never refuses. */
+  setTokens(count: number): void;
+  /** The engine has begun with it: it waits no longer. */
+  start(): void;
+  /** It is over, begun or not. */
+  release(): void;
+}
+
+/** How many starts are remembered to tell how fast the queue moves. */
+const REMEMBERED_STARTS = 32;
+const MIN_RETRY_MS = 250;
+const MAX_RETRY_MS = 60_000;
+
+export class Admission {
+  readonly #limits: AdmissionLimits;
+  readonly #now: () => number;
+  readonly #starts: { readonly atMs: number; readonly sequences: number; readonly tokens: number }[] = [];
+  #queuedSequences = 0;
+  #queuedTokens = 0;
+
+  constructor(limits: AdmissionLimits, now: () => number = () => performance.now()) {
+    this.#limits = limits;
+    this.#now = now;
+  }
+
+  get queuedSequences(): number {
+    return this.#queuedSequences;
+  }
+
+  get queuedTokens(): number {
+    return this.#queuedTokens;
+  }
+
+  /** Throws StvError `queue_full` with the time after which the queue has probably moved on enough. */
+  reserve({ sequences, estimatedTokens }: { readonly sequences: number; readonly estimatedTokens: number }): Ticket {
+    const { maxQueuedSequences, maxQueuedTokens } = this.#limits;
+    if (this.#queuedSequences + sequences > maxQueuedSequences) {
+      throw new StvError(
+        'queue_full',
+        `The queue is full: ${this.#queuedSequences} sequences wait, the limit is ${maxQueuedSequences}.`,
+        { retryAfterMs: this.#retryAfterMs('sequences', this.#queuedSequences + sequences - maxQueuedSequences) },
+      );
+    }
+    if (this.#queuedTokens > 0 && this.#queuedTokens + estimatedTokens > maxQueuedTokens) {
+      throw new StvError(
+        'queue_full',
+        `The queue is full: prompts of ${this.#queuedTokens} tokens wait, the limit is ${maxQueuedTokens}.`,
+        { retryAfterMs: this.#retryAfterMs('tokens', this.#queuedTokens + estimatedTokens - maxQueuedTokens) },
+      );
+    }
+    this.#queuedSequences += sequences;
+    this.#queuedTokens += estimatedTokens;
+    let tokens = estimatedTokens;
+    let isQueued = true;
+    const leave = (): void => {
+      isQueued = false;
+      this.#queuedSequences -= sequences;
+      this.#queuedTokens -= tokens;
+    };
+    return {
+      setTokens: (count) => {
+        if (!isQueued) return;
+        this.#queuedTokens += count - tokens;
+        tokens = count;
+      },
+      start: () => {
+        if (!isQueued) return;
+        leave();
+        this.#starts.push({ atMs: this.#now(), sequences, tokens });
+        if (this.#starts.length > REMEMBERED_STARTS) this.#starts.shift();
+      },
+      release: () => {
+        if (isQueued) leave();
+      },
+    };
+  }
+
+  /** The excess over the rate at which the last requests left the queue; a second while nothing is known. */
+  #retryAfterMs(what: 'sequences' | 'tokens', excess: number): number {
+    const first = this.#starts[0];
+    if (first === undefined || this.#starts.length < 2) return 1000;
+    const elapsedMs = Math.max(1, this.#now() - first.atMs);
+    let left = 0;
+    for (const start of this.#starts) left += start[what];
+    const ms = (excess * elapsedMs) / Math.max(1, left);
+    return Math.round(Math.min(MAX_RETRY_MS, Math.max(MIN_RETRY_MS, ms)));
+  }
+}

@@ -1,0 +1,113 @@
+/**
+ * What the engine host does between messages: opens models, keeps one core for each, and lets their steps take turns. Knows neither
+ * processes nor channels, so tests run it in place.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { toStvError } from '../errors.ts';
+import type { CausalLM } from '../models/causal-lm.ts';
+import { EngineCore } from './core.ts';
+import type { FromHost, HostModel, ToHost } from './messages.ts';
+
+export type OpenModel = (model: HostModel) => CausalLM | Promise<CausalLM>;
+
+export interface HostLoopOptions {
+  readonly openModel: OpenModel;
+  readonly post: (message: FromHost) => void;
+  /** The host cannot go on, or is done; called after the last message. */
+  readonly exit: (code: number) => void;
+}
+
+export class HostLoop {
+  readonly #options: HostLoopOptions;
+  readonly #models: CausalLM[] = [];
+  readonly #cores: EngineCore[] = [];
+  #isRunning = false;
+  #isShut = false;
+
+  constructor(options: HostLoopOptions) {
+    this.#options = options;
+  }
+
+  async handle(message: ToHost): Promise<void> {
+    switch (message.type) {
+      case 'load':
+        await this.#load(message.models);
+        break;
+      case 'add':
+        this.#coreAt(message.model).add(message.sequence);
+        await this.#run();
+        break;
+      case 'abort':
+        for (const id of message.ids) this.#coreAt(message.model).abort(id);
+        break;
+      case 'shutdown':
+        this.#shutDown(0);
+        break;
+    }
+  }
+
+  /** Reports a defect and gives up: the supervisor starts a fresh host. */
+  crash(thrown: unknown): void {
+    const { code, message } = toStvError(thrown);
+    this.#options.post({ type: 'fatal', code, message });
+    this.#shutDown(1);
+  }
+
+  async #load(models: readonly HostModel[]): Promise<void> {
+    for (const [index, model] of models.entries()) {
+      const startMs = performance.now();
+      const opened = await this.#options.openModel(model);
+      this.#models.push(opened);
+      this.#cores.push(
+        new EngineCore(opened, {
+          chunkTokens: model.chunkTokens,
+          reusePrefixes: model.reusePrefixes,
+          onSuspectStep: (id) => this.#options.post({ type: 'suspect-step', model: index, id }),
+        }),
+      );
+      this.#options.post({ type: 'loading', model: index, ms: performance.now() - startMs });
+    }
+    this.#options.post({ type: 'ready', models: this.#models.map(({ limits }) => limits) });
+  }
+
+  /** Steps until no core has work. Messages are read between steps: each step ends with a turn of the event loop. */
+  async #run(): Promise<void> {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    let turn = 0;
+    try {
+      for (;;) {
+        const index = this.#nextWithWork(turn);
+        if (index === undefined || this.#isShut) return;
+        turn = index + 1;
+        const result = this.#coreAt(index).step();
+        if (result !== undefined) this.#options.post({ type: 'step', model: index, ...result });
+        await nextTurn();
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  /** The first core with work, beginning at `from` and going round. */
+  #nextWithWork(from: number): number | undefined {
+    for (let i = 0; i < this.#cores.length; i++) {
+      const index = (from + i) % this.#cores.length;
+      if (this.#cores[index]?.hasWork) return index;
+    }
+    return undefined;
+  }
+
+  #coreAt(model: number): EngineCore {
+    const core = this.#cores[model];
+    if (core === undefined) throw new Error(`The engine host has no model ${model}.`);
+    return core;
+  }
+
+  #shutDown(code: number): void {
+    if (this.#isShut) return;
+    this.#isShut = true;
+    for (const model of this.#models) model.dispose();
+    this.#options.exit(code);
+  }
+}

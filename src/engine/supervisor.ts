@@ -1,0 +1,181 @@
+/**
+ * Keeps one engine host alive: starts it, notices its death or its silence, ends what is left of it and starts another with
+ * growing pauses. Knows nothing of requests; the owner is told once for each host that went down.
+ */
+import { StvError } from '../errors.ts';
+import type { HostLink, SpawnHost } from './host-link.ts';
+import type { FromHost, HostModel, HostModelReady, ToHost } from './messages.ts';
+
+export interface SupervisorOptions {
+  readonly spawn: SpawnHost;
+  readonly models: readonly HostModel[];
+  /** Silence for so long while the host has work means that it hangs. */
+  readonly hangAfterMs: number;
+  /** Loading may take this long. */
+  readonly loadTimeoutMs: number;
+  readonly minRestartDelayMs: number;
+  readonly maxRestartDelayMs: number;
+  /** Whether the host owes us something. */
+  readonly hasWork: () => boolean;
+  readonly onMessage: (message: FromHost) => void;
+  readonly onReady: (models: readonly HostModelReady[], loadMs: number) => void;
+  /** The host is gone; a new one follows after `retryAfterMs` or so. */
+  readonly onDown: (event: 'crashed' | 'hung', detail: string, livedMs: number) => void;
+  readonly now: () => number;
+}
+
+export type SupervisorState = 'loading' | 'ready' | 'restarting' | 'closed';
+
+/** A host that has lived so long is not part of a series of failures. */
+const STABLE_AFTER_MS = 60_000;
+/** How long a host may take to end by itself. */
+const SHUTDOWN_GRACE_MS = 3000;
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  #state: SupervisorState = 'loading';
+  #reason: string | undefined = 'The models are loading.';
+  #link: HostLink | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  #restart: NodeJS.Timeout | undefined;
+  #spawnedAtMs = 0;
+  #readyAtMs = 0;
+  #lastSignAtMs = 0;
+  #loadMs = 0;
+  #numFailures = 0;
+  #isHung = false;
+  #fatal: StvError | undefined;
+  #settleStart: { resolve(): void; reject(error: StvError): void } | undefined;
+  #onClosed: (() => void) | undefined;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  get state(): SupervisorState {
+    return this.#state;
+  }
+
+  /** Why it is not ready. */
+  get reason(): string | undefined {
+    return this.#reason;
+  }
+
+  get pid(): number | undefined {
+    return this.#link?.pid;
+  }
+
+  /** When a new host can be expected, from now. */
+  get retryAfterMs(): number {
+    return Math.round(this.#restartDelayMs() + Math.max(this.#loadMs, 500));
+  }
+
+  /** Resolves when the first host is ready. Rejects if it cannot load: then trying again would not help. */
+  start(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#settleStart = { resolve, reject };
+      this.#spawn();
+      this.#watch = setInterval(() => this.#check(), Math.max(10, Math.min(250, this.#options.hangAfterMs / 4)));
+      this.#watch.unref();
+    });
+  }
+
+  /** Only while `ready`. Work that begins now starts the clock of silence: call before it counts as work. */
+  send(message: ToHost): void {
+    if (!this.#options.hasWork()) this.#lastSignAtMs = this.#options.now();
+    this.#link?.send(message);
+  }
+
+  /** Asks the host to end and makes sure that it does. */
+  async close(): Promise<void> {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    this.#reason = 'The engine is closed.';
+    clearInterval(this.#watch);
+    clearTimeout(this.#restart);
+    const link = this.#link;
+    if (link === undefined) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(() => link.kill(), SHUTDOWN_GRACE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      link.send({ type: 'shutdown' });
+    });
+  }
+
+  #spawn(): void {
+    this.#spawnedAtMs = this.#options.now();
+    this.#lastSignAtMs = this.#spawnedAtMs;
+    this.#isHung = false;
+    this.#fatal = undefined;
+    const link = this.#options.spawn({
+      onMessage: (message) => {
+        if (this.#link === link) this.#receive(message);
+      },
+      onExit: (detail) => {
+        if (this.#link === link) this.#lost(detail);
+      },
+    });
+    this.#link = link;
+    link.send({ type: 'load', models: this.#options.models });
+  }
+
+  #receive(message: FromHost): void {
+    this.#lastSignAtMs = this.#options.now();
+    if (message.type === 'ready') {
+      this.#readyAtMs = this.#lastSignAtMs;
+      this.#loadMs = this.#readyAtMs - this.#spawnedAtMs;
+      if (this.#state === 'closed') return;
+      this.#state = 'ready';
+      this.#reason = undefined;
+      this.#options.onReady(message.models, this.#loadMs);
+      this.#settleStart?.resolve();
+      this.#settleStart = undefined;
+    } else if (message.type === 'fatal') {
+      this.#fatal = new StvError(message.code, message.message);
+    }
+    this.#options.onMessage(message);
+  }
+
+  #lost(detail: string): void {
+    this.#link = undefined;
+    if (this.#state === 'closed') {
+      this.#onClosed?.();
+      return;
+    }
+    if (this.#settleStart !== undefined) {
+      this.#state = 'closed';
+      this.#reason = this.#fatal?.message ?? `The engine host ended while it was loading (${detail}).`;
+      clearInterval(this.#watch);
+      this.#settleStart.reject(this.#fatal ?? new StvError('runtime_failed', this.#reason));
+      return;
+    }
+    const wasReady = this.#state === 'ready';
+    const event = this.#isHung ? 'hung' : 'crashed';
+    if (wasReady && this.#options.now() - this.#readyAtMs > STABLE_AFTER_MS) this.#numFailures = 0;
+    this.#state = 'restarting';
+    this.#reason = `The engine host ${event === 'hung' ? 'hung' : 'crashed'} (${this.#fatal?.message ?? detail}) and is starting again.`;
+    const delayMs = this.#restartDelayMs();
+    this.#restart = setTimeout(() => this.#spawn(), delayMs);
+    this.#options.onDown(event, this.#fatal?.message ?? detail, this.#options.now() - this.#spawnedAtMs);
+    this.#numFailures++;
+  }
+
+  #restartDelayMs(): number {
+    const { minRestartDelayMs, maxRestartDelayMs } = this.#options;
+    return Math.min(maxRestartDelayMs, minRestartDelayMs * 2 ** this.#numFailures);
+  }
+
+  #check(): void {
+    const nowMs = this.#options.now();
+    const isLoading = this.#link !== undefined && this.#state !== 'ready';
+    const isSilent = isLoading
+      ? nowMs - this.#spawnedAtMs > this.#options.loadTimeoutMs
+      : this.#state === 'ready' && this.#options.hasWork() && nowMs - this.#lastSignAtMs > this.#options.hangAfterMs;
+    if (!isSilent || this.#isHung) return;
+    this.#isHung = true;
+    this.#link?.kill();
+  }
+}
