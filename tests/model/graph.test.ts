@@ -1,0 +1,203 @@
+/** The lane graph against `transformers` on tiny random checkpoints of every family, however the tokens are put into lanes. */
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { CausalLM, Lane } from '../../src/models/causal-lm.ts';
+import type { WeightFormat } from '../../src/models/lane-graph.ts';
+import { type LoadCausalLMOptions, loadCausalLM } from '../../src/models/load-causal-lm.ts';
+import { prepareModel } from '../../src/models/prepare-model.ts';
+import { goldenGgufPath, goldenPath, readGoldenPrompts, TINY_MODELS } from '../support/goldens.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+
+interface LoadOptions extends Partial<LoadCausalLMOptions> {
+  readonly weights?: WeightFormat;
+}
+
+async function load(checkpoint: string, { weights = 'fp32', ...options }: LoadOptions = {}): Promise<CausalLM> {
+  const { dir } = await prepareModel({ checkpoint, cacheDir: temporaryFolder(), weights });
+  const model = loadCausalLM({
+    dir,
+    numSlots: 6,
+    maxLength: 128,
+    maxLanes: 5,
+    maxBatchedTokens: 256,
+    threads: 1,
+    ...options,
+  });
+  onTestFinished(() => model.dispose());
+  return model;
+}
+
+/** Copies of the rows, which the next step overwrites. */
+function forward(model: CausalLM, lanes: readonly Lane[]): readonly Float32Array[] {
+  const logits = model.forward(lanes);
+  return Array.from({ length: logits.numRows }, (_, row) => logits.row(row).slice());
+}
+
+function maxDifference(rows: readonly Float32Array[], expected: readonly Float32Array[]): number {
+  expect(rows).toHaveLength(expected.length);
+  let worst = 0;
+  for (const [index, row] of rows.entries()) {
+    const other = expected[index] ?? new Float32Array(0);
+    expect(row).toHaveLength(other.length);
+    // Math.max would swallow nothing here: NaN makes the result NaN, and every comparison with it fails
+    for (const [token, value] of row.entries()) worst = Math.max(worst, Math.abs(value - (other[token] ?? Number.NaN)));
+  }
+  return worst;
+}
+
+const upTo = (length: number): number[] => Array.from({ length }, (_, index) => index);
+
+describe.each(TINY_MODELS)('%s', (name) => {
+  const prompts = readGoldenPrompts(name);
+  const [first, second] = prompts as [(typeof prompts)[0], (typeof prompts)[0]]; // each golden has two
+
+  it.each([
+    ['safetensors', goldenPath(name)],
+    ['GGUF', goldenGgufPath(name)],
+  ])('gives the logits of transformers from %s', async (_, path) => {
+    const model = await load(path);
+    for (const { inputIds, logits } of prompts) {
+      const rows = forward(model, [{ slot: 0, past: 0, tokens: inputIds, logitRows: upTo(inputIds.length) }]);
+      expect(maxDifference(rows, logits)).toBeLessThan(1e-3);
+    }
+  });
+
+  it('gives them token by token, also where another sequence was before', async () => {
+    const model = await load(goldenPath(name));
+    forward(model, [{ slot: 2, past: 0, tokens: second.inputIds, logitRows: [] }]);
+    const rows = first.inputIds.flatMap((token, past) =>
+      forward(model, [{ slot: 2, past, tokens: [token], logitRows: [0] }]),
+    );
+    expect(maxDifference(rows, first.logits)).toBeLessThan(1e-3);
+  });
+
+  it('gives them with chunks, single tokens and whole prompts mixed in one step', async () => {
+    const model = await load(goldenPath(name));
+    const { inputIds, logits } = first;
+    forward(model, [
+      { slot: 0, past: 0, tokens: inputIds.slice(0, 7), logitRows: [] },
+      { slot: 1, past: 0, tokens: inputIds.slice(0, 20), logitRows: [] },
+    ]);
+    const rows = forward(model, [
+      { slot: 3, past: 0, tokens: second.inputIds, logitRows: [4, second.inputIds.length - 1] },
+      { slot: 1, past: 20, tokens: inputIds.slice(20, 21), logitRows: [0] },
+      { slot: 0, past: 7, tokens: inputIds.slice(7), logitRows: [0, 30] },
+    ]);
+    const expected = [second.logits[4], second.logits.at(-1), logits[20], logits[7], logits[37]];
+    expect(maxDifference(rows, expected as Float32Array[])).toBeLessThan(1e-3); // all positions exist
+  });
+
+  it('keeps every cache when the number of lanes goes up and down', async () => {
+    const model = await load(goldenPath(name));
+    const { inputIds, logits } = first;
+    // step after step other slots take part, so lanes change places and spare ones appear
+    const past = new Map<number, number>();
+    for (let step = 0; step < 200; step++) {
+      const slots = upTo(6)
+        .filter((slot) => (step * (slot + 3)) % (slot + 4) < 2)
+        .slice(0, 5);
+      const lanes = slots.flatMap((slot) => {
+        const start = past.get(slot) ?? 0;
+        const tokens = inputIds.slice(start, start + 1 + ((step + slot) % 3));
+        return tokens.length === 0 ? [] : [{ slot, past: start, tokens, logitRows: [tokens.length - 1] }];
+      });
+      if (lanes.length === 0) continue;
+      const expected = lanes.map((lane) => logits[lane.past + lane.tokens.length - 1] as Float32Array); // inside the prompt
+      expect(maxDifference(forward(model, lanes), expected)).toBeLessThan(1e-3);
+      for (const lane of lanes) past.set(lane.slot, lane.past + lane.tokens.length);
+    }
+    expect([...past.values()].filter((length) => length === inputIds.length).length).toBeGreaterThan(3);
+  });
+
+  it('goes on from a copied prefix as from its own', async () => {
+    const model = await load(goldenPath(name));
+    const { inputIds, logits } = first;
+    forward(model, [
+      { slot: 4, past: 0, tokens: inputIds.slice(0, 25), logitRows: [] },
+      { slot: 5, past: 0, tokens: second.inputIds, logitRows: [] },
+    ]);
+    model.copyPrefix(4, 5, 25);
+    model.copyPrefix(4, 0, 10);
+    const rows = forward(model, [
+      { slot: 5, past: 25, tokens: inputIds.slice(25), logitRows: [14] },
+      { slot: 0, past: 10, tokens: inputIds.slice(10, 30), logitRows: [19] },
+      { slot: 4, past: 25, tokens: inputIds.slice(25, 26), logitRows: [0] },
+    ]);
+    const expected = [logits[39], logits[29], logits[25]];
+    expect(maxDifference(rows, expected as Float32Array[])).toBeLessThan(1e-3); // the prompt has 40 tokens
+  });
+
+  it.each([
+    ['int8', 0.05],
+    ['int4', 0.3],
+  ] as const)('stays close with %s weights', async (weights, relativeLimit) => {
+    const model = await load(goldenPath(name), { weights });
+    const { inputIds, logits } = first;
+    const rows = forward(model, [{ slot: 0, past: 0, tokens: inputIds, logitRows: upTo(inputIds.length) }]);
+    let squaredError = 0;
+    let squares = 0;
+    for (const [position, row] of rows.entries()) {
+      for (const [token, value] of row.entries()) {
+        const expected = logits[position]?.[token] ?? Number.NaN;
+        squaredError += (value - expected) ** 2;
+        squares += expected ** 2;
+      }
+    }
+    const relative = Math.sqrt(squaredError / squares);
+    expect(relative).toBeLessThan(relativeLimit);
+    expect(relative).toBeGreaterThan(0); // the weights really are quantized
+  });
+});
+
+describe('limits', () => {
+  it('refuses a step that would leave the cache, the vocabulary or the batch', async () => {
+    const model = await load(goldenPath('tiny-llama'), {
+      numSlots: 2,
+      maxLength: 8,
+      maxLanes: 2,
+      maxBatchedTokens: 10,
+    });
+    const lane = { slot: 0, past: 0, tokens: [1, 2], logitRows: [1] };
+    const wrong: readonly (readonly Lane[])[] = [
+      [],
+      [lane, { ...lane, slot: 1 }, { ...lane, slot: 1 }],
+      [lane, lane],
+      [{ ...lane, slot: 2 }],
+      [{ ...lane, slot: -1 }],
+      [{ ...lane, past: 7 }],
+      [{ ...lane, past: -1 }],
+      [{ ...lane, tokens: [] }],
+      [{ ...lane, tokens: [288, 0] }],
+      [{ ...lane, tokens: [-1, 0] }],
+      [{ ...lane, tokens: [0.5, 0] }],
+      [{ ...lane, logitRows: [2] }],
+      [
+        { ...lane, tokens: upTo(8) },
+        { ...lane, slot: 1, tokens: upTo(3) },
+      ],
+    ];
+    const [before] = forward(model, [lane]);
+    for (const lanes of wrong)
+      expect(() => model.forward(lanes)).toThrow(expect.objectContaining({ code: 'internal' }));
+    expect(() => model.copyPrefix(0, 2, 1)).toThrow(expect.objectContaining({ code: 'internal' }));
+    expect(() => model.copyPrefix(0, 1, 9)).toThrow(expect.objectContaining({ code: 'internal' }));
+    expect(forward(model, [lane])[0]).toEqual(before);
+  });
+
+  it('takes as many tokens as a slot holds, and rows of logits for all of them', async () => {
+    const model = await load(goldenPath('tiny-qwen3'), { maxLength: 40, maxLanes: 1 });
+    const [{ inputIds, logits }] = readGoldenPrompts('tiny-qwen3') as [ReturnType<typeof readGoldenPrompts>[0]];
+    const rows = forward(model, [{ slot: 5, past: 0, tokens: inputIds, logitRows: upTo(40) }]);
+    expect(maxDifference(rows, logits)).toBeLessThan(1e-3);
+  });
+
+  it('never promises more than the model was made for', async () => {
+    const model = await load(goldenPath('tiny-llama'), { maxLength: 100_000 });
+    expect(model.limits.maxLength).toBe(256);
+  });
+
+  it('names the limit that is wrong', async () => {
+    await expect(load(goldenPath('tiny-llama'), { maxLanes: 17 })).rejects.toThrow(
+      'maxLanes must be an integer from 1 to 16, not 17.',
+    );
+  });
+});
