@@ -1,0 +1,257 @@
+/**
+ * Every option of the server in one table: name, default, environment name, bounds, meaning. Flags win over the
+ * environment, the environment over the configuration file. Reads no models and opens no ports.
+ */
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import { StvError } from './errors.ts';
+
+/** Where a raw value came from, for messages. */
+type Source = 'flag' | 'environment' | 'file';
+
+/** How a raw value (text of a flag or variable, JSON of the file) becomes a typed one; `undefined` = refused. */
+interface Kind<T> {
+  readonly expects: string;
+  /** Shown in the help beside the flag; absent for switches. */
+  readonly placeholder?: string;
+  readonly read: (raw: unknown) => T | undefined;
+}
+
+interface OptionSpec<T> {
+  readonly kind: Kind<T>;
+  readonly default: T | (() => T);
+  readonly meaning: string;
+  /** Printed as `***`. */
+  readonly secret?: boolean;
+  /** Another name in the environment that users of the neighbouring tools already set. */
+  readonly env?: string;
+}
+
+function option<T>(kind: Kind<T>, fallback: T | (() => T), meaning: string, extra: Partial<OptionSpec<T>> = {}) {
+  return { kind, default: fallback, meaning, ...extra } satisfies OptionSpec<T>;
+}
+
+function text(placeholder: string): Kind<string> {
+  return {
+    expects: 'a non-empty text',
+    placeholder,
+    read: (raw) => (typeof raw === 'string' && raw.trim() !== '' ? raw : undefined),
+  };
+}
+
+function optionalText(placeholder: string): Kind<string | undefined> {
+  return text(placeholder);
+}
+
+function integer(min: number, max: number): Kind<number> {
+  return {
+    expects: `an integer from ${min} to ${max}`,
+    placeholder: 'n',
+    read: (raw) => {
+      const value = typeof raw === 'string' && /^-?\d{1,15}$/.test(raw.trim()) ? Number(raw) : raw;
+      return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max ? value : undefined;
+    },
+  };
+}
+
+function oneOf<const V extends readonly string[]>(values: V): Kind<V[number]> {
+  return {
+    expects: `one of ${values.join(', ')}`,
+    placeholder: values.join('|'),
+    read: (raw) => values.find((value) => value === raw),
+  };
+}
+
+const onOff: Kind<boolean> = {
+  expects: 'true or false',
+  read: (raw) => {
+    if (typeof raw === 'boolean') return raw;
+    if (raw === 'true' || raw === '1') return true;
+    if (raw === 'false' || raw === '0' || raw === '') return false;
+    return undefined;
+  },
+};
+
+const devices = ['auto', 'cpu', 'cuda', 'webgpu'] as const;
+
+/** The platform's folder for a program's data of one user. */
+export function defaultDataDir(env: NodeJS.ProcessEnv = process.env, platform: string = process.platform): string {
+  if (platform === 'win32') {
+    return path.join(env['LOCALAPPDATA'] ?? path.join(homedir(), 'AppData', 'Local'), 'stv-server');
+  }
+  if (platform === 'darwin') return path.join(homedir(), 'Library', 'Application Support', 'stv-server');
+  return path.join(env['XDG_DATA_HOME'] ?? path.join(homedir(), '.local', 'share'), 'stv-server');
+}
+
+/** The table. Names are API: the flag is the name in kebab case, the variable `STV_` and the name in capitals. */
+export const configOptions = {
+  host: option(text('address'), '127.0.0.1', 'Address to listen on; anything but loopback needs --api-keys-file'),
+  port: option(integer(0, 65_535), 8000, 'Port to listen on; 0 takes a free one'),
+  pack: option(optionalText('name|folder|source'), undefined, 'The pack to serve (the bundled one when absent)'),
+  device: option(oneOf(devices), 'auto', 'Where the models run'),
+  generatorDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the generator alone'),
+  verifierDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the verifier alone'),
+  dataDir: option(text('folder'), defaultDataDir, "Folder for runs, downloads and prepared models (the platform's own)"),
+  apiKeysFile: option(optionalText('file'), undefined, 'File with the API keys; without one only loopback is served'),
+  offline: option(onOff, false, 'Never touch the network'),
+  logLevel: option(
+    oneOf(['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const),
+    'info',
+    'How much is logged (JSON lines on stderr, never any user text)',
+  ),
+
+  weights: option(oneOf(['int8', 'int4', 'fp32'] as const), 'int8', 'Precision of the linear layers'),
+  threads: option(integer(0, 1024), 0, 'Threads of ONNX Runtime; 0 = one per physical core'),
+  numSlots: option(integer(1, 1024), 16, 'Sequences whose cache is held at the same time'),
+  context: option(integer(0, 1_048_576), 0, "Tokens of prompt and output together; 0 = the pack's or the model's own"),
+  libraryPath: option(optionalText('file'), undefined, 'Another ONNX Runtime library (the CUDA build, for instance)'),
+  hfToken: option(optionalText('token'), undefined, 'Token for private or gated repositories of the hub', {
+    secret: true,
+    env: 'HF_TOKEN',
+  }),
+
+  maxQueuedRequests: option(integer(1, 100_000), 256, 'Generations that may wait; the next one is refused with 429'),
+  maxSequences: option(integer(1, 4096), 256, 'Bound of votes x chains and of n x prompts in one request'),
+  maxTextLength: option(integer(1, 16_777_216), 65_536, 'UTF-16 units of one text in a request'),
+  maxOutputTokens: option(integer(1, 1_048_576), 8192, 'Upper bound of max_tokens'),
+  maxBodyBytes: option(integer(1024, 268_435_456), 1_048_576, 'Bytes of a request body'),
+  maxHeaderBytes: option(integer(1024, 1_048_576), 16_384, 'Bytes of all request headers together'),
+  maxConnections: option(integer(1, 1_000_000), 4096, 'Open connections; further ones are closed at once'),
+  maxRunEventBytes: option(integer(65_536, 2_147_483_647), 67_108_864, 'Bytes of events kept for one live run'),
+  requestTimeoutMs: option(integer(100, 3_600_000), 60_000, 'Milliseconds in which a request must have arrived'),
+  keepAliveTimeoutMs: option(integer(0, 3_600_000), 72_000, 'Milliseconds for which an idle connection is kept'),
+  heartbeatMs: option(integer(10, 15_000), 15_000, 'Milliseconds of silence after which a stream gets a comment line'),
+  slowReaderMs: option(integer(10, 3_600_000), 30_000, 'Milliseconds after which a reader that takes nothing is cut off'),
+  drainSeconds: option(integer(0, 86_400), 30, 'Seconds that running requests get to finish after SIGTERM'),
+  stallSeconds: option(integer(1, 86_400), 60, 'Seconds without progress after which /health/progress answers 503'),
+  reasoningField: option(
+    oneOf(['reasoning_content', 'reasoning', 'both', 'none'] as const),
+    'reasoning_content',
+    'Where chat completions of the model `solve` put the rounds',
+  ),
+} as const satisfies Record<string, OptionSpec<unknown>>;
+
+type Options = typeof configOptions;
+type ValueOf<S> = S extends { readonly kind: Kind<infer T> } ? T : never;
+export type ConfigName = keyof Options;
+
+/** A valid, frozen configuration. */
+export type Config = { readonly [N in ConfigName]: ValueOf<Options[N]> };
+
+export const configNames = Object.keys(configOptions) as readonly ConfigName[];
+
+export function flagName(name: ConfigName): string {
+  return `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+export function envName(name: ConfigName): string {
+  return `STV_${name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
+}
+
+export interface ConfigSources {
+  /** By option name; absent ones fall through. */
+  readonly flags?: Readonly<Partial<Record<ConfigName, unknown>>>;
+  readonly env?: NodeJS.ProcessEnv;
+  /** `--config FILE`; else `stv.config.json` of the working directory, where there is one. */
+  readonly file?: string;
+  readonly cwd?: string;
+}
+
+/**
+ * Resolves and checks the configuration. Throws one `config_invalid` StvError that lists every mistake.
+ */
+export function loadConfig(sources: ConfigSources = {}): Config {
+  const problems: string[] = [];
+  const env = sources.env ?? process.env;
+  const fromFile = readConfigFile(sources, problems);
+  for (const name of Object.keys(fromFile)) {
+    if (!Object.hasOwn(configOptions, name)) problems.push(`The configuration file names an unknown option, ${name}.`);
+  }
+  const values: Record<string, unknown> = {};
+  for (const name of configNames) {
+    const spec: OptionSpec<unknown> = configOptions[name];
+    const candidates: readonly (readonly [Source, unknown])[] = [
+      ['flag', sources.flags?.[name]],
+      ['environment', env[envName(name)] ?? (spec.env === undefined ? undefined : env[spec.env])],
+      ['file', Object.hasOwn(fromFile, name) ? fromFile[name] : undefined],
+    ];
+    const found = candidates.find(([, raw]) => raw !== undefined);
+    if (found === undefined) {
+      values[name] = typeof spec.default === 'function' ? (spec.default as () => unknown)() : spec.default;
+      continue;
+    }
+    const value = spec.kind.read(found[1]);
+    if (value === undefined) problems.push(refusal(name, found[0], found[1], spec));
+    values[name] = value;
+  }
+  const config = values as Config;
+  if (problems.length === 0) problems.push(...crossChecks(config));
+  if (problems.length > 0) {
+    throw new StvError('config_invalid', `The configuration is not valid:\n- ${problems.join('\n- ')}`);
+  }
+  return Object.freeze({ ...config, dataDir: path.resolve(sources.cwd ?? process.cwd(), config.dataDir) });
+}
+
+function readConfigFile(sources: ConfigSources, problems: string[]): Record<string, unknown> {
+  const file = path.resolve(sources.cwd ?? process.cwd(), sources.file ?? 'stv.config.json');
+  let content: string;
+  try {
+    content = readFileSync(file, 'utf8');
+  } catch (error) {
+    const isMissing = (error as NodeJS.ErrnoException).code === 'ENOENT';
+    if (!isMissing || sources.file !== undefined) {
+      problems.push(`The configuration file ${file} cannot be read: ${(error as Error).message}.`);
+    }
+    return {};
+  }
+  try {
+    const parsed: unknown = JSON.parse(content);
+    if (typeof parsed === 'object' && parsed !== null && !Array.isArray(parsed)) {
+      return parsed as Record<string, unknown>;
+    }
+    problems.push(`The configuration file ${file} must hold one JSON object.`);
+  } catch (error) {
+    problems.push(`The configuration file ${file} is not valid JSON: ${(error as Error).message}.`);
+  }
+  return {};
+}
+
+function refusal(name: ConfigName, source: Source, raw: unknown, spec: OptionSpec<unknown>): string {
+  const given = spec.secret ? '***' : JSON.stringify(raw);
+  const label = { flag: flagName(name), environment: envName(name), file: `${name} (configuration file)` }[source];
+  return `${label} must be ${spec.kind.expects}, got ${given}.`;
+}
+
+/** Loopback names and addresses, which only programs of this machine can reach. */
+export function isLoopback(host: string): boolean {
+  const bare = host.replace(/^\[|\]$/g, '').toLowerCase();
+  return (
+    bare === 'localhost' ||
+    bare.endsWith('.localhost') ||
+    bare === '::1' ||
+    /^(::ffff:)?127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(bare)
+  );
+}
+
+function crossChecks(config: Config): string[] {
+  const problems: string[] = [];
+  if (!isLoopback(config.host) && config.apiKeysFile === undefined) {
+    problems.push(
+      `${flagName('host')} ${config.host} can be reached from other machines, so ${flagName('apiKeysFile')} must name ` +
+        'a file with API keys. Without keys the server listens on loopback only.',
+    );
+  }
+  return problems;
+}
+
+/** The configuration for people: secrets hidden, one entry per option. */
+export function describeConfig(config: Config): Record<string, unknown> {
+  return Object.fromEntries(
+    configNames.map((name) => {
+      const spec: OptionSpec<unknown> = configOptions[name];
+      const value = config[name];
+      return [name, spec.secret && value !== undefined ? '***' : (value ?? null)];
+    }),
+  );
+}

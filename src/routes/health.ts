@@ -1,0 +1,110 @@
+/** `/health/*`: three different questions. Alive: the process answers. Ready: both roles can serve. Progress: work moves. */
+import { Type } from 'typebox';
+import type { App, RouteDeps } from './route-deps.ts';
+import { jsonAnswer, nullable, oneOf, strictObject } from './schemas.ts';
+
+const Live = strictObject({ status: oneOf(['live']) }, { title: 'Live' });
+const Ready = strictObject(
+  { status: oneOf(['ready', 'loading', 'restarting', 'draining', 'failed']), reason: nullable(Type.String()) },
+  { title: 'Ready' },
+);
+const milliseconds = nullable(Type.Number({ minimum: 0 }));
+const Progress = strictObject(
+  {
+    status: oneOf(['idle', 'ok', 'stalled', 'loading', 'restarting', 'draining', 'failed']),
+    running: Type.Integer({ minimum: 0 }),
+    waiting: Type.Integer({ minimum: 0 }),
+    last_step_ms_ago: milliseconds,
+    last_token_ms_ago: milliseconds,
+  },
+  { title: 'Progress' },
+);
+
+export function registerHealth(app: App, deps: RouteDeps): void {
+  /** When work was first seen that has not ended since; an age before that says nothing about it. */
+  let busySince: number | undefined;
+  app.get(
+    '/health/live',
+    {
+      schema: {
+        operationId: 'live',
+        tags: ['operations'],
+        summary: 'The process answers',
+        response: { 200: jsonAnswer(Live, 'Always, while the process answers') },
+      },
+    },
+    async () => ({ status: 'live' }),
+  );
+
+  app.get(
+    '/health/ready',
+    {
+      schema: {
+        operationId: 'ready',
+        tags: ['operations'],
+        summary: 'Both roles can serve',
+        response: { 200: jsonAnswer(Ready, 'Ready'), 503: jsonAnswer(Ready, 'Not ready, and why') },
+      },
+    },
+    async (_request, reply) => {
+      const { status, reason } = readiness(deps);
+      if (status !== 'ready') reply.code(503).header('retry-after', '5');
+      return { status, reason };
+    },
+  );
+
+  app.get(
+    '/health/progress',
+    {
+      schema: {
+        operationId: 'progress',
+        tags: ['operations'],
+        summary: 'Work moves, or there is none',
+        response: { 200: jsonAnswer(Progress, 'Moving or idle'), 503: jsonAnswer(Progress, 'Work waits and nothing moves') },
+      },
+    },
+    async (_request, reply) => {
+      const current = deps.serving.state;
+      const engine = 'service' in current ? current.service?.engine.status() : undefined;
+      const isBusy = engine !== undefined && engine.running + engine.waiting > 0;
+      busySince = isBusy ? (busySince ?? Date.now()) : undefined;
+      const progress = progressOf(deps, busySince === undefined ? 0 : Date.now() - busySince);
+      if (progress.status !== 'ok' && progress.status !== 'idle' && progress.status !== 'draining') reply.code(503);
+      return progress;
+    },
+  );
+}
+
+function readiness({ serving }: RouteDeps): { status: string; reason: string | null } {
+  const current = serving.state;
+  if (current.state === 'draining') return { status: 'draining', reason: 'The server is shutting down.' };
+  if (current.state !== 'ready') return { status: current.state, reason: current.reason };
+  const engine = current.service.engine.status();
+  if (engine.state === 'ready') return { status: 'ready', reason: null };
+  const status = engine.state === 'closed' ? 'failed' : engine.state;
+  return { status, reason: engine.reason ?? `The engine is ${engine.state}.` };
+}
+
+function progressOf({ serving, config }: RouteDeps, busyMs: number) {
+  const current = serving.state;
+  const service = current.state === 'ready' || current.state === 'draining' ? current.service : undefined;
+  if (service === undefined) {
+    return { status: current.state, running: 0, waiting: 0, last_step_ms_ago: null, last_token_ms_ago: null };
+  }
+  const engine = service.engine.status();
+  const numBusy = engine.running + engine.waiting;
+  const age = Math.min(busyMs, engine.lastStepMsAgo ?? Number.POSITIVE_INFINITY);
+  const isStalled = numBusy > 0 && age > config.stallSeconds * 1000;
+  const moving = numBusy > 0 ? 'ok' : 'idle';
+  let status: string = isStalled ? 'stalled' : moving;
+  if (engine.state === 'loading' || engine.state === 'restarting') status = engine.state;
+  if (engine.state === 'closed') status = 'failed';
+  if (current.state === 'draining' && !isStalled) status = 'draining';
+  return {
+    status,
+    running: engine.running,
+    waiting: engine.waiting,
+    last_step_ms_ago: engine.lastStepMsAgo,
+    last_token_ms_ago: engine.lastTokenMsAgo,
+  };
+}

@@ -1,0 +1,49 @@
+/** `POST /refine`: an attempt and what was said about it in, a better attempt out. */
+import { foldRefine } from '../stv/fold.ts';
+import { refine } from '../stv/refine.ts';
+import { streamNamedEvents, wantsStream } from './named-events.ts';
+import { makeId } from './request-id.ts';
+import type { App, RouteDeps } from './route-deps.ts';
+import { answerOrStream, inferenceErrors } from './schemas.ts';
+import { RefineEvent, type RefineBody, Refinement, refineBody } from './schemas-verify.ts';
+import { clientSignal } from './sse.ts';
+import { samplingOf } from './wire-in.ts';
+import { toWire } from './wire.ts';
+
+export function registerRefine(app: App, deps: RouteDeps): void {
+  app.post(
+    '/refine',
+    {
+      config: { scope: 'infer' },
+      schema: {
+        operationId: 'refine',
+        tags: ['loop'],
+        summary: 'Improve an attempt from feedback',
+        body: refineBody(deps.config),
+        response: { 200: answerOrStream(Refinement, RefineEvent, 'The refinement'), ...inferenceErrors },
+      },
+    },
+    async (request, reply) => {
+      const { engine, pack } = deps.serving.require();
+      const body: RefineBody = request.body;
+      const signal = clientSignal(reply);
+      const events = refine(
+        {
+          id: makeId('ref'),
+          problem: body.problem,
+          attempt: body.attempt,
+          // feedback without a verdict was given because something is wrong
+          feedback: typeof body.feedback === 'string' ? { verdict: 'reject', text: body.feedback } : body.feedback,
+          model: body.model ?? 'generator',
+          ...samplingOf(body),
+          seed: body.seed,
+          priority: 'interactive',
+        },
+        { engine, pack },
+        { signal },
+      );
+      if (wantsStream(request)) return streamNamedEvents(request, reply, events, deps, signal);
+      return toWire(await foldRefine(events));
+    },
+  );
+}

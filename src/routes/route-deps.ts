@@ -1,0 +1,24 @@
+/** What every route is given. */
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { Config } from '../config.ts';
+import type { Metrics } from '../metrics.ts';
+import type { RunRegistry } from '../runs/run-registry.ts';
+import type { Serving } from '../serving.ts';
+
+export interface RouteDeps {
+  readonly config: Config;
+  readonly serving: Serving;
+  readonly runs: RunRegistry;
+  readonly metrics: Metrics;
+}
+
+/** A Fastify instance whose handlers get their types from TypeBox schemas. */
+export type App = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  TypeBoxTypeProvider
+>;

@@ -1,0 +1,87 @@
+/** A run as clients see it: answers, states and events of the loop in the words of the contract. */
+import { StvError } from '../errors.ts';
+import type { LiveRun } from '../runs/live-run.ts';
+import type { SolveState } from '../stv/fold.ts';
+import type { StoredRun } from '../stv/run-store.ts';
+import type { SolveAnswer, SolveAnswerOf, SolveErrorRecord, SolveEvent } from '../stv/solve-events.ts';
+import { noRoleUsage } from '../stv/usage.ts';
+import { type ErrorBody, toWireError } from './error-handler.ts';
+import type { Frame } from './sse.ts';
+import { toWire } from './wire.ts';
+
+/** The error of a failed run with the `type` that its code has in every other answer. */
+export function wireErrorOf(record: SolveErrorRecord): ErrorBody['error'] {
+  const { code, message, param } = record;
+  return toWireError(new StvError(code, message, param === null ? {} : { param })).body.error;
+}
+
+export function wireAnswer(answer: SolveAnswer | SolveAnswerOf<'running'>): Record<string, unknown> {
+  return { ...toWire(answer), error: answer.error === null ? null : wireErrorOf(answer.error) };
+}
+
+/** What `GET /solve/{id}` shows: the fold so far, or of a run without events what is known of it. */
+export function wireState(
+  id: string,
+  created: number,
+  state: SolveState | undefined,
+  status: StoredRun['status'],
+): Record<string, unknown> {
+  if (state !== undefined) {
+    const answer = wireAnswer(state.answer);
+    return answer['status'] === 'running' ? { ...answer, status } : answer;
+  }
+  return {
+    id,
+    object: 'solve',
+    created: Math.floor(created / 1000),
+    models: null,
+    status,
+    stop_reason: null,
+    solution: null,
+    answer: null,
+    score: null,
+    chain: null,
+    round: null,
+    chains: [],
+    usage: toWire(noRoleUsage),
+    seed: null,
+    metadata: null,
+    timings: { queue_ms: 0, prefill_ms: 0, decode_ms: 0, total_ms: 0 },
+    error: null,
+  };
+}
+
+export function solveFrame(event: SolveEvent): Frame {
+  const { id, type, ...data } = event;
+  const wire = toWire(data);
+  if (event.type !== 'solve-end') return { event: type, id, data: JSON.stringify(wire) };
+  const error = event.error === null ? null : wireErrorOf(event.error);
+  return { event: type, id, data: JSON.stringify({ ...wire, id: event.solveId, error }) };
+}
+
+export async function* solveFrames(events: AsyncIterable<SolveEvent>): AsyncGenerator<Frame> {
+  for await (const event of events) yield solveFrame(event);
+}
+
+/** The answer that a terminal event carries; its `id` is the run's, not the event's. */
+export function solveAnswerOf(event: SolveEvent & { readonly type: 'solve-end' }): SolveAnswer {
+  const { type: _, solveId, ...answer } = event;
+  return { ...answer, id: solveId };
+}
+
+/** A run that is not stored lives as long as somebody waits for it. */
+export function holdFor(live: LiveRun, signal: AbortSignal): void {
+  const leave = live.attach();
+  if (signal.aborted) leave();
+  else signal.addEventListener('abort', leave, { once: true });
+}
+
+/** Whether a failed run gave its caller nothing at all, so that the failure itself is the better answer. */
+export function isEmptyFailure(answer: SolveAnswer): boolean {
+  return (
+    answer.status === 'failed' &&
+    answer.error !== null &&
+    answer.solution === null &&
+    answer.chains.every((chain) => chain.rounds.every((round) => round.attempt === null))
+  );
+}

@@ -1,0 +1,190 @@
+/** `POST /solve` and the routes of a run: the loop as JSON, as a stream, in the background; replay, cancel, erase, list. */
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { StvError } from '../errors.ts';
+import type { FoundRun } from '../runs/run-registry.ts';
+import { streamFrames, wantsStream } from './named-events.ts';
+import { makeId } from './request-id.ts';
+import type { App, RouteDeps } from './route-deps.ts';
+import { answerOrStream, errorAnswers, inferenceErrors, jsonAnswer } from './schemas.ts';
+import {
+  listQuery,
+  Solve,
+  type SolveBody,
+  SolveEvent,
+  SolveList,
+  SolveState,
+  solveBody,
+  solveParams,
+} from './schemas-solve.ts';
+import { idempotencyKeyOf, ownerOf, toSolveRequest } from './solve-request.ts';
+import { holdFor, isEmptyFailure, solveAnswerOf, solveFrames, wireAnswer, wireState } from './solve-wire.ts';
+import { clientSignal } from './sse.ts';
+
+export function registerSolve(app: App, deps: RouteDeps): void {
+  const config = { scope: 'infer' } as const;
+
+  app.post(
+    '/solve',
+    {
+      config,
+      schema: {
+        operationId: 'solve',
+        tags: ['loop'],
+        summary: 'Run the verification-refinement loop',
+        body: solveBody(deps.config),
+        response: {
+          200: answerOrStream(Solve, SolveEvent, 'The answer, or the events of the run'),
+          202: jsonAnswer(SolveState, 'The run goes on in the background'),
+          ...inferenceErrors,
+          ...errorAnswers(409, 422),
+        },
+      },
+    },
+    async (request, reply) => {
+      deps.serving.require();
+      const body: SolveBody = request.body;
+      const isStored = body.store === true || body.background === true;
+      const signal = clientSignal(reply);
+      const key = idempotencyKeyOf(request);
+      const found = await deps.runs.start({
+        request: toSolveRequest(body, makeId('slv'), deps.config),
+        owner: ownerOf(request),
+        isStored,
+        label: body.label,
+        idempotency: key === undefined ? undefined : { key, body },
+      });
+      if (!isStored && found.kind === 'live') holdFor(found.live, signal);
+      if (body.background === true) {
+        reply.code(202);
+        return stateOf(found, deps);
+      }
+      if (wantsStream(request)) {
+        return streamFrames(request, reply, solveFrames(deps.runs.events(found, 0, signal)), deps, signal);
+      }
+      return answerOf(found, deps, signal);
+    },
+  );
+
+  app.get(
+    '/solve',
+    {
+      config,
+      schema: {
+        operationId: 'listSolves',
+        tags: ['loop'],
+        summary: 'List stored runs, newest first',
+        querystring: listQuery,
+        response: { 200: jsonAnswer(SolveList, 'One page of runs'), ...errorAnswers(400, 401, 403) },
+      },
+    },
+    async (request) => {
+      const { limit, after } = request.query;
+      const { runs, hasMore } = await deps.runs.list(ownerOf(request), limit ?? 20, after);
+      const data = await Promise.all(
+        runs.map(async (stored) =>
+          wireState(stored.id, stored.created, await deps.runs.stateOf(stored), stored.status),
+        ),
+      );
+      return { object: 'list', data, has_more: hasMore };
+    },
+  );
+
+  app.get(
+    '/solve/:id',
+    {
+      config,
+      schema: {
+        operationId: 'getSolve',
+        tags: ['loop'],
+        summary: 'State or answer of a run',
+        params: solveParams,
+        response: { 200: jsonAnswer(SolveState, 'The run'), ...errorAnswers(401, 403, 404) },
+      },
+    },
+    async (request) => stateOf(await deps.runs.find(request.params.id, ownerOf(request)), deps),
+  );
+
+  app.get(
+    '/solve/:id/events',
+    {
+      config,
+      schema: {
+        operationId: 'replaySolve',
+        tags: ['loop'],
+        summary: 'Replay the events of a run, then follow it',
+        description: 'From the beginning, or after the event that the header `Last-Event-ID` names.',
+        params: solveParams,
+        response: {
+          200: { description: 'The events', content: { 'text/event-stream': { schema: SolveEvent } } },
+          ...errorAnswers(400, 401, 403, 404),
+        },
+      },
+    },
+    async (request, reply) => {
+      const after = lastEventId(request);
+      const found = await deps.runs.find(request.params.id, ownerOf(request));
+      const signal = clientSignal(reply);
+      return streamFrames(request, reply, solveFrames(deps.runs.events(found, after, signal)), deps, signal);
+    },
+  );
+
+  app.delete(
+    '/solve/:id',
+    {
+      config,
+      schema: {
+        operationId: 'deleteSolve',
+        tags: ['loop'],
+        summary: 'Cancel a live run (202), erase an ended one (204)',
+        params: solveParams,
+        response: {
+          202: jsonAnswer(SolveState, 'The run is being cancelled'),
+          204: { description: 'The run and all its texts are erased' },
+          ...errorAnswers(401, 403, 404, 409),
+        },
+      },
+    },
+    async (request, reply) => {
+      const found = await deps.runs.find(request.params.id, ownerOf(request));
+      if ((await deps.runs.remove(found)) === 'cancelled') return reply.code(202).send(await stateOf(found, deps));
+      return eraseDone(reply);
+    },
+  );
+}
+
+function eraseDone(reply: FastifyReply): FastifyReply {
+  return reply.code(204).send();
+}
+
+function lastEventId(request: FastifyRequest): number {
+  const given = request.headers['last-event-id'];
+  if (given === undefined || given === '') return 0;
+  if (typeof given === 'string' && /^\d{1,12}$/.test(given)) return Number(given);
+  throw new StvError('invalid_value', 'The header Last-Event-ID must hold the number of an event.', {
+    param: 'Last-Event-ID',
+  });
+}
+
+async function stateOf(found: FoundRun, deps: RouteDeps): Promise<Record<string, unknown>> {
+  if (found.kind === 'stored') {
+    const { stored } = found;
+    return wireState(stored.id, stored.created, await deps.runs.stateOf(stored), stored.status);
+  }
+  const { run, state } = found.live;
+  return wireState(run.id, run.created, state, state === undefined ? 'queued' : 'running');
+}
+
+/** Waits for the end of the run; the answer is the fold of its events. */
+async function answerOf(found: FoundRun, deps: RouteDeps, signal: AbortSignal): Promise<Record<string, unknown>> {
+  for await (const event of deps.runs.events(found, 0, signal)) {
+    if (event.type !== 'solve-end') continue;
+    const answer = solveAnswerOf(event);
+    if (answer.error !== null && isEmptyFailure(answer)) {
+      const { code, message, param } = answer.error;
+      throw new StvError(code, message, param === null ? {} : { param });
+    }
+    return wireAnswer(answer);
+  }
+  if (signal.aborted) throw new StvError('cancelled', 'The client closed the connection.');
+  throw new StvError('internal', 'The run ended without an answer.');
+}

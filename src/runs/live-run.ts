@@ -1,0 +1,210 @@
+/**
+ * One run of the loop that is going on in this process: it runs by itself, keeps its events, and lets any number of
+ * readers replay and follow them. A slow reader costs nothing but its own cursor. With a store no event is seen by anyone
+ * before it is written.
+ */
+import { StvError, toStvError } from '../errors.ts';
+import { foldSolve, type SolveState } from '../stv/fold.ts';
+import type { NewRun } from '../stv/run-store.ts';
+import type { SolveEvent } from '../stv/solve-events.ts';
+import { EventLog, type ReadPage } from './event-log.ts';
+
+/** Where a stored run's events go. `write` throws `conflict` when the run has become another server's. */
+export interface RunWriter {
+  readonly write: (events: readonly SolveEvent[]) => Promise<void>;
+  readonly readPage: ReadPage;
+}
+
+export interface LiveRunOptions {
+  readonly loop: (signal: AbortSignal) => AsyncIterable<SolveEvent>;
+  /** Characters of events above which a run without a store forgets deltas. */
+  readonly maxEventChars: number;
+  readonly writer?: RunWriter | undefined;
+  /** The fold of what was stored before this process took the run over. */
+  readonly resume?: SolveState | undefined;
+  readonly onEvent?: ((event: SolveEvent) => void) | undefined;
+}
+
+/** An ended run may stay for hours behind an idempotency key; beyond this its deltas are not worth the memory. */
+const maxEndedChars = 262_144;
+/** Events that may wait for the store before the loop has to wait too. */
+const maxUnwritten = 4096;
+
+export class LiveRun {
+  readonly run: NewRun;
+  /** Settles when the run has ended here; never rejects. */
+  readonly done: Promise<void>;
+  readonly #controller = new AbortController();
+  readonly #options: LiveRunOptions;
+  readonly #log: EventLog;
+  readonly #waiting = new Set<() => void>();
+  #unwritten: SolveEvent[] = [];
+  #writing: Promise<void> | undefined;
+  #state: SolveState | undefined;
+  #failure: StvError | undefined;
+  #storeFailure: StvError | undefined;
+  #isReleased = false;
+  #isEnded = false;
+  #numAttached = 0;
+
+  constructor(run: NewRun, options: LiveRunOptions) {
+    this.run = run;
+    this.#options = options;
+    this.#state = options.resume;
+    this.#log = new EventLog(options.maxEventChars, options.writer?.readPage, options.resume?.lastEventId);
+    this.done = this.#pump();
+  }
+
+  get isStored(): boolean {
+    return this.#options.writer !== undefined;
+  }
+
+  get isEnded(): boolean {
+    return this.#isEnded;
+  }
+
+  get isCancelled(): boolean {
+    return this.#controller.signal.aborted;
+  }
+
+  /** The fold so far; undefined before the first event. */
+  get state(): SolveState | undefined {
+    return this.#state;
+  }
+
+  /** Why there is no `solve-end`: thrown before the start, or the run was given to another server. */
+  get failure(): StvError | undefined {
+    return this.#failure;
+  }
+
+  cancel(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+
+  /** Stops without an end, so that another process can go on with it; readers get `reason`. */
+  release(reason: StvError): void {
+    this.#isReleased = true;
+    this.#failure ??= reason;
+    this.#controller.abort(reason);
+  }
+
+  /** Counts a connection that the run lives for; call what it returns when it closes. The last one to leave cancels. */
+  attach(): () => void {
+    this.#numAttached += 1;
+    let isAttached = true;
+    return () => {
+      if (!isAttached) return;
+      isAttached = false;
+      this.#numAttached -= 1;
+      if (this.#numAttached === 0 && !this.#isEnded) this.cancel(new Error('nobody waits for this run any more'));
+    };
+  }
+
+  /** Events with ids above `after`: those there are, then those to come, until the run ends. Throws its failure. */
+  async *events(after = 0, signal?: AbortSignal): AsyncGenerator<SolveEvent> {
+    let last = after;
+    while (!signal?.aborted) {
+      const found = this.#log.after(last);
+      const batch = found instanceof Promise ? await found : found;
+      for (const event of batch) {
+        last = event.id;
+        yield event;
+        if (signal?.aborted) return;
+      }
+      if (batch.length > 0 || last < this.#log.lastId) continue;
+      if (this.#isEnded) {
+        if (this.#failure !== undefined) throw this.#failure;
+        return;
+      }
+      await this.#change(signal);
+    }
+  }
+
+  async #pump(): Promise<void> {
+    const { loop, writer } = this.#options;
+    try {
+      for await (const event of loop(this.#controller.signal)) {
+        if (this.#isReleased) break;
+        if (writer === undefined) this.#publish(event);
+        else await this.#writeSoon(event, writer);
+      }
+      await this.#writing;
+    } catch (thrown) {
+      this.#failure ??= toStvError(thrown);
+    } finally {
+      this.#isEnded = true;
+      this.#log.compact(maxEndedChars);
+      this.#announce();
+    }
+  }
+
+  /** Events that come while the store is busy share the next write. */
+  async #writeSoon(event: SolveEvent, writer: RunWriter): Promise<void> {
+    if (this.#storeFailure !== undefined) {
+      this.#publish(withFailure(event, this.#storeFailure));
+      return;
+    }
+    this.#unwritten.push(event);
+    this.#writing ??= this.#write(writer).finally(() => {
+      this.#writing = undefined;
+    });
+    if (this.#unwritten.length > maxUnwritten) await this.#writing;
+  }
+
+  async #write(writer: RunWriter): Promise<void> {
+    while (this.#unwritten.length > 0 && !this.#isReleased) {
+      const batch = this.#unwritten;
+      this.#unwritten = [];
+      try {
+        await writer.write(batch);
+      } catch (thrown) {
+        const failure = toStvError(thrown, 'storage_full');
+        if (failure.code === 'conflict') {
+          this.release(new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.'));
+          return;
+        }
+        // the caller still gets what was found, but the run cannot go on unrecorded
+        this.#storeFailure = failure;
+        this.cancel(failure);
+        for (const event of [...batch, ...this.#unwritten.splice(0)]) this.#publish(withFailure(event, failure));
+        return;
+      }
+      for (const event of batch) this.#publish(event);
+    }
+  }
+
+  #publish(event: SolveEvent): void {
+    this.#state = foldSolve(this.#state, event);
+    this.#log.push(event);
+    this.#options.onEvent?.(event);
+    this.#announce();
+  }
+
+  /** Resolves at the next event, at the end of the run, or when the signal aborts. */
+  #change(signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve) => {
+      const settle = (): void => {
+        this.#waiting.delete(settle);
+        signal?.removeEventListener('abort', settle);
+        resolve();
+      };
+      this.#waiting.add(settle);
+      signal?.addEventListener('abort', settle, { once: true });
+    });
+  }
+
+  #announce(): void {
+    for (const settle of [...this.#waiting]) settle();
+  }
+}
+
+/** The end of a run whose store failed says so. */
+function withFailure(event: SolveEvent, failure: StvError): SolveEvent {
+  if (event.type !== 'solve-end') return event;
+  return {
+    ...event,
+    status: 'failed',
+    stopReason: 'engine_error',
+    error: { message: failure.message, code: failure.code, param: null },
+  };
+}

@@ -1,0 +1,265 @@
+/**
+ * The runs that this server knows: those going on here, and those of the store. Decides who may see a run, what an
+ * idempotency key attaches to, which runs of a dead server are taken over, and what a shutdown does. No HTTP here.
+ */
+import { StvError } from '../errors.ts';
+import { foldSolve, type SolveState } from '../stv/fold.ts';
+import type { Lease, NewRun, RunLabel, RunStore, StoredRun } from '../stv/run-store.ts';
+import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
+import { bodyHashOf, IdempotencyKeys } from './idempotency-keys.ts';
+import { LiveRun } from './live-run.ts';
+
+/** Who asks; `isAdmin` may see every run. */
+export interface RunOwner {
+  readonly id: string;
+  readonly isAdmin: boolean;
+}
+
+export interface StartRun {
+  readonly request: SolveRequest;
+  readonly owner: RunOwner;
+  readonly isStored: boolean;
+  readonly label?: RunLabel | undefined;
+  /** The client's key and the body it came with. */
+  readonly idempotency?: { readonly key: string; readonly body: unknown } | undefined;
+}
+
+export type FoundRun =
+  | { readonly kind: 'live'; readonly live: LiveRun }
+  | { readonly kind: 'stored'; readonly stored: StoredRun };
+
+export interface RunRegistryOptions {
+  readonly loop: (request: SolveRequest, signal: AbortSignal, resume?: SolveState) => AsyncIterable<SolveEvent>;
+  readonly maxEventChars: number;
+  readonly store?: RunStore | undefined;
+  /** Unique to this process. */
+  readonly holder: string;
+  readonly onEvent?: ((event: SolveEvent) => void) | undefined;
+  /** What goes wrong with nobody waiting for it. */
+  readonly onError?: ((error: unknown) => void) | undefined;
+  /** Milliseconds since the epoch. */
+  readonly now?: () => number;
+}
+
+const leaseTtlMs = 15_000;
+const pageSize = 256;
+/** How often a run that another server owns is looked at for new events. */
+const pollMs = 500;
+/** Abandoned runs that are taken over at one look. */
+const maxClaimed = 4;
+
+export class RunRegistry {
+  readonly #options: RunRegistryOptions;
+  readonly #live = new Map<string, LiveRun>();
+  readonly #keys: IdempotencyKeys;
+  readonly #lease: Lease;
+  #upkeep: NodeJS.Timeout | undefined;
+
+  constructor(options: RunRegistryOptions) {
+    this.#options = options;
+    this.#keys = new IdempotencyKeys(options.now ?? Date.now);
+    this.#lease = { holder: options.holder, ttlMs: leaseTtlMs };
+  }
+
+  get numLive(): number {
+    return this.#live.size;
+  }
+
+  /** Begins a run, or finds the one that the same idempotency key and body began. */
+  async start(start: StartRun): Promise<FoundRun> {
+    if (start.isStored) return this.#startStored(start);
+    const slot = start.idempotency === undefined ? undefined : this.#keys.slot(start.owner.id, start.idempotency);
+    if (slot?.known !== undefined) return { kind: 'live', live: slot.known };
+    const live = this.#launch(this.#newRun(start));
+    slot?.remember(live);
+    // what its client abandoned, or what never began, must not answer a retry
+    void live.done.then(() => {
+      if (live.isCancelled || live.failure !== undefined) slot?.forget();
+    });
+    return { kind: 'live', live };
+  }
+
+  /** Throws `not_found` for unknown runs and for those of other keys alike. */
+  async find(id: string, owner: RunOwner): Promise<FoundRun> {
+    const live = this.#live.get(id);
+    if (live !== undefined && maySee(live.run.owner, owner)) return { kind: 'live', live };
+    const stored = live === undefined ? await this.#options.store?.find(id) : undefined;
+    if (stored !== undefined && maySee(stored.owner, owner)) return { kind: 'stored', stored };
+    throw new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
+  }
+
+  /** The fold of a stored run's events; undefined while there is none. */
+  async stateOf(stored: StoredRun): Promise<SolveState | undefined> {
+    let state: SolveState | undefined;
+    for await (const event of this.#pages(stored.id, 0)) state = foldSolve(state, event);
+    return state;
+  }
+
+  /** Events above `after` of any run, then those to come; follows runs of other servers by looking again. */
+  async *events(found: FoundRun, after: number, signal: AbortSignal): AsyncGenerator<SolveEvent> {
+    if (found.kind === 'live') {
+      yield* found.live.events(after, signal);
+      return;
+    }
+    let last = after;
+    while (!signal.aborted) {
+      for await (const event of this.#pages(found.stored.id, last)) {
+        last = event.id;
+        yield event;
+        if (event.type === 'solve-end' || signal.aborted) return;
+      }
+      const current = await this.#store().find(found.stored.id);
+      if (current === undefined || (isEnded(current) && current.lastEventId <= last)) return;
+      await delay(pollMs, signal);
+    }
+  }
+
+  async list(owner: RunOwner, limit: number, after: string | undefined): Promise<{ runs: StoredRun[]; hasMore: boolean }> {
+    const { store } = this.#options;
+    if (store === undefined) return { runs: [], hasMore: false };
+    const runs = await store.list(owner.id, { limit: limit + 1, after });
+    return { runs: runs.slice(0, limit), hasMore: runs.length > limit };
+  }
+
+  /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). */
+  async remove(found: FoundRun): Promise<'cancelled' | 'erased'> {
+    if (found.kind === 'live') {
+      found.live.cancel(new Error('the run was deleted'));
+      return 'cancelled';
+    }
+    if (!isEnded(found.stored)) {
+      throw new StvError('conflict', 'The run waits for or goes on at another server of this database; cancel it there.');
+    }
+    await this.#store().erase(found.stored.id);
+    return 'erased';
+  }
+
+  /** Keeps the leases of this server and takes over what dead ones left. Call when the models are ready. */
+  beginUpkeep(): void {
+    if (this.#options.store === undefined || this.#upkeep !== undefined) return;
+    const turn = (): void => {
+      this.#keepUp().catch((error: unknown) => this.#options.onError?.(error));
+    };
+    this.#upkeep = setInterval(turn, leaseTtlMs / 3);
+    this.#upkeep.unref();
+    turn();
+  }
+
+  /** Ends what goes on here: stored runs are parked for the next server, the others are cancelled. */
+  async close(reason: StvError): Promise<void> {
+    clearInterval(this.#upkeep);
+    const live = [...this.#live.values()];
+    for (const run of live) {
+      if (run.isStored) run.release(reason);
+      else run.cancel(reason);
+    }
+    await Promise.all(live.map((run) => run.done));
+    const parked = live.filter((run) => run.isStored && run.failure === reason).map((run) => run.run.id);
+    if (parked.length > 0) await this.#store().park(parked, this.#lease);
+  }
+
+  async #startStored(start: StartRun): Promise<FoundRun> {
+    const store = this.#store();
+    const run = this.#newRun(start);
+    const result = await store.create(run, this.#lease);
+    switch (result.kind) {
+      case 'created':
+        return { kind: 'live', live: this.#launch(run, store) };
+      case 'exists':
+        return this.find(result.id, start.owner);
+      case 'conflict':
+        throw keyReused();
+    }
+  }
+
+  #newRun({ request, owner, label, idempotency }: StartRun): NewRun {
+    return {
+      id: request.id,
+      owner: owner.id,
+      created: (this.#options.now ?? Date.now)(),
+      request,
+      label,
+      idempotency:
+        idempotency === undefined ? undefined : { key: idempotency.key, bodyHash: bodyHashOf(idempotency.body) },
+    };
+  }
+
+  #launch(run: NewRun, store?: RunStore, resume?: SolveState): LiveRun {
+    const { loop, maxEventChars, onEvent } = this.#options;
+    const live = new LiveRun(run, {
+      loop: (signal) => loop(run.request, signal, resume),
+      maxEventChars,
+      onEvent,
+      resume,
+      writer:
+        store === undefined
+          ? undefined
+          : {
+              write: (events) => store.append(run.id, events, this.#lease),
+              readPage: (after) => store.events(run.id, after, pageSize),
+            },
+    });
+    this.#live.set(run.id, live);
+    void live.done.then(() => this.#live.delete(run.id));
+    return live;
+  }
+
+  async #keepUp(): Promise<void> {
+    const store = this.#store();
+    const held = await store.renew(this.#lease);
+    for (const [id, live] of this.#live) {
+      if (live.isStored && !live.isEnded && !held.has(id)) live.release(takenOver());
+    }
+    for (const stored of await store.claim(this.#lease, maxClaimed)) {
+      const state = await this.stateOf(stored);
+      if (this.#live.has(stored.id)) continue;
+      this.#launch({ id: stored.id, owner: stored.owner, created: stored.created, request: stored.request }, store, state);
+    }
+  }
+
+  async *#pages(id: string, after: number): AsyncGenerator<SolveEvent> {
+    let last = after;
+    for (;;) {
+      const page = await this.#store().events(id, last, pageSize);
+      yield* page;
+      if (page.length < pageSize) return;
+      last = page.at(-1)?.id ?? last;
+    }
+  }
+
+  #store(): RunStore {
+    const { store } = this.#options;
+    if (store !== undefined) return store;
+    throw new StvError('unsupported_parameter', 'Keeping runs needs a run store, and this server runs without one.', {
+      param: 'store',
+    });
+  }
+}
+
+export function takenOver(): StvError {
+  return new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.');
+}
+
+function keyReused(): StvError {
+  return new StvError('idempotency_key_reused', 'This Idempotency-Key came with another body before.');
+}
+
+export function isEnded(stored: StoredRun): boolean {
+  return stored.status !== 'queued' && stored.status !== 'running' && stored.status !== 'parked';
+}
+
+function maySee(runOwner: string, owner: RunOwner): boolean {
+  return owner.isAdmin || runOwner === owner.id;
+}
+
+function delay(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', settle);
+      resolve();
+    };
+    const timer = setTimeout(settle, ms);
+    signal.addEventListener('abort', settle, { once: true });
+  });
+}

@@ -1,0 +1,131 @@
+/** Puts the HTTP server together: plugins, checks, error handling, routes. Does not listen and loads no model. */
+import { readFileSync } from 'node:fs';
+import { type TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastifySwagger from '@fastify/swagger';
+import fastifySwaggerUi from '@fastify/swagger-ui';
+import fastify, { type FastifyBaseLogger } from 'fastify';
+import { type ApiKeys, noApiKeys } from './api-keys.ts';
+import type { Config } from './config.ts';
+import type { Metrics } from './metrics.ts';
+import { hoistTitledSchemas } from './openapi-components.ts';
+import { installAuth } from './routes/auth.ts';
+import { registerChatCompletions } from './routes/chat-completions.ts';
+import { registerCompletions } from './routes/completions.ts';
+import { answerClientError, answerFrameworkError, installErrorHandling } from './routes/error-handler.ts';
+import { registerHealth } from './routes/health.ts';
+import { registerModels } from './routes/models.ts';
+import { registerOperations } from './routes/operations.ts';
+import { registerRefine } from './routes/refine.ts';
+import { requestIdOf } from './routes/request-id.ts';
+import type { App, RouteDeps } from './routes/route-deps.ts';
+import { registerSolve } from './routes/solve.ts';
+import { registerTokenize } from './routes/tokenize.ts';
+import { createValidatorCompiler } from './routes/validation.ts';
+import { registerVerify } from './routes/verify.ts';
+import type { RunRegistry } from './runs/run-registry.ts';
+import type { Serving } from './serving.ts';
+
+export interface ServerDeps {
+  readonly config: Config;
+  readonly serving: Serving;
+  readonly runs: RunRegistry;
+  readonly metrics: Metrics;
+  readonly keys?: ApiKeys;
+  readonly logger?: FastifyBaseLogger;
+}
+
+/** Version of the package, as it stands in package.json beside `src` or `dist`. */
+export const version: string = (
+  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { readonly version: string }
+).version;
+
+/** Builds the server; `ready()` or `listen()` finishes its set-up. */
+export function buildServer(deps: ServerDeps): App {
+  const { config } = deps;
+  const app: App = fastify({
+    ...(deps.logger === undefined ? { logger: false } : { loggerInstance: deps.logger }),
+    disableRequestLogging: true,
+    bodyLimit: config.maxBodyBytes,
+    requestTimeout: config.requestTimeoutMs,
+    keepAliveTimeout: config.keepAliveTimeoutMs,
+    // a drain lets running requests finish, so idle connections only are closed at once
+    forceCloseConnections: 'idle',
+    return503OnClosing: false,
+    http: {
+      maxHeaderSize: config.maxHeaderBytes,
+      headersTimeout: Math.min(config.requestTimeoutMs, 60_000),
+      connectionsCheckingInterval: Math.min(5000, Math.max(50, config.requestTimeoutMs / 4)),
+    },
+    genReqId: requestIdOf,
+    requestIdHeader: false,
+    routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512 },
+    clientErrorHandler: answerClientError,
+    frameworkErrors: answerFrameworkError,
+    exposeHeadRoutes: true,
+  }).withTypeProvider<TypeBoxTypeProvider>();
+  app.server.maxConnections = config.maxConnections;
+
+  app.setValidatorCompiler(createValidatorCompiler());
+  // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
+  installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
+  installRequestTrail(app, deps.metrics);
+  installAuth(app, deps.keys ?? noApiKeys);
+
+  app.register(fastifySwagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'STV server',
+        version,
+        description: 'Verification, refinement and the verification-refinement loop over a generator and a verifier model.',
+        license: { name: 'Apache-2.0' },
+      },
+      tags: [
+        { name: 'loop', description: 'Verify, refine, solve' },
+        { name: 'openai', description: 'OpenAI-compatible routes' },
+        { name: 'models', description: 'Tokens' },
+        { name: 'operations', description: 'Health, metrics, contract' },
+      ],
+      components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
+    },
+    transform: ({ schema, url, route }) => {
+      const scope = route.config?.scope;
+      return { schema: { ...schema, ...(scope === undefined ? {} : { security: [{ bearer: [] }] }) }, url };
+    },
+    transformObject: (document) =>
+      hoistTitledSchemas(
+        ('openapiObject' in document ? document.openapiObject : document.swaggerObject) as Record<string, unknown>,
+      ) as never,
+  });
+  app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true, uiConfig: { docExpansion: 'list' } });
+
+  // inside a plugin, so that the contract above sees the routes
+  app.register(async (scope) => registerRoutes(scope as App, deps));
+  return app;
+}
+
+function registerRoutes(app: App, deps: RouteDeps): void {
+  registerVerify(app, deps);
+  registerRefine(app, deps);
+  registerSolve(app, deps);
+  registerChatCompletions(app, deps);
+  registerCompletions(app, deps);
+  registerModels(app, deps);
+  registerTokenize(app, deps);
+  registerHealth(app, deps);
+  registerOperations(app, deps);
+}
+
+/** `x-request-id` on every answer; one metric and one log line a request, without a word of its content. */
+function installRequestTrail(app: App, metrics: Metrics): void {
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    const route = request.routeOptions.url ?? 'unknown';
+    const { statusCode, elapsedTime } = reply;
+    metrics.observeHttp(route, request.method, statusCode, elapsedTime / 1000);
+    request.log.debug({ route, method: request.method, status: statusCode, ms: Math.round(elapsedTime) }, 'request');
+  });
+}

@@ -1,0 +1,83 @@
+/** The whole HTTP server over the test engine; closes itself with the test. */
+import { onTestFinished } from 'vitest';
+import { type ApiKeys } from '../../src/api-keys.ts';
+import { type Config, loadConfig } from '../../src/config.ts';
+import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import type { App } from '../../src/routes/route-deps.ts';
+import { RunRegistry } from '../../src/runs/run-registry.ts';
+import { buildServer } from '../../src/server.ts';
+import { Serving } from '../../src/serving.ts';
+import type { LoopPack, RoleDefaults } from '../../src/stv/loop-pack.ts';
+import type { RunStore } from '../../src/stv/run-store.ts';
+import { solve } from '../../src/stv/solve.ts';
+import { TestEngine, type TestEngineOptions } from './test-engine.ts';
+
+const role: RoleDefaults = {
+  sampling: {
+    temperature: 0,
+    topK: 0,
+    topP: 1,
+    minP: 0,
+    presencePenalty: 0,
+    frequencyPenalty: 0,
+    repetitionPenalty: 1,
+  },
+  maxTokens: 64,
+};
+
+export const testPack: LoopPack = {
+  name: 'test',
+  version: '1.0.0',
+  prompts: {
+    attempt: { messages: [{ role: 'user', template: 'Solve: {{ problem }}' }] },
+    refine: { messages: [{ role: 'user', template: 'Improve: {{ problem }} {{ attempt }} {{ feedback }}' }] },
+    verify: { messages: [{ role: 'user', template: 'Check: {{ problem }} {{ solution }}' }] },
+    verifyWithReference: { messages: [{ role: 'user', template: 'Check: {{ problem }} {{ solution }} {{ reference }}' }] },
+  },
+  feedback: { open: '<feedback>', close: '</feedback>', stop: ['</feedback>'] },
+  verdict: { open: '<verdict>', close: '</verdict>', words: { accept: 'accept', reject: 'reject' }, minMass: 0.5 },
+  answer: { kind: 'boxed' },
+  calibration: { kind: 'none' },
+  defaults: { generator: role, verifier: role },
+};
+
+export interface TestApp {
+  readonly app: App;
+  readonly engine: TestEngine;
+  readonly serving: Serving;
+  readonly metrics: Metrics;
+  readonly runs: RunRegistry;
+}
+
+export interface TestAppOptions {
+  readonly engine?: TestEngineOptions;
+  readonly config?: Readonly<Partial<Record<keyof Config, unknown>>>;
+  readonly keys?: ApiKeys;
+  readonly store?: RunStore;
+  /** False: the models are still loading. */
+  readonly ready?: boolean;
+}
+
+export async function buildApp(options: TestAppOptions = {}): Promise<TestApp> {
+  const engine = new TestEngine(options.engine);
+  const config = loadConfig({ env: {}, cwd: '/nonexistent', flags: options.config ?? {} });
+  const serving = new Serving();
+  const metrics = createMetrics();
+  const runs = new RunRegistry({
+    loop: (request, signal, resume) => solve(request, { engine, pack: testPack }, { signal, resume }),
+    maxEventChars: config.maxRunEventBytes,
+    holder: 'test',
+    onEvent: (event) => metrics.observeSolveEvent(event),
+    store: options.store,
+  });
+  const app = buildServer({ config, serving, metrics, runs, ...(options.keys === undefined ? {} : { keys: options.keys }) });
+  if (options.ready !== false) serving.ready({ engine, pack: testPack });
+  await app.ready();
+  onTestFinished(() => app.close());
+  return { app, engine, serving, metrics, runs };
+}
+
+/** Listens on a free loopback port; for what `inject` cannot show: sockets, streaming, real clients. */
+export async function listen(app: App): Promise<string> {
+  return app.listen({ host: '127.0.0.1', port: 0 });
+}

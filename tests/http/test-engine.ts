@@ -1,0 +1,173 @@
+/** An engine whose answers a test writes down: text by request, one delta a word, abort and failures as the real one has them. */
+import type {
+  Engine,
+  EngineStatus,
+  GenerateRequest,
+  GenerationEvent,
+  ModelInfo,
+  Prompt,
+  ScoreRequest,
+  TokenLogprob,
+  Usage,
+} from '../../src/engine/engine.ts';
+import { StvError } from '../../src/errors.ts';
+
+export interface TestEngineOptions {
+  /** The text to generate. Throwing makes the generation fail. */
+  readonly reply?: (request: GenerateRequest) => string;
+  /** P(first candidate) of a score request; the others share the rest. */
+  readonly accept?: (request: ScoreRequest) => number;
+  /** Milliseconds before each delta. */
+  readonly delayMs?: number;
+  readonly status?: Partial<EngineStatus>;
+}
+
+export const testModels: readonly ModelInfo[] = [
+  {
+    name: 'test/generator@sha256:0123456789abcdef',
+    aliases: ['generator', 'test/generator'],
+    digest: 'sha256:0123456789abcdef',
+    contextLength: 4096,
+    remote: false,
+  },
+  {
+    name: 'test/verifier@sha256:fedcba9876543210',
+    aliases: ['verifier', 'test/verifier'],
+    digest: 'sha256:fedcba9876543210',
+    contextLength: 4096,
+    remote: false,
+  },
+];
+
+const encoder = new TextEncoder();
+
+export function promptText(prompt: Prompt): string {
+  switch (prompt.kind) {
+    case 'text':
+      return prompt.text;
+    case 'tokens':
+      return String.fromCharCode(...prompt.tokens);
+    case 'chat':
+      return prompt.messages.map((message) => message.content).join('\n') + (prompt.assistantPrefix ?? '');
+  }
+}
+
+function countOf(prompt: Prompt): number {
+  return Math.max(1, promptText(prompt).split(/\s+/).length);
+}
+
+function logprobOf(text: string, top: number): TokenLogprob {
+  const bytes = [...encoder.encode(text)];
+  const self = { token: text.length, text, bytes, logprob: -0.5 };
+  return { ...self, top: top === 0 ? [] : [self] };
+}
+
+export class TestEngine implements Engine {
+  readonly requests: GenerateRequest[] = [];
+  readonly scores: ScoreRequest[] = [];
+  /** Requests that ended because their signal was aborted. */
+  readonly aborted: string[] = [];
+  /** Generations that have begun and not ended. */
+  numOpen = 0;
+  readonly #options: TestEngineOptions;
+
+  constructor(options: TestEngineOptions = {}) {
+    this.#options = options;
+  }
+
+  async *generate(request: GenerateRequest, { signal }: { readonly signal?: AbortSignal } = {}): AsyncGenerator<GenerationEvent> {
+    this.requests.push(request);
+    const text = (this.#options.reply ?? (() => 'one two three'))(request);
+    const promptTokens = countOf(request.prompt);
+    this.numOpen += 1;
+    let completionTokens = 0;
+    try {
+      yield { type: 'start', promptTokens };
+      const words = request.maxTokens === 0 ? [] : (text.match(/\s*\S+|\s+$/g) ?? []);
+      for (const word of words.slice(0, request.maxTokens)) {
+        await this.#pause(signal);
+        if (signal?.aborted) {
+          this.aborted.push(request.id);
+          throw new StvError('cancelled', 'The request was cancelled.');
+        }
+        completionTokens += 1;
+        const logprobs = request.logprobs === undefined ? {} : { logprobs: [logprobOf(word, request.logprobs)] };
+        yield { type: 'delta', text: word, tokens: [word.length], ...logprobs };
+      }
+      const { promptLogprobs } = request;
+      yield {
+        type: 'end',
+        finishReason: words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop',
+        usage: usageOf(promptTokens, completionTokens),
+        timings: { queueMs: 1, prefillMs: 2, decodeMs: 3 },
+        model: request.model,
+        ...(promptLogprobs === undefined
+          ? {}
+          : {
+              promptLogprobs: [...promptText(request.prompt)].map((character, index) =>
+                index === 0 ? null : logprobOf(character, promptLogprobs),
+              ),
+            }),
+      };
+    } finally {
+      this.numOpen -= 1;
+    }
+  }
+
+  async score(request: ScoreRequest) {
+    this.scores.push(request);
+    const accept = (this.#options.accept ?? (() => 0.9))(request);
+    const rest = (1 - accept) / Math.max(1, request.candidates.length - 1);
+    return {
+      logprobs: request.candidates.map((_, index) => Math.log(index === 0 ? accept : rest)),
+      usage: usageOf(countOf(request.prompt), 0),
+      timings: { queueMs: 0, prefillMs: 1, decodeMs: 0 },
+      model: request.model,
+    };
+  }
+
+  models(): readonly ModelInfo[] {
+    return testModels;
+  }
+
+  async tokenize(_model: string, text: string): Promise<number[]> {
+    return [...encoder.encode(text)];
+  }
+
+  async detokenize(_model: string, tokens: readonly number[]): Promise<string> {
+    return new TextDecoder().decode(Uint8Array.from(tokens));
+  }
+
+  async countTokens(_model: string, prompt: Prompt): Promise<number> {
+    return countOf(prompt);
+  }
+
+  status(): EngineStatus {
+    return {
+      state: 'ready',
+      running: this.numOpen,
+      waiting: 0,
+      lastStepMsAgo: null,
+      lastTokenMsAgo: null,
+      ...this.#options.status,
+    };
+  }
+
+  async close(): Promise<void> {}
+
+  async #pause(signal: AbortSignal | undefined): Promise<void> {
+    const { delayMs } = this.#options;
+    if (delayMs === undefined) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, delayMs);
+      signal?.addEventListener('abort', () => {
+        clearTimeout(timer);
+        resolve();
+      }, { once: true });
+    });
+  }
+}
+
+function usageOf(promptTokens: number, completionTokens: number): Usage {
+  return { promptTokens, cachedTokens: 0, completionTokens, acceptedPredictionTokens: 0, rejectedPredictionTokens: 0 };
+}
