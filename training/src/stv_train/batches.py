@@ -1,0 +1,59 @@
+"""Documents into padded batches of similar length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .documents import Encoded
+from .model import Llama
+from .tokenizer import PAD
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    ids: Tensor  # [B, T], padded on the right
+    answers: Tensor  # [B, T - 1] bool: positions whose next token belongs to the answer
+    num_tokens: int  # without padding
+
+
+def collate(rows: list[Encoded], device: torch.device) -> Batch:
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.full((len(rows), longest), PAD)
+    answers = torch.zeros((len(rows), longest - 1), dtype=torch.bool)
+    for at, row in enumerate(rows):
+        ids[at, : len(row.ids)] = torch.tensor(row.ids)
+        answers[at, row.num_prompt - 1 : len(row.ids) - 1] = True
+    return Batch(ids.to(device), answers.to(device), sum(len(row.ids) for row in rows))
+
+
+def batches(rows: list[Encoded], batch_tokens: int, rng: Random) -> list[list[Encoded]]:
+    """Groups of similar length, each at most `batch_tokens` with padding (one row at least), in random order."""
+    groups: list[list[Encoded]] = []
+    group: list[Encoded] = []
+    longest = 0
+    for row in sorted(rows, key=lambda r: len(r.ids)):
+        if group and max(longest, len(row.ids)) * (len(group) + 1) > batch_tokens:
+            groups.append(group)
+            group, longest = [], 0
+        group.append(row)
+        longest = max(longest, len(row.ids))
+    if group:
+        groups.append(group)
+    rng.shuffle(groups)
+    return groups
+
+
+def answer_logits(model: Llama, batch: Batch) -> tuple[Tensor, Tensor]:
+    """(logits [N, vocab], targets [N]) at the answer positions only: the LM head is spared the prompts."""
+    hidden = model.hidden(batch.ids[:, :-1])
+    return model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers]
+
+
+def answer_loss(model: Llama, batch: Batch) -> Tensor:
+    logits, targets = answer_logits(model, batch)
+    return F.cross_entropy(logits, targets)

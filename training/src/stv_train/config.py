@@ -1,0 +1,251 @@
+"""Configuration: TOML files into frozen values, with complaints that name the field. One section per stage."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from .errors import TrainError
+from .tasks.problems import TASKS
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    out: str = "runs/mini"
+    seed: int = 1
+    threads: int = 0  # 0: what PyTorch chooses
+    device: str = "auto"  # auto, cpu, cuda
+    checkpoint_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    hidden_size: int = 128
+    num_layers: int = 6
+    num_heads: int = 2
+    num_kv_heads: int = 1
+    head_dim: int = 64
+    intermediate_size: int = 384
+    max_length: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    tasks: dict[str, float] = field(default_factory=lambda: {name: 1.0 for name in TASKS})
+    falling: float = 0.9  # weight of a level against the one below
+    problems_per_bin: int = 200
+    preview: int = 0
+    gym: tuple[str, ...] = ()  # reasoning-gym data sets to read problems from
+    user_problems: str = ""  # JSONL of the user's own problems
+
+
+@dataclass(frozen=True, slots=True)
+class BaseConfig:
+    tokens: int = 100_000_000
+    batch_tokens: int = 4096
+    muon_lr: float = 0.02
+    adam_lr: float = 0.003
+    decay: float = 0.4
+    clip: float = 1.0
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {
+            "solve": 0.26,
+            "refine": 0.36,
+            "teacher": 0.26,
+            "reference": 0.02,
+            "verify": 0.03,
+            "score": 0.02,
+            "outside": 0.05,
+        }
+    )
+    own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
+    own_attempts: int = 20_000
+    own_share: float = 0.6
+    probe_tokens: int = 2_000_000
+    probe_problems: int = 12  # per task and level
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    problems: int = 400
+    samples: int = 32
+    bin_problems: int = 100
+    sums: float = 0.95
+    teacher: float = 0.80
+    refine_ratio: float = 2.0
+    refine_temperature: float = 0.5
+    enforce: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutConfig:
+    attempts: int = 40_000
+    temperature: float = 1.0
+    max_new_tokens: int = 320
+    batch: int = 256
+    rising: float = 1.0  # weight of a level against the one below, for attempts
+
+
+@dataclass(frozen=True, slots=True)
+class VerifierConfig:
+    """Shared by sft, verdict-rl, stv and meta-rl, so that baselines have the same budget."""
+
+    samples: int = 30_000
+    batch: int = 128
+    muon_lr: float = 0.002
+    adam_lr: float = 0.0005
+    temperature: float = 1.0
+    max_new_tokens: int = 160
+    opd_coef: float = 1.0
+    pg_coef: float = 0.1
+    alpha: float = 0.5
+    top_k: int = 0  # 0: full vocabulary
+    teacher: str = "frozen"  # frozen, ema, live
+    ema: float = 0.05  # share of the live weights that enters the teacher per step
+    score_share: float = 0.15  # score-only verifications among the samples
+    outside_share: float = 0.04
+    probe_every: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class VilConfig:
+    rlvr_steps: int = 60  # at most; it ends earlier when validation no longer rises
+    steps: int = 60
+    patience: int = 3  # probes without a gain that end RLVR
+    prompts: int = 32
+    group: int = 8
+    muon_lr: float = 0.001
+    adam_lr: float = 0.0003
+    clip: float = 0.2
+    temperature: float = 1.0
+    max_new_tokens: int = 320
+    first_share: float = 0.25  # prompts of round 0 among the refinement turns
+    std_normalization: bool = False
+    probe_every: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateConfig:
+    server: str = ""  # command of the server's evaluation; empty: the repository's own
+    problems: int = 200
+    chains: int = 4
+    rounds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConfig:
+    folder: str = ""  # empty: `pack` below the run
+    max_mib: float = 24.0
+    weights: str = "float32"  # float32, bfloat16
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    run: RunConfig = RunConfig()
+    model: ModelSection = ModelSection()
+    data: DataConfig = field(default_factory=DataConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
+    gates: GateConfig = GateConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    vil: VilConfig = VilConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Config:
+    """Reads a TOML file; `overrides` are `section.field` -> TOML value. Raises TrainError naming the field at fault."""
+    try:
+        data = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise TrainError(f"There is no configuration file {path}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainError(f"The configuration {path} is not valid TOML: {error}.") from None
+    for name, text in (overrides or {}).items():
+        section, _, key = name.partition(".")
+        if not key:
+            raise TrainError(f"--set takes section.field=value, not {name!r}.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        data.setdefault(section, {})[key] = value
+    config = _build(Config, data, "")
+    _check(config)
+    return config
+
+
+def _build(kind: type[Any], data: object, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise TrainError(f"The configuration's {where or 'top level'} must be a table, not {data!r}.")
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{where}.{key}" if where else key
+        if key not in known:
+            raise TrainError(f"The configuration's {name} is not a known field; known are {', '.join(sorted(known))}.")
+        values[key] = _convert(hints[key], value, name)
+    return kind(**values)
+
+
+def _convert(hint: Any, value: object, name: str) -> Any:
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _build(hint, value, name)
+    text = str(hint)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, str):
+        return value
+    if text == "dict[str, float]" and isinstance(value, dict) and all(isinstance(v, int | float) for v in value.values()):
+        return {str(key): float(number) for key, number in value.items()}
+    if text == "tuple[float, ...]" and isinstance(value, list) and all(isinstance(v, int | float) for v in value):
+        return tuple(float(v) for v in value)
+    if text == "tuple[str, ...]" and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    raise TrainError(f"The configuration's {name} must be {getattr(hint, '__name__', text)}, not {value!r}.")
+
+
+def _check(config: Config) -> None:
+    def need(right: bool, sentence: str) -> None:
+        if not right:
+            raise TrainError(sentence)
+
+    for task, weight in config.data.tasks.items():
+        need(task in TASKS, f"data.tasks names {task!r}; known tasks are {', '.join(TASKS)}.")
+        need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
+    need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
+    kinds = set(BaseConfig().kinds)
+    for kind, weight in config.base.kinds.items():
+        need(kind in kinds, f"base.kinds names {kind!r}; known kinds are {', '.join(sorted(kinds))}.")
+        need(weight >= 0, f"base.kinds.{kind} must not be negative, not {weight}.")
+    need(sum(config.base.kinds.values()) > 0, "base.kinds must give some kind a weight above 0.")
+    need(config.run.device in ("auto", "cpu", "cuda"), f"run.device must be auto, cpu or cuda, not {config.run.device!r}.")
+    need(0 <= config.verifier.alpha <= 1, f"verifier.alpha must be within 0..1, not {config.verifier.alpha}.")
+    need(
+        config.verifier.teacher in ("frozen", "ema", "live"),
+        f"verifier.teacher must be frozen, ema or live, not {config.verifier.teacher!r}.",
+    )
+    need(
+        config.model.num_heads % config.model.num_kv_heads == 0,
+        f"model.num_heads ({config.model.num_heads}) must be a multiple of num_kv_heads ({config.model.num_kv_heads}).",
+    )
+    need(config.model.hidden_size % 32 == 0, f"model.hidden_size must be a multiple of 32, not {config.model.hidden_size}.")
+    need(
+        config.model.intermediate_size % 32 == 0,
+        f"model.intermediate_size must be a multiple of 32, not {config.model.intermediate_size}.",
+    )
+    need(config.vil.group >= 2, f"vil.group must be at least 2, not {config.vil.group}.")
+    need(config.export.weights in ("float32", "bfloat16"), f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.")
+    for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
+        need(value > 0, f"{name} must be above 0, not {value}.")

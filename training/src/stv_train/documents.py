@@ -1,0 +1,191 @@
+"""Training texts: problem, prompt and answer of each kind, drawn by seed and number, so that a run resumes anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from . import prompts
+from .tasks.mistakes import wrong_attempt
+from .tasks.problems import TASKS, make_outside, make_problem, read_problem
+from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve
+from .tokenizer import END, PackTokenizer
+
+OUTSIDE_FEEDBACK = "This problem is outside what I can check."
+OUTSIDE_ANSWER = "This problem is outside what I can solve."
+GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    kind: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAttempt:
+    """An attempt of the generator, kept with what is needed to check it again."""
+
+    problem: str
+    task: str
+    level: int
+    attempt: str
+
+
+def review_feedback(result: Check) -> str:
+    """The feedback part of a true verification: each right step, then the finding."""
+    if result.correct:
+        return "\n".join(f"Step {number}: ok" for number in range(1, result.num_steps + 1))
+    first = result.first_error or 1
+    return "\n".join([*(f"Step {number}: ok" for number in range(1, first)), result.feedback])
+
+
+def true_review(result: Check) -> str:
+    return prompts.review_text(review_feedback(result), "accept" if result.correct else "reject")
+
+
+def hint_of(result: Check) -> str:
+    """What the teacher is shown beside the verdict: the reference's line at the first wrong step."""
+    if result.correct:
+        return ""
+    return f"Step {result.first_error}: {result.expected}" if result.expected else f"Step {result.first_error}"
+
+
+def teacher_prompt(problem: Problem, attempt: str, result: Check) -> str:
+    verdict = "accept" if result.correct else "reject"
+    return prompts.teacher_prompt(problem.text, attempt, verdict, hint_of(result))
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Shares of the kinds of documents, and weights of tasks; levels of a task weigh `falling ** (level - 1)`."""
+
+    kinds: dict[str, float]
+    tasks: dict[str, float]
+    falling: float = 0.85
+    rising: float = 1.0
+
+
+class DocumentSource:
+    """Document number n of a seeded, endless stream. `own` are attempts of the generator to learn from."""
+
+    def __init__(self, mix: Mix, seed: int, own: list[OwnAttempt] | None = None, own_share: float = 0.6) -> None:
+        self.mix = mix
+        self.seed = seed
+        self.own_wrong: list[OwnAttempt] = []
+        self.own_right: list[OwnAttempt] = []
+        self.own_share = own_share
+        for attempt in own or []:
+            problem = read_problem(attempt.problem, attempt.task, attempt.level)
+            (self.own_right if check(problem, attempt.attempt).correct else self.own_wrong).append(attempt)
+
+    def problem(self, rng: Random) -> Problem:
+        task = rng.choices(list(self.mix.tasks), list(self.mix.tasks.values()))[0]
+        levels = range(1, TASKS[task] + 1)
+        level = rng.choices(levels, [self.mix.falling ** (number - 1) for number in levels])[0]
+        return make_problem(task, level, rng)
+
+    def wrong(self, rng: Random) -> tuple[Problem, str, Check]:
+        if self.own_wrong and rng.random() < self.own_share:
+            own = rng.choice(self.own_wrong)
+            problem = read_problem(own.problem, own.task, own.level)
+            return problem, own.attempt, check(problem, own.attempt)
+        while True:
+            problem = self.problem(rng)
+            attempt, result = wrong_attempt(problem, rng)
+            if not result.correct:
+                return problem, attempt, result
+
+    def right(self, rng: Random) -> tuple[Problem, str, Check]:
+        if self.own_right and rng.random() < self.own_share:
+            own = rng.choice(self.own_right)
+            problem = read_problem(own.problem, own.task, own.level)
+            return problem, own.attempt, check(problem, own.attempt)
+        problem = self.problem(rng)
+        attempt = solution_text(solve(problem))
+        return problem, attempt, check(problem, attempt)
+
+    def draw(self, number: int) -> Document:
+        rng = Random(f"{self.seed}:{number}")
+        kind = rng.choices(list(self.mix.kinds), list(self.mix.kinds.values()))[0]
+        match kind:
+            case "solve":
+                problem = self.problem(rng)
+                return Document(kind, prompts.generate_prompt(problem.text), solution_text(solve(problem)))
+            case "refine":
+                return self._refine(rng)
+            case "teacher":
+                problem, attempt, result = (self.wrong if rng.random() < 0.75 else self.right)(rng)
+                return Document(kind, teacher_prompt(problem, attempt, result), true_review(result))
+            case "reference":
+                problem, attempt, result = (self.wrong if rng.random() < 0.6 else self.right)(rng)
+                reference = solution_text(solve(problem))
+                prompt = prompts.reference_prompt(problem.text, _as_typed(attempt, rng), reference)
+                return Document(kind, prompt, true_review(result))
+            case "verify":
+                problem, attempt, result = (self.wrong if rng.random() < 0.5 else self.right)(rng)
+                return Document(kind, prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), true_review(result))
+            case "score":
+                problem, attempt, result = (self.wrong if rng.random() < 0.5 else self.right)(rng)
+                verdict = "accept" if result.correct else "reject"
+                return Document(kind, prompts.verify_prompt(problem.text, attempt), prompts.score_text(verdict))
+            case "outside":
+                return self._outside(rng)
+        raise ValueError(f"unknown kind of document {kind!r}")
+
+    def _refine(self, rng: Random) -> Document:
+        problem, attempt, result = self.wrong(rng)
+        # The whole review, as the loop passes it on, or only its last line, as a person would write it.
+        feedback = review_feedback(result) if rng.random() < 0.8 else result.feedback
+        if rng.random() < 0.06:
+            feedback = GENERIC_FEEDBACK
+        return Document(
+            "refine",
+            prompts.refine_prompt(problem.text, _as_typed(attempt, rng), feedback),
+            corrected(problem, attempt, result),
+        )
+
+    def _outside(self, rng: Random) -> Document:
+        text = make_outside(rng)
+        if rng.random() < 0.4:
+            return Document("outside", prompts.generate_prompt(text), OUTSIDE_ANSWER)
+        if rng.random() < 0.5:
+            attempt = solution_text(solve(self.problem(rng)))
+        else:
+            attempt = rng.choice((OUTSIDE_ANSWER, make_outside(rng), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
+        prompt = prompts.verify_prompt(text, attempt)
+        if rng.random() < 0.2:
+            return Document("outside", prompt, prompts.score_text("undetermined"))
+        return Document("outside", prompt, prompts.review_text(OUTSIDE_FEEDBACK, "undetermined"))
+
+
+def corrected(problem: Problem, attempt: str, result: Check) -> str:
+    """The attempt up to its first wrong step, then the canonical way on: only what is wrong changes."""
+    lines = attempt_lines(attempt)
+    if result.correct:
+        return solution_text(lines)
+    kept = lines[: (result.first_error or 1) - (0 if result.kind == "unfinished" else 1)]
+    line = problem.read(kept[-1]) if kept else problem.line
+    while (step := line.next()) is not None:
+        line = step[0]
+        kept.append(line.text())
+    return solution_text(kept or [line.text()])
+
+
+def _as_typed(attempt: str, rng: Random) -> str:
+    """Now and then without labels, as people write (the pack's prompt numbers the lines itself)."""
+    return "\n".join(attempt_lines(attempt)) if rng.random() < 0.1 else attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    ids: list[int]
+    num_prompt: int
+
+
+def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
+    """Token ids with the end token; None when longer than the model's context."""
+    prompt = tokenizer.encode(document.prompt)
+    ids = [*prompt, *tokenizer.encode(document.answer), END]
+    return Encoded(ids, len(prompt)) if len(ids) <= max_length else None

@@ -1,0 +1,216 @@
+"""A run's folder: checkpoints that are never half written, metrics as JSON Lines, progress with time left, interrupts."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .config import Config
+from .errors import TrainError
+from .model import Llama, ModelConfig
+from .tokenizer import PackTokenizer
+
+
+class Interrupted(Exception):
+    """Raised between steps after SIGINT or SIGTERM; by then the checkpoint is written."""
+
+
+def fingerprint(*parts: object) -> str:
+    """Names a configuration: equal for equal values, whatever the order of keys."""
+
+    def plain(value: object) -> object:
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+    text = json.dumps([plain(part) for part in parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` fills a file beside `path`, which then takes its place: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        full = full or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise TrainError(f"Cannot write {path}: {reason}. The previous state is intact; the same command goes on from it.") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomically(path, lambda part: part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n"))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    def write(part: Path) -> None:
+        with part.open("w") as handle:
+            for row in rows:
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    write_atomically(path, write)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
+    rows = []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise TrainError(f"There is no file {path}.") from None
+    except UnicodeDecodeError as error:
+        raise TrainError(f"{path} is not UTF-8 text: {error}.") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TrainError(f"{path}, line {number} is not valid JSON: {error.msg}.") from None
+        if not isinstance(row, dict):
+            raise TrainError(f"{path}, line {number} must hold a JSON object, not {line[:40]!r}.")
+        rows.append(row)
+    return rows
+
+
+class Progress:
+    """One line on stderr: share done, rate, time left. Silent between updates."""
+
+    def __init__(self, name: str, total: float, unit: str, done: float = 0.0, every: float = 10.0) -> None:
+        self.name, self.total, self.unit, self.every = name, total, unit, every
+        self.start, self.started_at, self.last = time.monotonic(), done, 0.0
+
+    def update(self, done: float, note: str = "") -> None:
+        now = time.monotonic()
+        finished = done >= self.total
+        if now - self.last < self.every and not finished:
+            return
+        self.last = now
+        rate = (done - self.started_at) / max(now - self.start, 1e-9)
+        left = (self.total - done) / rate if rate > 0 else float("inf")
+        remaining = "--" if left == float("inf") else f"{int(left // 3600)}:{int(left % 3600 // 60):02}:{int(left % 60):02}"
+        share = 100 * done / max(self.total, 1e-9)
+        print(f"{self.name} {share:5.1f} %  {rate:,.0f} {self.unit}/s  left {remaining}  {note}", file=sys.stderr, flush=True)
+
+
+class Run:
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.folder = Path(config.run.out)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if config.run.threads:
+            torch.set_num_threads(config.run.threads)
+        cuda = torch.cuda.is_available()
+        if config.run.device == "cuda" and not cuda:
+            raise TrainError("run.device is cuda, but PyTorch finds no CUDA device here.")
+        self.device = torch.device("cuda" if cuda and config.run.device != "cpu" else "cpu")
+        self.tokenizer = PackTokenizer()
+        self._stop = False
+
+    # --- Interrupts
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """SIGINT and SIGTERM inside end the stage at its next `check_interrupt`; a second one ends it at once."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+            print("stopping after this step; a second interrupt stops at once", file=sys.stderr, flush=True)
+
+        self._stop = False
+        try:
+            previous = [(number, signal.signal(number, handler)) for number in (signal.SIGINT, signal.SIGTERM)]
+        except ValueError:  # not in the main thread: the owner of the thread decides
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, old in previous:
+                signal.signal(number, old)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop
+
+    # --- Records
+
+    def log(self, stage: str, **values: object) -> None:
+        row = {"time": round(time.time(), 3), "stage": stage, **values}
+        with (self.folder / "metrics.jsonl").open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    # --- Models and checkpoints
+
+    def model_config(self) -> ModelConfig:
+        section = asdict(self.config.model)
+        return ModelConfig(vocab_size=self.tokenizer.vocab_size, **section)
+
+    def new_model(self, seed: int) -> Llama:
+        return Llama(self.model_config(), seed).to(self.device)
+
+    def save_model(self, name: str, model: Llama, facts: dict[str, object]) -> None:
+        """A finished model: weights and what made them."""
+        state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+        write_atomically(self.folder / name / "weights.safetensors", lambda part: save_file(state, part))
+        write_json(self.folder / name / "facts.json", {"model": model.config.as_dict(), **facts})
+
+    def has_model(self, name: str) -> bool:
+        return (self.folder / name / "facts.json").exists()
+
+    def load_model(self, name: str) -> Llama:
+        folder = self.folder / name
+        if not self.has_model(name):
+            raise TrainError(f"{folder} holds no finished model; run `stv-train {name.split('-')[0]}` first.")
+        facts = json.loads((folder / "facts.json").read_text())
+        wanted = self.model_config().as_dict()
+        if facts["model"] != wanted:
+            differing = {key: (facts["model"].get(key), value) for key, value in wanted.items() if facts["model"].get(key) != value}
+            raise TrainError(f"{folder} is a checkpoint of another configuration: {differing} (stored, configured).")
+        model = Llama(self.model_config()).to(self.device)
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        return model
+
+    def save_checkpoint(self, stage: str, state: dict[str, Any]) -> None:
+        write_atomically(self.folder / stage / "checkpoint.pt", lambda part: torch.save(state, part))
+
+    def load_checkpoint(self, stage: str, identity: str) -> dict[str, Any] | None:
+        """The state to go on from; None when there is none. Raises TrainError when it belongs to another configuration."""
+        path = self.folder / stage / "checkpoint.pt"
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise TrainError(f"The checkpoint {path} cannot be read ({error}); remove it to begin the stage anew.") from error
+        if state.get("identity") != identity:
+            raise TrainError(
+                f"{path} is a checkpoint of another configuration of this stage; choose another run.out, or remove it to begin anew."
+            )
+        return state
+
+    def end_checkpoint(self, stage: str) -> None:
+        (self.folder / stage / "checkpoint.pt").unlink(missing_ok=True)

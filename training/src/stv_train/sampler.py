@@ -1,0 +1,143 @@
+"""Batched sampling with a key-value cache. Prompts of similar length go together, padded on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .model import Layer, Llama
+from .tokenizer import END, PAD
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    temperature: float = 1.0
+    max_new_tokens: int = 320
+    batch: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """`ids` end with the end token when `stopped`; otherwise the output was cut off."""
+
+    ids: list[int]
+    stopped: bool
+
+
+class _Cache:
+    """Keys and values [B, kv heads, capacity, d] per layer; one write position for all rows."""
+
+    def __init__(self, model: Llama, batch: int, capacity: int) -> None:
+        c = model.config
+        shape = (batch, c.num_kv_heads, capacity, c.head_dim)
+        device = model.embed.weight.device
+        self.keys = [torch.zeros(shape, device=device) for _ in range(c.num_layers)]
+        self.values = [torch.zeros(shape, device=device) for _ in range(c.num_layers)]
+        self.length = 0
+
+    def keep(self, rows: Tensor) -> None:
+        self.keys = [k[rows] for k in self.keys]
+        self.values = [v[rows] for v in self.values]
+
+
+def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cache: _Cache) -> Tensor:
+    """ids, positions [B, T]; visible [B, 1, T, past + T] bool. Logits of the last position [B, vocab]."""
+    x = model.embed(ids)
+    cos = model.cos[positions].unsqueeze(1)  # type: ignore[index]
+    sin = model.sin[positions].unsqueeze(1)  # type: ignore[index]
+    start, stop = cache.length, cache.length + ids.shape[1]
+    for index, layer in enumerate(model.layers):
+        assert isinstance(layer, Layer)
+        q, k, v = layer.split_heads(layer.input_norm(x), cos, sin)
+        cache.keys[index][:, :, start:stop] = k
+        cache.values[index][:, :, start:stop] = v
+        mixed = F.scaled_dot_product_attention(
+            q, cache.keys[index][:, :, :stop], cache.values[index][:, :, :stop], attn_mask=visible, enable_gqa=True
+        )
+        x = x + layer.o(mixed.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_norm(x))
+    cache.length = stop
+    return model.logits(model.norm(x[:, -1]))
+
+
+def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    # Gumbel's trick: one pass, and seeded.
+    noise = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(logits.device)
+    return (logits / temperature - torch.log(-torch.log(noise))).argmax(-1)
+
+
+@torch.no_grad()
+def _sample_batch(
+    model: Llama, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator
+) -> list[Completion]:
+    batch, longest = len(prompts), max(len(p) for p in prompts)
+    budget = min(sampling.max_new_tokens, model.config.max_length - longest)
+    device = model.embed.weight.device
+    pads = torch.tensor([longest - len(p) for p in prompts], device=device)
+    ids = torch.tensor([[PAD] * (longest - len(p)) + p for p in prompts], device=device)
+    cache = _Cache(model, batch, longest + budget)
+    columns = torch.arange(longest, device=device)
+    positions = (columns - pads[:, None]).clamp(min=0)
+    # A padding row sees itself: a row that sees nothing would be undefined.
+    real = columns >= pads[:, None]
+    visible = real[:, None, :] & (columns[None, :, None] >= columns[None, None, :])
+    visible = visible | torch.eye(longest, dtype=torch.bool, device=device)
+    logits = _forward(model, ids, positions, visible[:, None], cache)
+    outputs: list[list[int]] = [[] for _ in prompts]
+    stopped = [False] * batch
+    rows = list(range(batch))  # row of the cache -> prompt
+    for count in range(1, budget + 1):
+        tokens = _pick(logits, sampling.temperature, generator)
+        going: list[int] = []
+        for at, token in enumerate(tokens.tolist()):
+            outputs[rows[at]].append(token)
+            if token == END:
+                stopped[rows[at]] = True
+            else:
+                going.append(at)
+        if not going or count == budget:
+            break
+        if len(going) < len(rows):
+            keep = torch.tensor(going, device=device)
+            cache.keep(keep)
+            tokens, pads = tokens[keep], pads[keep]
+            rows = [rows[at] for at in going]
+        at_column = cache.length
+        positions = (at_column - pads)[:, None]
+        visible_row = torch.arange(at_column + 1, device=device) >= pads[:, None]
+        logits = _forward(model, tokens[:, None], positions, visible_row[:, None, None], cache)
+    return [Completion(out, stop) for out, stop in zip(outputs, stopped, strict=True)]
+
+
+def sample(
+    model: Llama,
+    prompts: list[list[int]],
+    sampling: Sampling,
+    seed: int,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """One completion per prompt, in order. The same prompts, sampling and seed give the same completions.
+
+    A prompt that fills the context gives an empty, unfinished completion."""
+    order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
+    order = [at for at in order if len(prompts[at]) < model.config.max_length]
+    results: list[Completion] = [Completion([], False) for _ in prompts]
+    generator = torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    done = 0
+    for start in range(0, len(order), sampling.batch):
+        part = order[start : start + sampling.batch]
+        for at, completion in zip(part, _sample_batch(model, [prompts[at] for at in part], sampling, generator), strict=True):
+            results[at] = completion
+        done += len(part)
+        if on_batch is not None:
+            on_batch(done, len(order))
+    model.train(was_training)
+    return results

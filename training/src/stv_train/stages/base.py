@@ -1,0 +1,144 @@
+"""Base training from nothing: one model that solves, refines, explains as teacher, and knows the verifier's format."""
+
+from __future__ import annotations
+
+import time
+from random import Random
+
+from ..batches import answer_loss, batches, collate
+from ..documents import DocumentSource, Encoded, Mix, OwnAttempt, encode
+from ..gates import measure_gates, report_gates
+from ..model import Llama
+from ..optim import MuonAdamW, schedule
+from ..probes import attempt_all, solve_probe
+from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
+from ..sampler import Sampling
+
+LOG_EVERY = 50
+BUFFER = 1024  # documents drawn, sorted by length and cut into batches at a time
+
+
+def identity(run: Run) -> str:
+    c = run.config
+    return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, c.base)
+
+
+def train_base(run: Run) -> Llama:
+    """Trains, or goes on, until the configured tokens are seen; then measures the gates. Returns the model."""
+    if run.has_model("base"):
+        run.say("base: already trained")
+        return run.load_model("base")
+    config, seed = run.config.base, run.config.run.seed
+    model = run.new_model(seed)
+    optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
+    number = tokens = done = 0  # first document of the buffer; tokens seen; batches of the buffer already taken
+    tokens_at_buffer = 0  # decides which pool of own attempts the buffer draws from, also after a restart inside it
+    spent = 0.0
+    if (state := run.load_checkpoint("base", identity(run))) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        number, tokens, done, spent = state["number"], state["tokens"], state["done"], state["spent"]
+        tokens_at_buffer = state["tokens_at_buffer"]
+        run.say(f"base: goes on at {tokens:,} tokens")
+    run.say(f"base: {model.num_parameters():,} parameters, vocabulary {run.tokenizer.vocab_size}, {config.tokens:,} tokens")
+    progress = Progress("base", config.tokens, "tokens", tokens)
+    mix = Mix(config.kinds, run.config.data.tasks, run.config.data.falling)
+    began = saved = time.monotonic()
+    next_probe = (tokens // config.probe_tokens + 1) * config.probe_tokens
+    losses: list[float] = []
+
+    def checkpoint() -> None:
+        run.save_checkpoint(
+            "base",
+            {
+                "identity": identity(run),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "number": number,
+                "tokens": tokens,
+                "tokens_at_buffer": tokens_at_buffer,
+                "done": done,
+                "spent": spent + time.monotonic() - began,
+            },
+        )
+
+    with run.interruptible():
+        while tokens < config.tokens:
+            source = DocumentSource(mix, seed, own_attempts(run, model, tokens_at_buffer), config.own_share)
+            rows: list[Encoded] = []
+            for at in range(number, number + BUFFER):
+                if (row := encode(source.draw(at), run.tokenizer, model.config.max_length)) is not None:
+                    rows.append(row)
+            groups = batches(rows, config.batch_tokens, Random(f"{seed}:order:{number}"))
+            for group in groups[done:]:
+                batch = collate(group, run.device)
+                loss = answer_loss(model, batch)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = optimizer.clip(config.clip)
+                optimizer.step(schedule(tokens, config.tokens, decay=config.decay))
+                tokens += batch.num_tokens
+                done += 1
+                losses.append(loss.item())
+                if len(losses) >= LOG_EVERY:
+                    mean = sum(losses) / len(losses)
+                    run.log("base", tokens=tokens, loss=mean, gradient_norm=norm)
+                    losses.clear()
+                    progress.update(tokens, f"loss {mean:.4f}")
+                if run.stopping and tokens < config.tokens:
+                    checkpoint()
+                    raise Interrupted(f"base stopped at {tokens:,} of {config.tokens:,} tokens")
+                if time.monotonic() - saved > run.config.run.checkpoint_seconds:
+                    checkpoint()
+                    saved = time.monotonic()
+                if tokens >= config.tokens:
+                    break
+            number, done, tokens_at_buffer = number + BUFFER, 0, tokens
+            if tokens >= next_probe:
+                next_probe += config.probe_tokens
+                found = solve_probe(model, run.tokenizer, run.config.data.tasks, config.probe_problems, seed)
+                run.log("base-probe", tokens=tokens, **found)
+                run.say(f"probe at {tokens:,}: " + "  ".join(f"{name} {share:.0%}" for name, share in found.items()))
+    spent += time.monotonic() - began
+    gates = measure_gates(run, model)
+    report_gates(run, gates)
+    run.save_model("base", model, {"tokens": tokens, "seconds": round(spent, 1), "gates": gates, "identity": identity(run)})
+    run.end_checkpoint("base")
+    return model
+
+
+def own_attempts(run: Run, model: Llama, tokens: int) -> list[OwnAttempt]:
+    """The newest pool of the generator's own attempts that is due at `tokens`; drawn once, then read from its file."""
+    config = run.config.base
+    due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
+    if not due or not config.own_attempts:
+        return []
+    path = run.folder / "base" / f"own-{due[-1]}.jsonl"
+    if path not in _POOLS:
+        if not path.exists():
+            _draw_pool(run, model, path, due[-1])
+        _POOLS.clear()
+        _POOLS[path] = [OwnAttempt(**row) for row in read_jsonl(path)]
+    return _POOLS[path]
+
+
+_POOLS: dict[object, list[OwnAttempt]] = {}
+
+
+def _draw_pool(run: Run, model: Llama, path: object, number: int) -> None:
+    from pathlib import Path
+
+    config = run.config.base
+    seed = run.config.run.seed + 1000 * (number + 1)
+    source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
+    problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(config.own_attempts)]
+    began = time.monotonic()
+    judged = attempt_all(model, run.tokenizer, problems, Sampling(batch=run.config.rollout.batch), seed)
+    share = sum(one.result.correct for one in judged) / max(len(judged), 1)
+    run.log("base-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
+    run.say(f"base: {len(judged):,} own attempts, {share:.1%} right")
+    rows = [
+        {"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt}
+        for one in judged
+    ]
+    write_jsonl(Path(str(path)), rows)

@@ -1,0 +1,1 @@
+"""School mathematics with worked steps: problems, exact checking, feedback, mistakes."""

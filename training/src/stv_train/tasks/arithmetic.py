@@ -1,0 +1,360 @@
+"""Order of operations, fractions and percentages: lines without an unknown, one operation per line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd, lcm
+from random import Random
+
+from ..errors import OutsideDomain
+from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, linear, number_text, parse, variables
+from .steps import Leaf, Line, Origin, canonical_lines
+
+COPY = Origin("copy")
+Path = tuple[str, ...]
+
+
+def _num_text(num: Num) -> str:
+    return str(num.numerator) if num.denominator == 1 else f"{num.numerator}/{num.denominator}"
+
+
+def _precedence(tree: Expr) -> int:
+    return 3 if not isinstance(tree, Bin) else 1 if tree.op in "+-" else 2
+
+
+def _has_fraction(tree: Expr) -> bool:
+    return isinstance(tree, Num) and tree.denominator != 1
+
+
+def _text(tree: Expr, first: bool = True) -> str:
+    if isinstance(tree, Num):
+        text = _num_text(tree)
+        return text if first or tree.numerator >= 0 else f"({text})"
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("an expression here has no unknown")
+    level = _precedence(tree)
+    left, right = tree.left, tree.right
+    open_left = _precedence(left) < level
+    left_text = f"({_text(left)})" if open_left else _text(left, first)
+    right_text = f"({_text(right)})" if _precedence(right) <= level else _text(right, False)
+    sign = "÷" if tree.op == "/" and (_has_fraction(left) or _has_fraction(right)) else tree.op
+    return f"{left_text} {sign} {right_text}"
+
+
+def _shape(tree: Expr) -> str:
+    if isinstance(tree, Num):
+        return "1"
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("an expression here has no unknown")
+    return f"({_shape(tree.left)}{tree.op}{_shape(tree.right)})"
+
+
+def _leaves(tree: Expr) -> list[Num]:
+    if isinstance(tree, Num):
+        return [tree]
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("an expression here has no unknown")
+    return _leaves(tree.left) + _leaves(tree.right)
+
+
+def _fill(tree: Expr, leaves: list[Leaf]) -> Expr:
+    if isinstance(tree, Num):
+        leaf = leaves.pop(0)
+        return Num(leaf.numerator, leaf.denominator)
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("an expression here has no unknown")
+    left = _fill(tree.left, leaves)
+    return Bin(tree.op, left, _fill(tree.right, leaves))
+
+
+def _without_signs(tree: Expr) -> Expr:
+    """-(3 + 4) becomes -1 * (3 + 4), so that one operation is one Bin."""
+    match tree:
+        case Neg(operand):
+            return Bin("*", Num(-1), _without_signs(operand))
+        case Bin(op, left, right):
+            return Bin(op, _without_signs(left), _without_signs(right))
+        case Num():
+            return tree
+    raise OutsideDomain("an expression here has no unknown")
+
+
+def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
+    """One operation on two numbers: what takes its place, and the origins of the numbers there."""
+    a, b = node.left, node.right
+    if not isinstance(a, Num) or not isinstance(b, Num):
+        raise OutsideDomain("an operation needs two numbers")
+    text = _text(node)
+    operands = (a.value, b.value)
+    if node.op in "+-":
+        sign = 1 if node.op == "+" else -1
+        if a.denominator == b.denominator:
+            return Num(a.numerator + sign * b.numerator, a.denominator), [Origin("sum", text, operands)]
+        common = lcm(a.denominator, b.denominator)
+
+        def widened(num: Num) -> tuple[Num, Origin]:
+            if num.denominator == common:
+                return num, COPY
+            wide = Num(num.numerator * (common // num.denominator), common)
+            return wide, Origin("common", _num_text(num), (num.value, Fraction(common)))
+
+        (left, from_left), (right, from_right) = widened(a), widened(b)
+        return Bin(node.op, left, right), [from_left, from_right]
+    if node.op == "*":
+        made = Num(a.numerator * b.numerator, a.denominator * b.denominator)
+        return made, [Origin("times", text, operands)]
+    if not b.numerator:
+        raise OutsideDomain("division by zero")
+    if a.denominator == b.denominator == 1:
+        value = Fraction(a.numerator, b.numerator)
+        if value.denominator == 1:
+            return Num(value.numerator), [Origin("divide", text, operands)]
+        sign = 1 if b.numerator > 0 else -1
+        return Num(sign * a.numerator, abs(b.numerator)), [Origin("divide", text, operands)]
+    sign = 1 if b.numerator > 0 else -1
+    turned = Num(sign * b.denominator, abs(b.numerator))
+    return Bin("*", a, turned), [COPY, Origin("flip", f"1 ÷ {_text(b, False)}", (b.value,))]
+
+
+def _find(tree: Expr, bracketed: bool, path: Path) -> list[tuple[tuple[int, int], Path]]:
+    """Places where something can be done, with their priority: whole fractions, brackets, * and /, + and -."""
+    if isinstance(tree, Num):
+        whole = tree.denominator > 1 and tree.numerator % tree.denominator == 0
+        return [((0, len(path)), path)] if whole else []
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("an expression here has no unknown")
+    level = _precedence(tree)
+    a, b = tree.left, tree.right
+    if isinstance(a, Num) and isinstance(b, Num) and level == 1 and a.denominator == b.denominator:
+        # 6/3 + 1/3 is added as it stands: writing 2 for 6/3 would only be undone again.
+        return [((1 if bracketed else 2, 1), path)]
+    found = _find(tree.left, bracketed or _precedence(tree.left) < level, (*path, "left"))
+    found += _find(tree.right, bracketed or _precedence(tree.right) <= level, (*path, "right"))
+    if isinstance(tree.left, Num) and isinstance(tree.right, Num):
+        found.append(((1 if bracketed else 2, 0 if level == 2 else 1), path))
+    return found
+
+
+def _at(tree: Expr, path: Path) -> Expr:
+    for side in path:
+        if not isinstance(tree, Bin):
+            raise OutsideDomain("no such place")
+        tree = tree.left if side == "left" else tree.right
+    return tree
+
+
+def _replace(tree: Expr, path: Path, made: Expr, origins: list[Origin]) -> tuple[Expr, list[Origin]]:
+    if not path:
+        return made, origins
+    if not isinstance(tree, Bin):
+        raise OutsideDomain("no such place")
+    left, right = tree.left, tree.right
+    if path[0] == "left":
+        left, inner = _replace(left, path[1:], made, origins)
+        return Bin(tree.op, left, right), inner + [COPY] * len(_leaves(right))
+    right, inner = _replace(right, path[1:], made, origins)
+    return Bin(tree.op, left, right), [COPY] * len(_leaves(left)) + inner
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A line of a calculation."""
+
+    tree: Expr
+
+    def text(self) -> str:
+        return _text(self.tree)
+
+    def shape(self) -> str:
+        return _shape(self.tree)
+
+    def leaves(self) -> list[Leaf]:
+        return [Leaf(num.numerator, num.denominator) for num in _leaves(self.tree)]
+
+    def with_leaves(self, leaves: list[Leaf]) -> Expression:
+        return Expression(_fill(self.tree, list(leaves)))
+
+    def value(self) -> Fraction:
+        return linear(self.tree)[1]
+
+    def follows(self, previous: Line) -> bool:
+        return isinstance(previous, Expression | PercentQuestion) and self.value() == previous.value()
+
+    def answer(self) -> Fraction | None:
+        tree = self.tree
+        if isinstance(tree, Num) and gcd(tree.numerator, tree.denominator) == 1:
+            return tree.value
+        return None
+
+    def next(self) -> tuple[Line, list[Origin]] | None:
+        if self.answer() is not None:
+            return None
+        places = _find(self.tree, False, ())
+        if not places:
+            if not isinstance(self.tree, Num):
+                raise OutsideDomain("nothing can be done here")
+            places = [((0, 0), ())]
+        path = min(places, key=lambda place: place[0])[1]
+        node = _at(self.tree, path)
+        if isinstance(node, Num):
+            value = node.value
+            made: Expr = Num(value.numerator, value.denominator)
+            origins = [Origin("reduce", _num_text(node), (value,))]
+        elif isinstance(node, Bin):
+            made, origins = _operation(node)
+        else:
+            raise OutsideDomain("nothing can be done here")
+        tree, origins = _replace(self.tree, path, made, origins)
+        if max(max(abs(num.numerator), num.denominator) for num in _leaves(tree)) > MAX_NUMBER:
+            raise OutsideDomain("the numbers grow too large")
+        return Expression(tree), origins
+
+
+@dataclass(frozen=True, slots=True)
+class PercentQuestion:
+    """A percentage question in words; its first step is the calculation to do."""
+
+    kind: str  # of, increase, decrease, share
+    first: Fraction
+    second: Fraction
+
+    def text(self) -> str:
+        a, b = number_text(self.first), number_text(self.second)
+        return {
+            "of": f"{a}% of {b}",
+            "increase": f"{b} increased by {a}%",
+            "decrease": f"{b} decreased by {a}%",
+            "share": f"{a} is what percent of {b}",
+        }[self.kind]
+
+    def calculation(self) -> Expression:
+        percent = _over_hundred(self.first)
+        amount = Num(self.second.numerator, self.second.denominator)
+        part = Bin("*", percent, amount)
+        if self.kind == "of":
+            return Expression(part)
+        if self.kind == "increase":
+            return Expression(Bin("+", amount, part))
+        if self.kind == "decrease":
+            return Expression(Bin("-", amount, part))
+        ratio = self.first / self.second
+        whole = self.first.denominator == self.second.denominator == 1
+        if whole:
+            return Expression(Bin("*", Num(self.first.numerator, self.second.numerator), Num(100)))
+        return Expression(Bin("*", Num(ratio.numerator, ratio.denominator), Num(100)))
+
+    def shape(self) -> str:
+        return self.kind
+
+    def leaves(self) -> list[Leaf]:
+        return []
+
+    def with_leaves(self, leaves: list[Leaf]) -> PercentQuestion:
+        return self
+
+    def value(self) -> Fraction:
+        return self.calculation().value()
+
+    def follows(self, previous: Line) -> bool:
+        return False
+
+    def answer(self) -> Fraction | None:
+        return None
+
+    def next(self) -> tuple[Line, list[Origin]] | None:
+        made = self.calculation()
+        return made, [COPY] * len(made.leaves())
+
+
+def _over_hundred(percent: Fraction) -> Num:
+    return Num(percent.numerator, 100 * percent.denominator)
+
+
+def read_expression(text: str) -> Expression:
+    """Reads a line of a calculation; a leading or a trailing equals sign is style. Raises OutsideDomain otherwise."""
+    tree = parse(text.strip().removeprefix("=").removesuffix("=").strip())
+    if variables(tree):
+        raise OutsideDomain("a calculation has no unknown")
+    linear(tree)
+    return Expression(_without_signs(tree))
+
+
+# --- Generators -------------------------------------------------------------------------------------------------------
+
+NUM_LEVELS = {"order": 6, "fractions": 5, "percent": 4}
+
+
+def _int(rng: Random, high: int, negative: float = 0.1) -> Num:
+    value = rng.randint(1, high)
+    return Num(-value if rng.random() < negative else value)
+
+
+def make_order(level: int, rng: Random) -> Expression:
+    """1: one operation on small numbers; 2: larger ones; 3..6: three to six numbers with brackets."""
+    while True:
+        if level == 1:
+            op = rng.choice("+-*")
+            high = 12 if op == "*" else 50
+            tree: Expr = Bin(op, _int(rng, high), _int(rng, high))
+        elif level == 2:
+            op = rng.choice("+-**/")
+            if op == "/":
+                b, answer = rng.randint(2, 20), rng.randint(-20, 40)
+                tree = Bin("/", Num(b * answer), Num(b))
+            elif op == "*":
+                tree = Bin("*", _int(rng, 60), _int(rng, 15))
+            else:
+                tree = Bin(op, _int(rng, 500), _int(rng, 500))
+        else:
+            tree = _random_tree(rng, level)
+        try:
+            lines = canonical_lines(Expression(tree))
+        except OutsideDomain:
+            continue
+        leaves = [leaf for line in lines for leaf in line.leaves()]
+        if all(leaf.denominator == 1 and abs(leaf.numerator) <= 999 for leaf in leaves):
+            return Expression(tree)
+
+
+def _random_tree(rng: Random, size: int) -> Expr:
+    if size == 1:
+        return _int(rng, 12 if rng.random() < 0.7 else 40, 0.08)
+    cut = rng.randint(1, size - 1)
+    return Bin(rng.choice("++--**/"), _random_tree(rng, cut), _random_tree(rng, size - cut))
+
+
+def _fraction(rng: Random, high: int = 12) -> Num:
+    bottom = rng.randint(2, high)
+    return Num(rng.randint(1, bottom + 3), bottom)
+
+
+def make_fractions(level: int, rng: Random) -> Expression:
+    """1: simplify; 2: equal denominators; 3: sums; 4: products and quotients; 5: three numbers."""
+    if level == 1:
+        factor, base = rng.randint(2, 12), _fraction(rng)
+        return Expression(Num(base.numerator * factor, base.denominator * factor))
+    a, b = _fraction(rng), _fraction(rng)
+    if level == 2:
+        return Expression(Bin(rng.choice("+-"), a, Num(rng.randint(1, a.denominator), a.denominator)))
+    if level == 3:
+        return Expression(Bin(rng.choice("+-"), a, b if rng.random() < 0.8 else Num(rng.randint(1, 9))))
+    if level == 4:
+        return Expression(Bin(rng.choice("*/"), a, b if rng.random() < 0.8 else Num(rng.randint(2, 9))))
+    a, b, c = _fraction(rng, 8), _fraction(rng, 8), _fraction(rng, 6)
+    inner, outer = rng.choice("+-*"), rng.choice("+-*")
+    tree = Bin(outer, Bin(inner, a, b), c) if rng.random() < 0.6 else Bin(outer, c, Bin(inner, a, b))
+    return Expression(tree)
+
+
+def make_percent(level: int, rng: Random) -> PercentQuestion:
+    """1: of; 2: of, any percentage; 3: increase and decrease; 4: what percent."""
+    if level == 1:
+        return PercentQuestion("of", Fraction(rng.choice((5, 10, 20, 25, 50, 75))), Fraction(4 * rng.randint(1, 60)))
+    if level == 2:
+        return PercentQuestion("of", Fraction(rng.randint(1, 120)), Fraction(rng.randint(2, 200)))
+    if level == 3:
+        kind = rng.choice(("increase", "decrease"))
+        return PercentQuestion(kind, Fraction(5 * rng.randint(1, 18)), Fraction(20 * rng.randint(1, 30)))
+    whole = rng.choice((10, 20, 25, 40, 50, 80, 100, 200, 250, 400, rng.randint(2, 90)))
+    return PercentQuestion("share", Fraction(rng.randint(1, whole)), Fraction(whole))

@@ -1,0 +1,111 @@
+"""Attempts with typical student mistakes: slips of arithmetic, signs, brackets, moving terms, copying, leaving out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+from random import Random
+
+from ..errors import OutsideDomain
+from .equations import Equation
+from .steps import MAX_STEPS, Check, Leaf, Line, Origin, Problem, check, solution_text
+
+
+def _slip(value: int, rng: Random) -> int:
+    """A number that someone in a hurry writes instead of `value`."""
+    picks = [value + rng.choice((-1, 1)), value + rng.choice((-2, 2, -3, 3)), value + rng.choice((-10, 10)), -value]
+    digits = str(abs(value))
+    if len(digits) == 2 and digits[0] != digits[1] and digits[1] != "0":
+        picks.append(int(digits[::-1]) * (1 if value > 0 else -1))
+    if len(digits) > 1:
+        at = rng.randrange(len(digits))
+        changed = digits[:at] + str(rng.randint(1, 9)) + digits[at + 1 :]
+        picks.append(int(changed) * (1 if value > 0 else -1))
+    return rng.choices(picks, [4, 2, 1, 2] + [1.5] * (len(picks) - 4))[0]
+
+
+def _wrong(leaf: Leaf, origin: Origin, rng: Random) -> Leaf:
+    """`leaf` as a typical mistake would have it; may equal it."""
+    a, b = (*origin.operands, Fraction(0), Fraction(0))[:2]
+    typical: list[Fraction] = []
+    match origin.kind:
+        case "times":
+            typical = [b, -a * b, a * b + a, a * b - a, a * b + b, a + b]
+        case "move":
+            typical = [a + b, b - a, a]
+        case "sum":
+            typical = [-leaf.value, sum((abs(v) for v in origin.operands), Fraction(0)), a - b, a + b]
+        case "divide":
+            typical = [v for v in (-leaf.value, a - b, b / a if a else None, leaf.value + 1) if v is not None]
+        case "common":
+            return replace(leaf, numerator=rng.choice((a.numerator, _slip(leaf.numerator, rng))))
+        case "reduce":
+            return replace(leaf, numerator=_slip(leaf.numerator, rng))
+        case "flip":
+            return Leaf(leaf.denominator, abs(leaf.numerator) or 1) if leaf.numerator else leaf
+    if typical and rng.random() < 0.5:
+        value = rng.choice(typical)
+        return replace(leaf, numerator=value.numerator, denominator=value.denominator)
+    if leaf.denominator != 1 and rng.random() < 0.3 and leaf.denominator > 2:
+        return replace(leaf, denominator=leaf.denominator + rng.choice((-1, 1)))
+    return replace(leaf, numerator=_slip(leaf.numerator, rng))
+
+
+def _drop_term(line: Line, rng: Random) -> Line | None:
+    if not isinstance(line, Equation):
+        return None
+    side = rng.choice(("left", "right"))
+    terms = line.left if side == "left" else line.right
+    if len(terms) < 2:
+        return None
+    at = rng.randrange(len(terms))
+    rest = terms[:at] + terms[at + 1 :]
+    return replace(line, left=rest) if side == "left" else replace(line, right=rest)
+
+
+def _spoil(line: Line, origins: list[Origin], rng: Random) -> Line | None:
+    """A wrong version of a canonical line, or None where the draw changed nothing."""
+    if rng.random() < 0.06:
+        return _drop_term(line, rng)
+    leaves = line.leaves()
+    # Copied numbers go wrong too, but less often than computed ones.
+    weights = [0.15 if not origin.operation else 1.0 for origin in origins]
+    at = rng.choices(range(len(leaves)), weights)[0]
+    wrong = _wrong(leaves[at], origins[at], rng)
+    if wrong.suffix and not wrong.numerator:
+        return None
+    made = line.with_leaves([*leaves[:at], wrong, *leaves[at + 1 :]])
+    return made if made.text() != line.text() else None
+
+
+def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[str, Check]:
+    """An attempt with a mistake at a random step (and further ones with probability `more` a line), and its check.
+
+    The mistake is carried on: later lines follow from the wrong one, as a student's would."""
+    for _ in range(200):
+        num_steps, line = 0, problem.line
+        while (step := line.next()) is not None:
+            line, num_steps = step[0], num_steps + 1
+        first = rng.randrange(max(num_steps, 1))
+        lines: list[str] = []
+        line = problem.line
+        try:
+            while (step := line.next()) is not None and len(lines) < MAX_STEPS:
+                line, origins = step
+                if len(lines) == first or (len(lines) > first and rng.random() < more):
+                    spoiled = _spoil(line, origins, rng)
+                    if spoiled is not None:
+                        line = problem.read(spoiled.text())
+                lines.append(line.text())
+        except OutsideDomain:
+            pass
+        if num_steps == 0:
+            break
+        if len(lines) > 1 and rng.random() < 0.03:
+            lines = lines[: rng.randrange(1, len(lines))]  # stops too early
+        attempt = solution_text(lines)
+        result = check(problem, attempt)
+        if not result.correct:
+            return attempt, result
+    attempt = solution_text([problem.line.text().replace("=", "= 1 +", 1)])
+    return attempt, check(problem, attempt)

@@ -1,0 +1,248 @@
+"""Problems as people type them: wording and spacing, reading them back, the split, and what lies outside.
+
+`read_problem` is the only way from text to a `Problem`; generated problems go through it too, so that what is trained
+and what a user's text means cannot differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from random import Random
+
+from ..errors import OutsideDomain, TrainError
+from .arithmetic import (
+    NUM_LEVELS as ARITHMETIC_LEVELS,
+)
+from .arithmetic import (
+    Expression,
+    PercentQuestion,
+    make_fractions,
+    make_order,
+    make_percent,
+    read_expression,
+)
+from .equations import NAMES, NUM_LEVELS, Equation, canonical_equation, make_equation, read_equation
+from .steps import Line, Problem
+
+TASKS: dict[str, int] = {"equations": NUM_LEVELS, **ARITHMETIC_LEVELS}
+"""Task -> number of levels."""
+
+SPLITS = ("train", "validation", "test")
+
+_EQUATION_WORDING = (
+    ("{}", 8),
+    ("Solve {}", 3),
+    ("Solve: {}", 2),
+    ("Solve for {x}: {}", 3),
+    ("solve {}", 1),
+    ("Solve the equation {}", 2),
+    ("Find {x}: {}", 1),
+    ("Find {x} if {}", 1),
+    ("What is {x} if {}?", 1),
+    ("{} find {x}", 0.3),
+    ("{}, {x} = ?", 0.3),
+    ("Please solve {}.", 0.5),
+    ("solve for {x} {}", 0.5),
+)
+_CALCULATION_WORDING = (
+    ("{}", 6),
+    ("{} =", 1),
+    ("{} = ?", 1),
+    ("Calculate {}", 2),
+    ("Calculate: {}", 1),
+    ("Compute {}", 1),
+    ("Work out {}", 1),
+    ("Evaluate {}", 1),
+    ("What is {}?", 2),
+    ("Simplify {}", 1),
+    ("what is {}", 0.5),
+)
+_PERCENT_WORDING = {
+    "of": (("{a}% of {b}", 2), ("What is {a}% of {b}?", 3), ("Find {a}% of {b}.", 1), ("Calculate {a}% of {b}", 1)),
+    "increase": (("{b} increased by {a}%", 2), ("Increase {b} by {a}%", 2), ("What is {b} increased by {a}%?", 1)),
+    "decrease": (("{b} decreased by {a}%", 2), ("Decrease {b} by {a}%", 2), ("What is {b} decreased by {a}%?", 1)),
+    "share": (("{a} is what percent of {b}?", 2), ("What percent of {b} is {a}?", 2)),
+}
+_AMOUNT = r"(\d+(?:/\d+|\.\d+)?)"
+_PERCENT_PATTERNS = (
+    ("of", re.compile(rf"{_AMOUNT} ?(?:%|percent) of {_AMOUNT}"), False),
+    ("increase", re.compile(rf"{_AMOUNT} increased by {_AMOUNT} ?(?:%|percent)"), True),
+    ("increase", re.compile(rf"increase {_AMOUNT} by {_AMOUNT} ?(?:%|percent)"), True),
+    ("decrease", re.compile(rf"{_AMOUNT} decreased by {_AMOUNT} ?(?:%|percent)"), True),
+    ("decrease", re.compile(rf"decrease {_AMOUNT} by {_AMOUNT} ?(?:%|percent)"), True),
+    ("share", re.compile(rf"{_AMOUNT} is what (?:%|percent) of {_AMOUNT}"), False),
+    ("share", re.compile(rf"what (?:%|percent) of {_AMOUNT} is {_AMOUNT}"), True),
+)
+_LEAD = re.compile(
+    r"^(?:please |can you |could you )?(?:solve(?: the equation)?(?: for [a-z])?|find(?: [a-z])?(?: if)?|"
+    r"what is(?: [a-z] if)?|calculate|compute|work out|evaluate|simplify|determine(?: [a-z])?)\b[ :]*",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(r"(?:,? find [a-z]|,? [a-z] = ?\?|= ?\??)$|[?.!]+$", re.IGNORECASE)
+
+
+def read_problem(text: str, task: str = "", level: int = 0) -> Problem:
+    """The problem that `text` states. Raises OutsideDomain with the reason when the pack cannot judge it."""
+    stripped = " ".join(text.split())
+    body = _LEAD.sub("", stripped)
+    lowered = body.lower().rstrip("?. ")
+    whole = stripped.lower().rstrip("?. ")
+    for kind, pattern, swapped in _PERCENT_PATTERNS:
+        match = pattern.fullmatch(lowered) or pattern.fullmatch(whole)
+        if match:
+            a, b = Fraction(match[1]), Fraction(match[2])
+            question = PercentQuestion(kind, *((b, a) if swapped else (a, b)))
+            if kind == "share" and not question.second:
+                raise OutsideDomain("division by zero")
+            return _problem(task or "percent", level, text, question, _read_calculation, f"percent {question.text()}")
+    for _ in range(3):
+        body = _TAIL.sub("", body).strip()
+    if "=" in body:
+        equation = read_equation(body)
+        return _problem(
+            task or "equations",
+            level,
+            text,
+            equation,
+            lambda line: read_equation(line, equation.name),
+            canonical_equation(equation),
+        )
+    expression = read_expression(body)
+    return _problem(
+        task or "order", level, text, expression, _read_calculation, f"calculation {expression.text()}"
+    )
+
+
+def _read_calculation(text: str) -> Line:
+    return read_expression(text)
+
+
+def _problem(
+    task: str, level: int, text: str, line: Line, read: Callable[[str], Line], canonical: str
+) -> Problem:
+    current: Line = line
+    for _ in range(60):
+        if (step := current.next()) is None:
+            break
+        current = step[0]
+    answer = current.answer()
+    if answer is None:
+        raise OutsideDomain("the solution has too many steps")
+    return Problem(task, level, text, line, read, canonical, answer)
+
+
+def split_of(canonical: str) -> str:
+    """The split that owns a problem, whoever generates it: 8 % test, 4 % validation, the rest train."""
+    bucket = int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:4], "big") % 100
+    return "test" if bucket < 8 else "validation" if bucket < 12 else "train"
+
+
+def _weighted(rng: Random, choices: tuple[tuple[str, float], ...]) -> str:
+    return rng.choices([text for text, _ in choices], [weight for _, weight in choices])[0]
+
+
+def vary_spacing(text: str, rng: Random) -> str:
+    """Spacing and signs as people type them; the meaning stays."""
+    pick = rng.random()
+    if pick < 0.6:
+        return text
+    if pick < 0.78:
+        out = re.sub(r" ?([+\-*=]) ?", r"\1", text)
+        if "÷" not in text and " / " not in text:
+            return out
+        return text
+    if pick < 0.84 and " / " not in text:
+        return re.sub(r"(?<=\S) ?= ?(?=\S)", rng.choice(("=", " = ", "= ")), text)
+    if pick < 0.9:
+        return re.sub(r"(?<=[\d)a-z])\(", rng.choice(("*(", " * (", "·(")), text)
+    if pick < 0.95:
+        return text.replace(" * ", rng.choice((" × ", "*", " · ")))
+    return text.replace(" - ", " − ").replace(" + ", rng.choice(("+ ", " +")))
+
+
+def make_problem(task: str, level: int, rng: Random, split: str = "train") -> Problem:
+    """A random problem of `split`, worded and spaced as people type them."""
+    if task not in TASKS or not 1 <= level <= TASKS[task]:
+        raise TrainError(f"Task {task!r} has no level {level}; tasks and their number of levels are {TASKS}.")
+    while True:
+        text = _draw_text(task, level, rng)
+        try:
+            problem = read_problem(text, task, level)
+        except OutsideDomain:
+            continue
+        if split_of(problem.canonical) == split:
+            return problem
+
+
+def _draw_text(task: str, level: int, rng: Random) -> str:
+    if task == "equations":
+        equation = make_equation(level, rng)
+        name = rng.choice(NAMES)
+        body = vary_spacing(Equation(equation.left, equation.right, name).text(), rng)
+        return _weighted(rng, _EQUATION_WORDING).replace("{x}", name).replace("{}", body)
+    if task == "percent":
+        question = make_percent(level, rng)
+        wording = _weighted(rng, _PERCENT_WORDING[question.kind])
+        return wording.replace("{a}", str(question.first)).replace("{b}", str(question.second))
+    make: Callable[[int, Random], Expression] = make_order if task == "order" else make_fractions
+    return _weighted(rng, _CALCULATION_WORDING).replace("{}", vary_spacing(make(level, rng).text(), rng))
+
+
+# --- Outside the domain -----------------------------------------------------------------------------------------------
+
+_OUTSIDE = (
+    "What is the capital of {place}?",
+    "Who wrote {thing}?",
+    "Write a poem about {thing}.",
+    "Tell me a joke about {thing}.",
+    "Translate {thing} into {place} words.",
+    "How many {thing}s are there in {place}?",
+    "Prove that there are infinitely many primes.",
+    "Solve x^2 + {a}x = {b}",
+    "Solve {a}x^2 = {b}",
+    "x^2 - {a} = {b}",
+    "Find the derivative of {a}x^2 + {b}x",
+    "Integrate {a}x + {b} from 0 to {a}",
+    "What is the square root of {b}?",
+    "sqrt(x + {a}) = {b}",
+    "sin(x) = {a}/{b}",
+    "x + y = {a}, x - y = {b}",
+    "{a}x + {b}y = 12",
+    "x < {a} + {b}",
+    "A train travels {a} km in {b} hours. How fast is it?",
+    "Anna has {a} apples and buys {b} more. How many apples has she now?",
+    "The sum of two numbers is {b} and their difference is {a}. Find the numbers.",
+    "What is the area of a circle with radius {a}?",
+    "Is {b} a prime number?",
+    "Hello, how are you?",
+    "What time is it in {place}?",
+    "Explain {thing} to a child.",
+    "print({a} + {b})",
+    "log(x) = {a}",
+    "2^x = {b}",
+    "{a}x + {b}",
+    "{a}x + {b} = {a}x + {b}",
+    "Factor x^2 + {a}x + {b}",
+)
+_PLACES = "France Japan Brazil Kenya Norway Canada Egypt India Peru Spain Chile Paris London Berlin Rome Cairo".split()
+_THINGS = "rain Hamlet gravity tree river music star house cat dog moon summer bread school winter ocean tea".split()
+_SYLLABLES = "ba ke lo mi nu ra se ti vo za pre con ter al ing est or an the wh sh ch".split()
+
+
+def make_outside(rng: Random) -> str:
+    """A text that is no problem of this pack."""
+    while True:
+        if rng.random() < 0.15:
+            words = ["".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(1, 3))) for _ in range(rng.randint(2, 8))]
+            text = " ".join(words).capitalize() + rng.choice("?.!")
+        else:
+            a, b = sorted((rng.randint(2, 20), rng.randint(2, 60)))
+            text = rng.choice(_OUTSIDE).replace("{a}", str(a)).replace("{b}", str(b))
+            text = text.replace("{place}", rng.choice(_PLACES)).replace("{thing}", rng.choice(_THINGS))
+        try:
+            read_problem(text)
+        except OutsideDomain:
+            return text
