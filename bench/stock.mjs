@@ -2,8 +2,8 @@
 // plain `session.run()` loop of onnxruntime-node, which copies every output, the cache included, on each run.
 // Each measurement is a process of its own: node bench/stock.mjs SIDE MODEL_DIR LANES STEPS CACHE_LENGTH PROMPT -> one JSON line
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { availableParallelism, tmpdir } from 'node:os';
+import { linkSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { root } from './servers.mjs';
@@ -51,17 +51,18 @@ async function stock({ modelDir, lanes, steps, cacheLength, prompt }) {
   ]);
   const manifest = readManifest(modelDir);
   const { config } = manifest;
-  const folder = mkdtempSync(path.join(tmpdir(), 'stv-stock-'));
+  const folder = mkdtempSync(path.join(path.dirname(path.resolve(modelDir)), 'stock-'));
   try {
     const stored = new Map(manifest.tensors.map((tensor) => [tensor.name, tensor]));
     const graph = buildLaneGraph({ config, numLanes: lanes, format: manifest.weights });
     const locate = (name) => ({
       file: WEIGHTS_FILE,
       offset: stored.get(name).offset,
-      length: stored.get(name).byteLength,
+      byteLength: stored.get(name).byteLength,
     });
     writeFileSync(path.join(folder, 'graph.onnx'), graph.finish(locate));
-    symlinkSync(path.join(modelDir, WEIGHTS_FILE), path.join(folder, WEIGHTS_FILE));
+    // a hard link: ONNX Runtime refuses external data that a symbolic link leads out of the graph's folder
+    linkSync(path.join(modelDir, WEIGHTS_FILE), path.join(folder, WEIGHTS_FILE));
     const session = await InferenceSession.create(path.join(folder, 'graph.onnx'), {
       intraOpNumThreads: availableParallelism(),
       graphOptimizationLevel: 'all',
