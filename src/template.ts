@@ -23,7 +23,7 @@ const { Environment, Interpreter, Template } = jinja as unknown as {
 export interface TemplateLimits {
   /** Characters of the template itself. */
   readonly maxSource: number;
-  /** UTF-16 units of the output and of every value on the way; list and map entries count one each. */
+  /** UTF-16 units of the output and of every value on the way; an entry of a list counts `LIST_ENTRY_SIZE` beside. */
   readonly maxOutput: number;
   /** Evaluated nodes. */
   readonly maxSteps: number;
@@ -40,6 +40,11 @@ const DEFAULT_LIMITS: TemplateLimits = {
   maxMs: 5_000,
 };
 
+const MAX_VALUE_DEPTH = 1_000;
+/** A loop makes a scope for each entry before it looks at the first: entries are dear even when they print as nothing. */
+const LIST_ENTRY_SIZE = 32;
+const RANGE_ENTRY_STEPS = 16;
+
 /** Thrown inside a rendering; `renderTemplate` and its callers turn it into a sentence of their own. */
 class LimitReached extends Error {}
 class RaisedByTemplate extends Error {}
@@ -49,41 +54,57 @@ class RaisedByTemplate extends Error {}
  * found stays true; without the memo a list that holds itself twice at each of forty levels would take 2^40 visits.
  */
 function sizeOf(value: unknown, known: WeakMap<object, number>, depth = 0): number {
-  if (depth > 1_000) throw new LimitReached('nesting of values');
+  if (depth > MAX_VALUE_DEPTH) throw new LimitReached(`${MAX_VALUE_DEPTH} levels of nested values`);
   if (typeof value === 'string') return value.length;
   if (typeof value !== 'object' || value === null) return 1;
-  const seen = known.get(value);
-  if (seen !== undefined) return seen;
-  let size = 1;
   if (Array.isArray(value)) {
+    const seen = known.get(value);
+    if (seen !== undefined) return seen;
+    let size = value.length * LIST_ENTRY_SIZE;
     for (const item of value) size += sizeOf(item, known, depth + 1);
-  } else if (value instanceof Map) {
+    known.set(value, size);
+    return size;
+  }
+  if (value instanceof Map) {
     // maps are namespaces as well, which do change: never remembered
+    let size = 1;
     for (const [key, item] of value) size += sizeOf(key, known, depth + 1) + sizeOf(item, known, depth + 1);
     return size;
-  } else if ('value' in value) {
-    size = sizeOf(value.value, known, depth + 1);
-    if (value.value instanceof Map) return size;
   }
-  known.set(value, size);
-  return size;
+  return 'value' in value ? sizeOf(value.value, known, depth + 1) : 1;
+}
+
+/** Steps of one rendering; entries of a range cost some too, as a loop over it may have an empty body. */
+class StepBudget {
+  readonly #max: number;
+  #taken = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  take(steps: number): void {
+    this.#taken += steps;
+    if (this.#taken > this.#max) throw new LimitReached(`${this.#max} steps`);
+  }
 }
 
 class BoundedInterpreter extends Interpreter {
   readonly #limits: TemplateLimits;
   readonly #deadline: number;
   readonly #sizes = new WeakMap<object, number>();
-  #steps = 0;
+  readonly #budget: StepBudget;
   #depth = 0;
 
-  constructor(environment: Environment, limits: TemplateLimits) {
+  constructor(environment: Environment, limits: TemplateLimits, budget: StepBudget) {
     super(environment);
     this.#limits = limits;
+    this.#budget = budget;
     this.#deadline = performance.now() + limits.maxMs;
   }
 
   override evaluate(statement: unknown, environment: Environment): unknown {
-    if (++this.#steps > this.#limits.maxSteps) throw new LimitReached(`${this.#limits.maxSteps} steps`);
+    this.#budget.take(1);
     if (performance.now() > this.#deadline) throw new LimitReached(`${this.#limits.maxMs} ms`);
     if (++this.#depth > this.#limits.maxDepth) throw new LimitReached(`${this.#limits.maxDepth} levels of nesting`);
     try {
@@ -98,14 +119,14 @@ class BoundedInterpreter extends Interpreter {
   }
 }
 
-function boundedRange(limits: TemplateLimits): (start: number, stop?: number, step?: number) => number[] {
+function boundedRange(budget: StepBudget): (start: number, stop?: number, step?: number) => number[] {
   return (start, stop, step = 1) => {
     const [from, to] = stop === undefined ? [0, start] : [start, stop];
     if (!Number.isFinite(from) || !Number.isFinite(to) || !Number.isFinite(step) || step === 0) {
       throw new Error('range() takes finite numbers and a step other than zero');
     }
     const length = Math.max(0, Math.ceil((to - from) / step));
-    if (length > limits.maxSteps) throw new LimitReached(`${limits.maxSteps} steps`);
+    budget.take(length * RANGE_ENTRY_STEPS);
     return Array.from({ length }, (_, index) => from + index * step);
   };
 }
@@ -179,6 +200,7 @@ export class BoundedTemplate {
   /** Renders with `variables` as globals. Synchronous; never throws for anything the template does. */
   render(variables: Readonly<Record<string, unknown>>): TemplateResult {
     const environment = new Environment();
+    const budget = new StepBudget(this.#limits.maxSteps);
     const globals = {
       true: true,
       false: false,
@@ -186,7 +208,7 @@ export class BoundedTemplate {
       True: true,
       False: false,
       None: null,
-      range: boundedRange(this.#limits),
+      range: boundedRange(budget),
       raise_exception: (message: unknown): never => {
         throw new RaisedByTemplate(String(message));
       },
@@ -197,7 +219,7 @@ export class BoundedTemplate {
     };
     for (const [name, value] of Object.entries({ ...globals, ...variables })) environment.set(name, value);
     try {
-      const { value } = new BoundedInterpreter(environment, this.#limits).run(this.#program);
+      const { value } = new BoundedInterpreter(environment, this.#limits, budget).run(this.#program);
       const text = typeof value === 'string' ? value : '';
       if (text.length > this.#limits.maxOutput) throw new LimitReached(`${this.#limits.maxOutput} characters`);
       return { ok: true, text };

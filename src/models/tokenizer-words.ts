@@ -66,6 +66,20 @@ export function createPlainTokenizer(files: TokenizerFiles, inert: readonly Adde
   return { encode, vocabulary: new Map(Object.entries(kept).map(([token, id]) => [token, Number(id)])) };
 }
 
+/**
+ * The library's `Digits` knows ASCII digits only; the original takes every character that Unicode calls a number. Said as
+ * a `Split`, both mean the same.
+ */
+function withAllDigits(part: unknown): unknown {
+  if (!isJsonObject(part)) return part;
+  if (part['type'] === 'Digits') {
+    const Regex = part['individual_digits'] === true ? String.raw`\p{N}` : String.raw`\p{N}+`;
+    return { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false };
+  }
+  const parts = part['pretokenizers'];
+  return Array.isArray(parts) ? { ...part, pretokenizers: parts.map(withAllDigits) } : part;
+}
+
 function buildTokenizer(
   files: TokenizerFiles,
   model: JsonObject,
@@ -78,7 +92,7 @@ function buildTokenizer(
         model,
         added_tokens: [],
         normalizer: part('normalizer'),
-        pre_tokenizer: part('pre_tokenizer'),
+        pre_tokenizer: withAllDigits(part('pre_tokenizer')),
         post_processor: null,
         decoder: null,
       },
