@@ -1,7 +1,15 @@
 /** One refinement as a stream of events: problem, attempt and feedback go in, a new attempt comes out. */
 import type { FinishReason } from '../engine/engine.ts';
+import { createAnswerExtractor } from './answer.ts';
+import { writeAttempt } from './attempt.ts';
+import { resolveRole } from './call-plan.ts';
+import { findModel } from './engine-call.ts';
+import { eventStream } from './event-stream.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
-import type { RequestTimings, TokenUsage } from './usage.ts';
+import { createPromptRenderer } from './prompts.ts';
+import { drawSeed } from './seeds.ts';
+import { TokenBudget } from './token-budget.ts';
+import { addTimings, addUsage, noTimings, noUsage, type RequestTimings, type TokenUsage, tokenUsage } from './usage.ts';
 import type { Verdict } from './verdict.ts';
 
 export interface RefineRequest extends SamplingOptions {
@@ -19,6 +27,7 @@ export interface RefineRequest extends SamplingOptions {
 export interface RefinementAnswer {
   readonly id: string;
   readonly object: 'refinement';
+  /** Unix seconds. */
   readonly created: number;
   readonly model: string;
   readonly attempt: string;
@@ -35,11 +44,67 @@ export type RefineEvent =
   | { readonly type: 'attempt-delta'; readonly text: string }
   | ({ readonly type: 'refinement-end' } & RefinementAnswer);
 
-/** Refines once. A failure or an abort is thrown as StvError; otherwise the last event is `refinement-end`. */
-export async function* refine(
-  _request: RefineRequest,
-  _deps: LoopDeps,
-  _options: LoopCallOptions = {},
+/**
+ * Refines once. A failure or an abort is thrown as StvError; otherwise the last event is `refinement-end`, which holds the
+ * whole answer. Leaving the iteration early cancels.
+ */
+export function refine(
+  request: RefineRequest,
+  deps: LoopDeps,
+  options: LoopCallOptions = {},
 ): AsyncGenerator<RefineEvent> {
-  throw new Error('coming');
+  const now = deps.now ?? Date.now;
+  return eventStream<RefineEvent>(async (emit, signal) => {
+    const startedAt = now();
+    const created = Math.floor(startedAt / 1000);
+    const info = findModel(deps.engine, request.model, 'model');
+    const { id } = request;
+    const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
+    const prompt = createPromptRenderer(deps.pack).refine({
+      problem: request.problem,
+      attempt: request.attempt,
+      feedback: request.feedback.text,
+      verdict: request.feedback.verdict,
+    });
+    await emit({ type: 'refinement-start', id, created, model: info.name });
+    let usage = noUsage;
+    let timings = noTimings;
+    const attempt = await writeAttempt(
+      {
+        id,
+        prompt,
+        model: request.model,
+        contextLength: info.contextLength,
+        role: resolveRole(deps.pack.defaults.generator, request),
+        seed,
+        priority: request.priority,
+        previous: request.attempt,
+      },
+      {
+        deps,
+        findAnswer: createAnswerExtractor(deps.pack.answer),
+        signal,
+        budget: new TokenBudget(Number.POSITIVE_INFINITY),
+        account: (reported, callTimings, reasoningTokens) => {
+          usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
+          timings = addTimings(timings, callTimings);
+        },
+        onDelta: (text) => emit({ type: 'attempt-delta', text }),
+      },
+    );
+    await emit({
+      type: 'refinement-end',
+      id,
+      object: 'refinement',
+      created,
+      model: attempt.model,
+      attempt: attempt.text,
+      answer: attempt.answer,
+      reasoning: attempt.reasoning,
+      finishReason: attempt.finishReason,
+      seed,
+      usage,
+      timings: { ...timings, totalMs: now() - startedAt },
+    });
+  }, options.signal);
 }

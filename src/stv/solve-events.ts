@@ -6,7 +6,7 @@ import type { Priority, SamplingOptions } from './loop-deps.ts';
 import type { StepSpan } from './steps.ts';
 import type { RequestTimings, RoleUsage, TokenUsage } from './usage.ts';
 import type { Verdict } from './verdict.ts';
-import type { VoteRecord } from './verify.ts';
+import type { VoteRecord } from './verification.ts';
 
 export type AcceptRule =
   | { readonly rule: 'single' }
@@ -96,7 +96,7 @@ export interface AttemptRef {
   readonly round: number;
 }
 
-/** What a round's verification says, without its tokens. Several verifications of one round (rule `consecutive`) follow one another. */
+/** What one verification of a round says. Rule `consecutive` makes several follow one another. */
 export interface VerificationRecord {
   readonly verdict: Verdict;
   readonly score: number;
@@ -111,7 +111,8 @@ export type SolveEventBody =
   | ({ readonly type: 'solve-start' } & SolveStart)
   /** `carried`: tokens of an earlier try of this round whose events a fold drops; none on the first try. */
   | ({ readonly type: 'round-start'; readonly carried: RoleUsage | null } & AttemptRef)
-  | ({ readonly type: 'attempt-start'; readonly seed: number; readonly promptHash: string } & AttemptRef)
+  /** Both null for an attempt that the caller gave. */
+  | ({ readonly type: 'attempt-start'; readonly seed: number | null; readonly promptHash: string | null } & AttemptRef)
   | ({ readonly type: 'attempt-delta'; readonly text: string } & AttemptRef)
   | ({
       readonly type: 'attempt-end';
@@ -132,6 +133,8 @@ export type SolveEventBody =
   /** Ends every round that was started, also one that was broken off; `usage` is then all that it has cost. */
   | ({
       readonly type: 'round-end';
+      /** Whether the attempt has been verified to the end; a round that was not is repeated when the run is resumed. */
+      readonly finished: boolean;
       readonly accepted: boolean;
       readonly best: AttemptRef | null;
       readonly usage: RoleUsage;
@@ -139,9 +142,9 @@ export type SolveEventBody =
       /** Since the run was created. */
       readonly elapsedMs: number;
     } & AttemptRef)
-  | ({ readonly type: 'solve-end' } & SolveAnswer);
+  | ({ readonly type: 'solve-end' } & Omit<SolveAnswer, 'id'>);
 
-/** `id` grows by 1 from 1. */
+/** `id` grows by 1 from 1; it is the `id:` of the stream, not part of its data. The run's own id is `solveId`. */
 export type SolveEvent = SolveEventBody & { readonly id: number; readonly solveId: string };
 
 /** What is missing in a round that is under way or was broken off is null. */
@@ -149,7 +152,7 @@ export interface RoundRecord {
   readonly round: number;
   readonly attempt: string | null;
   readonly answer: string | null;
-  /** Of the attempt; null for one that the caller gave. */
+  /** Of the attempt; `stop` for one that the caller gave. */
   readonly finishReason: FinishReason | null;
   readonly verdict: Verdict | null;
   readonly score: number | null;
@@ -192,3 +195,6 @@ export interface SolveAnswerOf<Status> {
 }
 
 export type SolveAnswer = SolveAnswerOf<SolveStatus>;
+
+/** What is known of a run that has not ended. */
+export type RunningSolve = SolveAnswerOf<'running'>;

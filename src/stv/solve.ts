@@ -1,7 +1,28 @@
-/** The verification-refinement loop as a stream of events. */
-import type { SolveState } from './fold.ts';
+/**
+ * The verification-refinement loop as a stream of events: resolves the request, runs the chains side by side under the shared
+ * budget and deadline, and ends with the fold of everything that was sent.
+ */
+import { StvError } from '../errors.ts';
+import { createAnswerExtractor } from './answer.ts';
+import { type ResolvedRole, resolveRole } from './call-plan.ts';
+import { AnotherAccepted, type ChainOutcome, type RunContext, runChain } from './chain.ts';
+import { findModel } from './engine-call.ts';
+import { type Emit, eventStream, linkAbort } from './event-stream.ts';
+import { endedAnswer, foldSolve, type SolveEnding, type SolveState } from './fold.ts';
 import type { LoopCallOptions, LoopDeps } from './loop-deps.ts';
-import type { SolveEvent, SolveRequest } from './solve-events.ts';
+import { createPromptRenderer } from './prompts.ts';
+import { drawSeed } from './seeds.ts';
+import type {
+  ResolvedSampling,
+  SolveErrorRecord,
+  SolveEvent,
+  SolveEventBody,
+  SolveRequest,
+  SolveStart,
+  StopReason,
+} from './solve-events.ts';
+import { deadline, firstOf, maxRounds, planAccept, rejectedInARow, tokenBudget } from './stop-conditions.ts';
+import { TokenBudget } from './token-budget.ts';
 
 export interface SolveOptions extends LoopCallOptions {
   /** Fold of the events that an interrupted run has already sent: it goes on after its finished rounds. */
@@ -9,14 +30,212 @@ export interface SolveOptions extends LoopCallOptions {
 }
 
 /**
- * Runs the loop. Before `solve-start` a failure is thrown as StvError (unknown model); after it the last event is always one
- * `solve-end`, whatever happens. Aborting the signal ends with status `cancelled` (stop reason `shutdown` if the signal's
- * reason is an StvError `draining`); leaving the iteration early cancels as well.
+ * Runs the loop. Before `solve-start` a failure is thrown as StvError (unknown model, pack); after it the last event is always
+ * one `solve-end`, whatever happens. Aborting the signal ends with status `cancelled`, and with stop reason `shutdown` if the
+ * signal's reason is an StvError `draining`; leaving the iteration early cancels as well.
  */
-export async function* solve(
-  _request: SolveRequest,
-  _deps: LoopDeps,
-  _options: SolveOptions = {},
-): AsyncGenerator<SolveEvent> {
-  throw new Error('coming');
+export function solve(request: SolveRequest, deps: LoopDeps, options: SolveOptions = {}): AsyncGenerator<SolveEvent> {
+  return eventStream<SolveEvent>(
+    (push, signal) => runSolve({ request, deps, resume: options.resume, push, signal }),
+    options.signal,
+  );
+}
+
+interface SolveCall {
+  readonly request: SolveRequest;
+  readonly deps: LoopDeps;
+  readonly resume: SolveState | undefined;
+  readonly push: Emit<SolveEvent>;
+  readonly signal: AbortSignal;
+}
+
+async function runSolve({ request, deps, resume, push, signal }: SolveCall): Promise<void> {
+  const now = deps.now ?? Date.now;
+  if (resume !== undefined && resume.answer.status !== 'running') {
+    throw new StvError('conflict', 'The run has already ended.');
+  }
+  const generator = {
+    ...resolveRole(deps.pack.defaults.generator, request.generator),
+    ...modelOf('generator', request, deps),
+  };
+  const verifier = {
+    ...resolveRole(deps.pack.defaults.verifier, request.verifier),
+    ...modelOf('verifier', request, deps),
+  };
+  const start =
+    resume?.start ??
+    describeStart(request, {
+      created: Math.floor(now() / 1000),
+      seed: request.seed ?? (deps.drawSeed ?? drawSeed)(),
+      generator,
+      verifier,
+    });
+  // A resumed run goes on by the clock on the wall: its seconds include those in which nothing ran.
+  const startedAt = resume === undefined ? now() : start.created * 1000;
+  const { tokens, seconds } = start.limits.budget;
+  const endsAt = seconds === null ? Number.POSITIVE_INFINITY : startedAt + seconds * 1000;
+  const accept = planAccept(start.limits.accept);
+
+  let state = resume;
+  const emit = async (body: SolveEventBody): Promise<void> => {
+    const event: SolveEvent = { ...body, id: (state?.lastEventId ?? 0) + 1, solveId: request.id };
+    state = foldSolve(state, event);
+    await push(event);
+  };
+  const currentState = (): SolveState => {
+    if (state === undefined) throw new StvError('internal', 'A run has no state before its first event.');
+    return state;
+  };
+  const run: RunContext = {
+    id: request.id,
+    deps,
+    prompts: createPromptRenderer(deps.pack),
+    findAnswer: createAnswerExtractor(deps.pack.answer),
+    problem: request.problem,
+    initialAttempt: request.initialAttempt,
+    generator,
+    verifier,
+    accept,
+    stop: firstOf(
+      accept.isAccepted,
+      maxRounds(start.limits.maxRounds),
+      ...(start.limits.giveUp === null ? [] : [rejectedInARow(start.limits.giveUp.rejectsInARow)]),
+      tokenBudget(),
+      deadline(endsAt),
+    ),
+    seed: start.seed,
+    priority: request.priority,
+    budget: new TokenBudget(tokens ?? Number.POSITIVE_INFINITY, resume?.answer.usage.totalTokens ?? 0),
+    now,
+    elapsedMs: () => Math.max(0, now() - startedAt),
+    emit,
+    state: currentState,
+  };
+
+  if (resume === undefined) await emit({ type: 'solve-start', ...start });
+  let ending: SolveEnding;
+  try {
+    ending = describeEnding(await runChains(run, endsAt, signal), run, start);
+  } catch (error) {
+    // a defect of ours: the stream still gets its one last event
+    const chains = start.limits.chains;
+    ending = {
+      status: 'failed',
+      stopReason: 'engine_error',
+      chains: Array.from({ length: chains }, () => ({ status: 'failed', stopReason: 'engine_error' })),
+      error: describeError(error),
+      elapsedMs: run.elapsedMs(),
+    };
+  }
+  const { id: _, ...answer } = endedAnswer(currentState(), ending);
+  await emit({ type: 'solve-end', ...answer });
+}
+
+function modelOf(
+  role: 'generator' | 'verifier',
+  request: SolveRequest,
+  deps: LoopDeps,
+): { readonly model: string; readonly name: string; readonly contextLength: number } {
+  const { model } = request[role];
+  const { name, contextLength } = findModel(deps.engine, model, `${role}.model`);
+  return { model, name, contextLength };
+}
+
+function describeStart(
+  request: SolveRequest,
+  resolved: {
+    readonly created: number;
+    readonly seed: number;
+    readonly generator: ResolvedRole & { readonly name: string };
+    readonly verifier: ResolvedRole & { readonly name: string };
+  },
+): SolveStart {
+  const { created, seed, generator, verifier } = resolved;
+  return {
+    created,
+    models: { generator: generator.name, verifier: verifier.name },
+    problem: request.problem,
+    initialAttempt: request.initialAttempt ?? null,
+    limits: {
+      maxRounds: request.maxRounds,
+      chains: request.chains,
+      accept: request.accept,
+      giveUp: request.giveUp ?? null,
+      budget: { tokens: request.budget?.tokens ?? null, seconds: request.budget?.seconds ?? null },
+      onExhausted: request.onExhausted,
+      stopChains: request.stopChains,
+    },
+    generator: describeSampling(generator),
+    verifier: describeSampling(verifier),
+    seed,
+    metadata: request.metadata ?? null,
+  };
+}
+
+function describeSampling({ sampling, maxTokens }: ResolvedRole): ResolvedSampling {
+  const { temperature, topP, topK, minP } = sampling;
+  return { temperature, topP, topK, minP, maxTokens };
+}
+
+/** Longest delay that a timer takes. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/** All chains side by side, each with a signal of its own; returns when all of them have ended. */
+async function runChains(run: RunContext, endsAt: number, signal: AbortSignal): Promise<readonly ChainOutcome[]> {
+  const { chains, stopChains } = run.state().start.limits;
+  const all = linkAbort(signal);
+  const remaining = endsAt - run.now();
+  const timer =
+    remaining > MAX_TIMER_MS
+      ? undefined
+      : setTimeout(
+          () => all.abort(new StvError('deadline_exceeded', 'The time budget of the run is used up.')),
+          Math.max(0, remaining),
+        );
+  const aborts = Array.from({ length: chains }, () => linkAbort(all.signal));
+  try {
+    return await Promise.all(
+      aborts.map(async (abort, chain) => {
+        const outcome = await runChain(chain, run, abort.signal);
+        if (outcome.status === 'accepted' && stopChains === 'first_accept') {
+          for (const other of aborts) if (other !== abort) other.abort(new AnotherAccepted());
+        }
+        return outcome;
+      }),
+    );
+  } finally {
+    clearTimeout(timer);
+    for (const abort of aborts) abort.dispose();
+    all.dispose();
+  }
+}
+
+/** Of several reasons the one that says most about why no chain went on. */
+const reasonsByWeight: readonly StopReason[] = ['deadline', 'token_budget', 'max_rounds', 'rejects_in_a_row'];
+
+function describeEnding(outcomes: readonly ChainOutcome[], run: RunContext, start: SolveStart): SolveEnding {
+  const ending = {
+    chains: outcomes.map(({ status, stopReason }) => ({ status, stopReason })),
+    error: null,
+    elapsedMs: run.elapsedMs(),
+  };
+  const isAccepted = outcomes.some(({ status }) => status === 'accepted');
+  const cancelled = outcomes.find(({ status }) => status === 'cancelled');
+  // with `all`, a run that was cancelled from outside did not do what was asked, even if one of its chains was accepted
+  if (isAccepted && (cancelled === undefined || start.limits.stopChains === 'first_accept')) {
+    return { ...ending, status: 'accepted', stopReason: 'accepted' };
+  }
+  if (cancelled !== undefined) return { ...ending, status: 'cancelled', stopReason: cancelled.stopReason };
+  if (outcomes.every(({ status }) => status === 'failed')) {
+    return { ...ending, status: 'failed', stopReason: 'engine_error', error: describeError(outcomes[0]?.error) };
+  }
+  const stopReason = reasonsByWeight.find((reason) => outcomes.some((outcome) => outcome.stopReason === reason));
+  const status = start.limits.onExhausted === 'abstain' ? 'abstained' : 'exhausted';
+  return { ...ending, status, stopReason: stopReason ?? 'max_rounds' };
+}
+
+/** An error that is not ours may hold anything; it is not passed on. */
+function describeError(error: unknown): SolveErrorRecord {
+  if (error instanceof StvError) return { message: error.message, code: error.code, param: error.param ?? null };
+  return { message: 'The run failed because of a defect of the server.', code: 'internal', param: null };
 }

@@ -1,8 +1,133 @@
-/** Steps of a solution. */
+/**
+ * Splits a solution into steps: its numbered items if it numbers them, else its lines. Only finds borders: the text itself,
+ * with its LaTeX and Markdown, stays untouched.
+ */
+
 /** Offsets in UTF-16 units: `solution.slice(start, end) === quote`. `step` counts from 1. */
 export interface StepSpan {
   readonly step: number;
   readonly start: number;
   readonly end: number;
   readonly quote: string;
+}
+
+interface Line {
+  readonly start: number;
+  readonly end: number;
+  /** Inside a formula or code block that began on an earlier line. */
+  readonly isContinued: boolean;
+}
+
+/** Steps in order, without the blank space around them. Empty only for a blank solution. */
+export function splitSteps(solution: string): readonly StepSpan[] {
+  const lines = findLines(solution);
+  const starts = numberedStarts(solution, lines) ?? inlineStarts(solution);
+  const borders =
+    starts ??
+    lines
+      .filter(({ start, end, isContinued }) => !isContinued && solution.slice(start, end).trim() !== '')
+      .map(({ start }) => start);
+  const steps: StepSpan[] = [];
+  for (const [index, border] of borders.entries()) {
+    const raw = solution.slice(border, borders[index + 1] ?? solution.length);
+    const quote = raw.trim();
+    if (quote === '') continue;
+    const start = border + raw.indexOf(quote);
+    steps.push({ step: steps.length + 1, start, end: start + quote.length, quote });
+  }
+  return steps;
+}
+
+/** Delimiters that hold several lines together, and what closes them. */
+const blocks: readonly (readonly [RegExp, (line: string, match: RegExpExecArray) => string])[] = [
+  [/^\s*(```+|~~~+)/, (_, match) => match[1] ?? '```'],
+  [/\\begin\{([a-zA-Z]+\*?)\}/, (_, match) => `\\end{${match[1]}}`],
+  [/\\\[/, () => '\\]'],
+  [/\$\$/, () => '$$'],
+];
+
+function findLines(text: string): readonly Line[] {
+  const lines: Line[] = [];
+  const lastIndices = new Map<string, number>();
+  const lastIndexOf = (close: string): number => {
+    const known = lastIndices.get(close) ?? text.lastIndexOf(close);
+    lastIndices.set(close, known);
+    return known;
+  };
+  let closer: string | undefined;
+  let start = 0;
+  while (start <= text.length) {
+    const newline = text.indexOf('\n', start);
+    const end = newline === -1 ? text.length : newline;
+    lines.push({ start, end, isContinued: closer !== undefined });
+    closer = openBlock(text.slice(start, end), closer, (close) => lastIndexOf(close) >= end);
+    if (newline === -1) break;
+    start = newline + 1;
+  }
+  return lines;
+}
+
+/** What closes the block that is open after `line`. A block that is never closed is none: its lines count one by one. */
+function openBlock(
+  line: string,
+  closer: string | undefined,
+  isClosedLater: (close: string) => boolean,
+): string | undefined {
+  let from = 0;
+  let open = closer;
+  for (;;) {
+    if (open !== undefined) {
+      const at = line.indexOf(open, from);
+      if (at === -1) break;
+      from = at + open.length;
+      open = undefined;
+      continue;
+    }
+    const remainder = line.slice(from);
+    let first: { readonly at: number; readonly length: number; readonly close: string } | undefined;
+    for (const [pattern, close] of blocks) {
+      const match = pattern.exec(remainder);
+      if (match === null || (first !== undefined && match.index >= first.at)) continue;
+      first = { at: match.index, length: match[0].length, close: close(remainder, match) };
+    }
+    if (first === undefined) return undefined;
+    from += first.at + first.length;
+    open = first.close;
+  }
+  return closer !== undefined || isClosedLater(open) ? open : undefined;
+}
+
+const marker =
+  /^[ \t]*(?:[>#]+[ \t]*)?(?:[*_]{1,3})?(?:(?:step|schritt|paso|étape)[ \t]+\(?(\d{1,3})\)?(?![\d.]*\d)|\(?(\d{1,3})[.):](?=[ \t*_]|$))/i;
+
+/**
+ * Where numbered items begin, if the solution numbers its steps from 1 on without a gap, at least two of them. Bare numbers
+ * count only with at most one line before the first; what stands before `Step 1` is no step, so that numbers mean what
+ * the solution's own numbers mean.
+ */
+function numberedStarts(text: string, lines: readonly Line[]): readonly number[] | undefined {
+  const starts: number[] = [];
+  let numBefore = 0;
+  let isNamed = false;
+  for (const { start, end, isContinued } of lines) {
+    if (isContinued) continue;
+    const line = text.slice(start, end);
+    const match = marker.exec(line);
+    const number = match === null ? undefined : Number(match[1] ?? match[2]);
+    if (number === starts.length + 1) {
+      starts.push(start);
+      isNamed ||= match?.[1] !== undefined;
+    } else if (starts.length === 0 && line.trim() !== '') numBefore++;
+  }
+  return starts.length >= 2 && (isNamed || numBefore <= 1) ? starts : undefined;
+}
+
+/** The same for `Step 1: … Step 2: …` within one line. */
+function inlineStarts(text: string): readonly number[] | undefined {
+  const starts: number[] = [];
+  for (const match of text.matchAll(/(?<![\p{L}\d])step[ \t]+(\d{1,3})[ \t]*[:.)]/giu)) {
+    if (Number(match[1]) === starts.length + 1) starts.push(match.index);
+  }
+  const before = text.slice(0, starts[0] ?? 0).trim();
+  return starts.length >= 2 && !before.includes('\n') ? starts : undefined;
 }

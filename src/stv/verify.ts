@@ -1,12 +1,20 @@
 /**
- * One verification as a stream of events: feedback and verdict of each vote, then the answer. Knows no HTTP; `toWire` of the
- * routes turns these shapes into those of the contract key by key.
+ * One verification as a stream of events: feedback and verdict of each vote, then the answer. Knows no HTTP; these shapes are
+ * those of the contract with camelCase keys.
  */
-import type { FinishReason } from '../engine/engine.ts';
+import { resolveRole } from './call-plan.ts';
+import { findModel } from './engine-call.ts';
+import { eventStream } from './event-stream.ts';
+import { createLeakGuard, type LeakFlag } from './leak-guard.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
+import { createPromptRenderer } from './prompts.ts';
+import { drawSeed, voteSeed } from './seeds.ts';
 import type { StepSpan } from './steps.ts';
-import type { RequestTimings, TokenUsage } from './usage.ts';
+import { TokenBudget } from './token-budget.ts';
+import { addTimings, addUsage, noTimings, noUsage, type RequestTimings, type TokenUsage, tokenUsage } from './usage.ts';
 import type { Verdict } from './verdict.ts';
+import { type VoteRecord, verifySolution } from './verification.ts';
+import { majority } from './votes.ts';
 
 export interface VerifyRequest extends SamplingOptions {
   /** `vrf_…`; made by the caller. */
@@ -21,18 +29,6 @@ export interface VerifyRequest extends SamplingOptions {
   readonly model: string;
   readonly seed?: number | undefined;
   readonly priority: Priority;
-}
-
-export type LeakFlag = 'none' | 'regenerated' | 'redacted';
-
-/** One vote that was counted. A request with this `seed` and one vote repeats it. */
-export interface VoteRecord {
-  readonly verdict: Verdict;
-  readonly score: number;
-  readonly rawScore: number;
-  readonly feedback: string;
-  readonly finishReason: FinishReason;
-  readonly seed: number;
 }
 
 export interface VerificationAnswer {
@@ -64,10 +60,62 @@ export type VerifyEvent =
  * Verifies one solution. A failure or an abort is thrown as StvError; otherwise the last event is `verification-end`, which
  * holds the whole answer. Leaving the iteration early cancels.
  */
-export async function* verify(
-  _request: VerifyRequest,
-  _deps: LoopDeps,
-  _options: LoopCallOptions = {},
+export function verify(
+  request: VerifyRequest,
+  deps: LoopDeps,
+  options: LoopCallOptions = {},
 ): AsyncGenerator<VerifyEvent> {
-  throw new Error('coming');
+  const now = deps.now ?? Date.now;
+  return eventStream<VerifyEvent>(async (emit, signal) => {
+    const startedAt = now();
+    const created = Math.floor(startedAt / 1000);
+    const info = findModel(deps.engine, request.model, 'model');
+    const { id, problem, solution, reference } = request;
+    const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
+    const prompts = createPromptRenderer(deps.pack);
+    await emit({ type: 'verification-start', id, created, model: info.name });
+    let usage = noUsage;
+    let timings = noTimings;
+    const outcome = await verifySolution(
+      {
+        id,
+        problem,
+        solution,
+        reference,
+        mode: request.mode,
+        numVotes: request.votes,
+        earlyStop: request.earlyStop,
+        rule: majority,
+        seedOf: (vote) => voteSeed(seed, vote),
+        model: request.model,
+        contextLength: info.contextLength,
+        role: resolveRole(deps.pack.defaults.verifier, request),
+        priority: request.priority,
+        scorePrefixes: true,
+      },
+      {
+        deps,
+        prompts,
+        signal,
+        budget: new TokenBudget(Number.POSITIVE_INFINITY),
+        guard:
+          reference === undefined ? undefined : createLeakGuard({ reference, problem, solution }, deps.pack.answer),
+        account: (reported, callTimings) => {
+          usage = addUsage(usage, tokenUsage(reported));
+          timings = addTimings(timings, callTimings);
+        },
+        onDelta: (vote, text) => emit({ type: 'verification-delta', vote, text }),
+        onVote: (vote, record) => emit({ type: 'vote-end', vote, ...record }),
+      },
+    );
+    await emit({
+      type: 'verification-end',
+      id,
+      object: 'verification',
+      created,
+      ...outcome,
+      usage,
+      timings: { ...timings, totalMs: now() - startedAt },
+    });
+  }, options.signal);
 }

@@ -1,0 +1,175 @@
+/**
+ * Where the first wrong step of a rejected solution is: as the feedback itself says it, else found by scoring prefixes of the
+ * solution. Pure but for the scores, which it is handed a function for.
+ */
+import type { StepSpan } from './steps.ts';
+
+/** Shorter texts occur by chance. */
+const MIN_QUOTE = 4;
+
+const ordinals = ['first', 'second', 'third', 'fourth', 'fifth', 'sixth', 'seventh', 'eighth', 'ninth', 'tenth'];
+const cardinals = ['one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'];
+
+const noun = '(?:steps?|lines?|equations?|items?)';
+const number = `(\\d{1,4}|${cardinals.join('|')})`;
+
+/** `from step 2 to step 3`: what goes wrong is the move, and it shows in the later one. */
+const moveReference = new RegExp(
+  `\\b(?:from|between)\\s+${noun}\\s+\\(?${number}\\)?\\s+(?:to|and)\\s+(?:${noun}\\s+)?\\(?${number}\\b`,
+  'i',
+);
+const numberedReference = new RegExp(`\\b${noun}\\s*(?:no\\.?|number|#)?\\s*\\(?${number}\\b`, 'i');
+const ordinalReference = new RegExp(`\\b(${ordinals.join('|')}|last|final|\\d{1,3}(?:st|nd|rd|th))\\s+${noun}\\b`, 'i');
+const bareItem = /^\s*(?:[-*>]\s*)?\(?(\d{1,4})[.):]\s/;
+
+const wrong =
+  /\b(?:in(?:correct|valid|accurate|consistent)|wrong(?:ly)?|errors?|mistakes?|mistaken|should\s+(?:be|have|read|equal|give)|must\s+be|not|n['’]t|fails?|false|flaw(?:ed)?|missing|forgot(?:ten)?|unjustified|instead\s+of|miscalculat\w*|misappli\w*|slip|faulty|cannot)\b|[✗✘❌]/i;
+const right =
+  /\b(?:ok(?:ay)?|correct(?:ly)?|right|fine|valid|good|true|holds?|checks?\s+out|accurate|sound|no\s+(?:errors?|mistakes?|issues?|problems?)|nothing\s+wrong|without\s+(?:errors?|mistakes?))\b|[✓✔✅]/i;
+/** Denials that make a clause a good word for its step. */
+const denial =
+  /\b(?:no|without|not\s+(?:any|an|a)|free\s+of)\s+(?:\w+\s+)?(?:errors?|mistakes?|issues?|problems?)\b|\bnot\s+(?:wrong|incorrect)\b|\bnothing\s+(?:is\s+)?wrong\b/gi;
+
+type Mood = 'wrong' | 'right' | 'neutral';
+
+function moodOf(clause: string): Mood {
+  const undenied = clause.replaceAll(denial, ' fine ');
+  if (wrong.test(undenied)) return 'wrong';
+  return right.test(undenied) ? 'right' : 'neutral';
+}
+
+/** Lines and sentences, split again where `but` or `;` turns the statement. Numbers such as `3.5` and `1.` stay whole. */
+function splitClauses(feedback: string): readonly string[] {
+  return feedback
+    .split(/\r?\n|(?<=[^\d\s][.!?。])\s+|(?<=\d[.!?])\s+(?=\p{Lu})|;\s+|,?\s+(?:but|however|whereas)\b,?\s*/u)
+    .map((clause) => clause.trim())
+    .filter((clause) => clause !== '');
+}
+
+function toNumber(word: string): number {
+  const digits = /^\d+/.exec(word);
+  if (digits !== null) return Number(digits[0]);
+  const lower = word.toLowerCase();
+  return 1 + (ordinals.includes(lower) ? ordinals.indexOf(lower) : cardinals.indexOf(lower));
+}
+
+/** The step that a clause names by number, within range. */
+function namedStep(clause: string, steps: readonly StepSpan[]): StepSpan | undefined {
+  const move = moveReference.exec(clause);
+  if (move?.[2] !== undefined) return steps[toNumber(move[2]) - 1];
+  const numbered = numberedReference.exec(clause);
+  const ordinal = ordinalReference.exec(clause);
+  const ordinalFirst = ordinal !== null && (numbered === null || ordinal.index < numbered.index);
+  if (ordinalFirst) {
+    const word = (ordinal[1] ?? '').toLowerCase();
+    return word === 'last' || word === 'final' ? steps.at(-1) : steps[toNumber(word) - 1];
+  }
+  if (numbered?.[1] !== undefined) return steps[toNumber(numbered[1]) - 1];
+  const item = bareItem.exec(clause);
+  return item?.[1] === undefined ? undefined : steps[Number(item[1]) - 1];
+}
+
+/** Letters, digits and signs only: a quote may be set with other spaces, marks or LaTeX delimiters than the original. */
+function bare(text: string): string {
+  return text
+    .normalize('NFKC')
+    .replaceAll(/\\(?:left|right|,|;|!|quad|qquad|cdot|times)(?![a-zA-Z])|[\s$`*_"'“”‘’{}\\]/g, '')
+    .replaceAll(/[−–—]/g, '-')
+    .replaceAll('×', '*')
+    .toLowerCase();
+}
+
+/** The step that a clause quotes: the longest quotation that stands in exactly one step, or a step that stands whole in the clause. */
+function quotedStep(clause: string, steps: readonly StepSpan[]): StepSpan | undefined {
+  const bareSteps = steps.map(({ quote }) => bare(quote));
+  const quotations = [...clause.matchAll(/["“`'‘$]{1,2}([^"“”`'‘’$\n]{2,400})["”`'’$]{1,2}/g)]
+    .map((match) => bare(match[1] ?? ''))
+    .filter((quotation) => quotation.length >= MIN_QUOTE)
+    .sort((a, b) => b.length - a.length);
+  for (const quotation of quotations) {
+    const holders = bareSteps.flatMap((step, index) => (step.includes(quotation) ? [index] : []));
+    if (holders.length === 1) return steps[holders[0] ?? 0];
+  }
+  const bareClause = bare(clause);
+  let longest: number | undefined;
+  for (const [index, step] of bareSteps.entries()) {
+    if (step.length < MIN_QUOTE || !bareClause.includes(step)) continue;
+    if (longest === undefined || step.length > (bareSteps[longest]?.length ?? 0)) longest = index;
+  }
+  return longest === undefined ? undefined : steps[longest];
+}
+
+/**
+ * The first step that the feedback objects to: the first clause that names or quotes a step and says something against it,
+ * else the first that names one without praise. Steps that the feedback calls right are passed over.
+ */
+export function locateFromFeedback(feedback: string, steps: readonly StepSpan[]): StepSpan | undefined {
+  if (steps.length === 0) return undefined;
+  let neutral: StepSpan | undefined;
+  // a step may be named in one sentence and judged in the next: `Look at step 2. The sign is wrong.`
+  let subject: StepSpan | undefined;
+  for (const clause of splitClauses(feedback)) {
+    const mood = moodOf(clause);
+    const step = namedStep(clause, steps) ?? quotedStep(clause, steps);
+    if (mood === 'right') {
+      subject = undefined;
+      continue;
+    }
+    if (step !== undefined) subject = step;
+    if (mood === 'wrong' && subject !== undefined) return subject;
+    if (step !== undefined) neutral ??= step;
+  }
+  return neutral;
+}
+
+/** Prefixes scored at the same time, and so how often the steps are halved: 16 finds one of 256 in two batches. */
+const MAX_BATCH = 16;
+/** Bounds all batches together; 65,536 steps need no more. */
+const MAX_SCORES = 4 * MAX_BATCH;
+
+/**
+ * `scorePrefixes` gives P(accept) for the solution cut after each of the given numbers of steps, in order; `undefined` = too
+ * dear now. The first error is the step at which the log-odds of acceptance fall most, from even odds before the first.
+ */
+export async function locateByPrefixes(
+  steps: readonly StepSpan[],
+  scorePrefixes: (numSteps: readonly number[]) => Promise<readonly number[] | undefined>,
+): Promise<StepSpan | undefined> {
+  if (steps.length <= 1) return steps[0];
+  let low = 0;
+  let lowOdds = 0;
+  let high = steps.length;
+  let numScored = 0;
+  // the fall lies in (low, high]
+  while (high - low > 1 || numScored === 0) {
+    const cuts = spreadCuts(low, high);
+    numScored += cuts.length;
+    if (numScored > MAX_SCORES) return undefined;
+    const scores = await scorePrefixes(cuts);
+    if (scores === undefined) return undefined;
+    const odds = scores.map(logOdds);
+    let best = 0;
+    let bestFall = Number.NEGATIVE_INFINITY;
+    for (const [index, value] of odds.entries()) {
+      const fall = (index === 0 ? lowOdds : (odds[index - 1] ?? 0)) - value;
+      if (fall <= bestFall) continue;
+      best = index;
+      bestFall = fall;
+    }
+    lowOdds = best === 0 ? lowOdds : (odds[best - 1] ?? 0);
+    low = best === 0 ? low : (cuts[best - 1] ?? low);
+    high = cuts[best] ?? high;
+  }
+  return steps[high - 1];
+}
+
+/** At most `MAX_BATCH` ascending numbers in (low, high], the last of them `high`. */
+function spreadCuts(low: number, high: number): readonly number[] {
+  const count = Math.min(MAX_BATCH, high - low);
+  return Array.from({ length: count }, (_, index) => low + Math.round(((index + 1) * (high - low)) / count));
+}
+
+function logOdds(probability: number): number {
+  const inside = Math.min(1 - 1e-9, Math.max(1e-9, probability));
+  return Math.log(inside / (1 - inside));
+}

@@ -1,0 +1,327 @@
+/**
+ * One verification: votes side by side, each with feedback, an elicited verdict and its probability; then the shown feedback
+ * and the first wrong step. Used by `/verify` and by every round of a run; knows neither events nor rounds.
+ *
+ * The verdict is elicited: the server writes everything around the feedback and the verdict's opening itself and reads the
+ * probabilities of the verdict words there, so nothing that a text contains can be parsed as a verdict.
+ */
+import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
+import { calibrate } from './calibration.ts';
+import { BudgetExhausted, clampToContext, type ResolvedRole, reserveCompletion, reserveTokens } from './call-plan.ts';
+import { type EngineCallContext, generateText, scoreCandidates } from './engine-call.ts';
+import { locateByPrefixes, locateFromFeedback } from './first-error.ts';
+import type { LeakFlag, LeakGuard } from './leak-guard.ts';
+import type { LoopDeps, Priority } from './loop-deps.ts';
+import { type PromptRenderer, type RenderedPrompt, toEnginePrompt } from './prompts.ts';
+import { retrySeed } from './seeds.ts';
+import { type StepSpan, splitSteps } from './steps.ts';
+import type { Reservation, TokenBudget } from './token-budget.ts';
+import { readVerdict, type Verdict, type VerdictReading, verdictCandidates } from './verdict.ts';
+import { castVotes, type VoteRule } from './votes.ts';
+
+/** One vote that was counted. A request with this `seed` and one vote repeats it. */
+export interface VoteRecord {
+  readonly verdict: Verdict;
+  readonly score: number;
+  readonly rawScore: number;
+  readonly feedback: string;
+  readonly finishReason: FinishReason;
+  readonly seed: number;
+}
+
+export interface VerificationJob {
+  /** Head of the ids of its engine calls. */
+  readonly id: string;
+  readonly problem: string;
+  readonly solution: string;
+  readonly reference?: string | undefined;
+  readonly mode: 'full' | 'score';
+  readonly numVotes: number;
+  readonly earlyStop: boolean;
+  readonly rule: VoteRule;
+  readonly seedOf: (vote: number) => number;
+  readonly model: string;
+  readonly contextLength: number;
+  readonly role: ResolvedRole;
+  readonly priority: Priority;
+  /** Look for the first error by scoring prefixes when the feedback does not name it. */
+  readonly scorePrefixes: boolean;
+}
+
+export interface VerificationContext {
+  readonly deps: LoopDeps;
+  readonly prompts: PromptRenderer;
+  readonly signal: AbortSignal;
+  readonly budget: TokenBudget;
+  /** With a reference only. */
+  readonly guard?: LeakGuard | undefined;
+  /** Called once for every engine call, also for those of votes that do not count. */
+  readonly account: (usage: Usage, timings: Timings) => void;
+  readonly onDelta: (vote: number, text: string) => Promise<void>;
+  readonly onVote: (vote: number, record: VoteRecord) => Promise<void>;
+}
+
+export interface VerificationOutcome {
+  readonly verdict: Verdict;
+  readonly score: number;
+  readonly rawScore: number;
+  readonly agreement: number;
+  readonly feedback: string;
+  readonly firstError: StepSpan | null;
+  readonly votes: readonly VoteRecord[];
+  readonly leak: LeakFlag | null;
+  /** Full name of the weights that gave the verdict. */
+  readonly model: string;
+}
+
+type CastVote = VoteRecord & { readonly leak: LeakFlag | null; readonly model: string };
+
+/** Most generations of one feedback with a reference before it is redacted. */
+const MAX_FEEDBACK_TRIES = 3;
+/** A text's tokens can be a few more once it is joined to what the server writes behind it. */
+const JOIN_SLACK = 8;
+
+/** Throws StvError (engine, context length, abort) and `BudgetExhausted`; all calls have ended by then. */
+export async function verifySolution(job: VerificationJob, context: VerificationContext): Promise<VerificationOutcome> {
+  const verification = new Verification(job, context);
+  await verification.plan();
+  const { verdict, votes } = await castVotes({
+    numVotes: job.numVotes,
+    earlyStop: job.earlyStop,
+    rule: job.rule,
+    signal: context.signal,
+    cast: (vote, signal) => verification.castVote(vote, signal),
+    onCounted: (vote, cast) => context.onVote(vote, toRecord(cast)),
+  });
+  const rawScore = votes.reduce((sum, vote) => sum + vote.rawScore, 0) / votes.length;
+  const shown = shownVote(verdict, votes);
+  return {
+    verdict,
+    score: calibrate(context.deps.pack.calibration, rawScore),
+    rawScore,
+    agreement: votes.filter((vote) => vote.verdict === verdict).length / votes.length,
+    feedback: shown?.feedback ?? '',
+    firstError: (await verification.locateError(verdict, shown?.feedback ?? '')) ?? null,
+    votes: votes.map(toRecord),
+    leak: worstLeak(votes),
+    model: votes.at(-1)?.model ?? job.model,
+  };
+}
+
+function toRecord({ verdict, score, rawScore, feedback, finishReason, seed }: CastVote): VoteRecord {
+  return { verdict, score, rawScore, feedback, finishReason, seed };
+}
+
+/**
+ * The vote of that verdict with the most extreme score: the highest for an accept, else the lowest. When no vote says what
+ * the tie between them says, the lowest of all.
+ */
+function shownVote(verdict: Verdict, votes: readonly CastVote[]): CastVote | undefined {
+  const same = votes.filter((vote) => vote.verdict === verdict);
+  const sign = verdict === 'accept' ? -1 : 1;
+  return (same.length > 0 ? same : votes).reduce<CastVote | undefined>(
+    (best, vote) => (best === undefined || sign * vote.rawScore < sign * best.rawScore ? vote : best),
+    undefined,
+  );
+}
+
+function worstLeak(votes: readonly CastVote[]): LeakFlag | null {
+  const flags = new Set(votes.map(({ leak }) => leak));
+  return flags.has('redacted')
+    ? 'redacted'
+    : flags.has('regenerated')
+      ? 'regenerated'
+      : flags.has('none')
+        ? 'none'
+        : null;
+}
+
+/** The state of one verification: its prompt, rendered and counted once for all votes. */
+class Verification {
+  readonly #job: VerificationJob;
+  readonly #context: VerificationContext;
+  readonly #prompt: RenderedPrompt;
+  readonly #words: readonly string[];
+  /** Tokens of the prompt that ends where the feedback begins. */
+  #numFeedbackPrompt = 0;
+  /** Tokens of the prompt that ends at the verdict, without feedback, and of the verdict words. */
+  #numVerdictPrompt = 0;
+  #numWords = 0;
+
+  constructor(job: VerificationJob, context: VerificationContext) {
+    this.#job = job;
+    this.#context = context;
+    this.#prompt = context.prompts.verify(job);
+    this.#words = verdictCandidates(context.deps.pack.verdict);
+  }
+
+  /** Counts the prompt's tokens. Throws StvError `context_length_exceeded` when there is no room for a feedback. */
+  async plan(): Promise<void> {
+    const { engine, pack } = this.#context.deps;
+    const { model, mode, contextLength } = this.#job;
+    const [verdictPrompt, feedbackPrompt, ...words] = await Promise.all([
+      engine.countTokens(model, this.#verdictPrompt(mode === 'score' ? undefined : '')),
+      mode === 'score' ? 0 : engine.countTokens(model, toEnginePrompt(this.#prompt, pack.feedback.open)),
+      ...this.#words.map(async (word) => (await engine.tokenize(model, word)).length + 1),
+    ]);
+    this.#numVerdictPrompt = verdictPrompt;
+    this.#numFeedbackPrompt = feedbackPrompt;
+    this.#numWords = words.reduce((sum, count) => sum + count, 0);
+    clampToContext(Math.max(verdictPrompt + this.#numWords - 1, feedbackPrompt), 1, contextLength);
+  }
+
+  async castVote(vote: number, signal: AbortSignal): Promise<CastVote> {
+    const seed = this.#job.seedOf(vote);
+    const { calibration } = this.#context.deps.pack;
+    if (this.#job.mode === 'score') {
+      const numTokens = this.#numVerdictPrompt + this.#numWords;
+      const reservation = await reserveTokens(this.#context.budget, { atLeast: numTokens, atMost: numTokens }, signal);
+      try {
+        const { reading, model } = await this.#readVerdict(`v${vote}`, undefined, { signal, reservation });
+        const { verdict, rawScore } = reading;
+        const leak = this.#context.guard === undefined ? null : 'none';
+        const score = calibrate(calibration, rawScore);
+        return { verdict, score, rawScore, feedback: '', finishReason: 'stop', seed, leak, model };
+      } finally {
+        reservation.release();
+      }
+    }
+    const { maxTokens, reservation } = await reserveCompletion(
+      this.#context.budget,
+      {
+        numFixed: this.#numFeedbackPrompt + this.#numVerdictPrompt + this.#numWords + JOIN_SLACK,
+        charges: 2,
+        maxTokens: this.#maxFeedback(),
+      },
+      signal,
+    );
+    try {
+      const written = await this.#writeFeedback(vote, seed, { signal, reservation, maxTokens });
+      const { reading, model } = await this.#readVerdict(`v${vote}`, written.text, { signal, reservation });
+      return {
+        verdict: written.finishReason === 'stop' ? reading.verdict : 'undetermined',
+        score: calibrate(calibration, reading.rawScore),
+        rawScore: reading.rawScore,
+        feedback: written.text,
+        finishReason: written.finishReason,
+        seed,
+        leak: written.leak,
+        model,
+      };
+    } finally {
+      reservation.release();
+    }
+  }
+
+  /** Only where something is wrong: nothing for an accept, and no search by scores unless the verdict is a plain reject. */
+  async locateError(verdict: Verdict, feedback: string): Promise<StepSpan | undefined> {
+    if (verdict === 'accept' || this.#job.mode === 'score') return undefined;
+    const steps = splitSteps(this.#job.solution);
+    const named = locateFromFeedback(feedback, steps);
+    if (named !== undefined || verdict !== 'reject') return named;
+    if (steps.length <= 1) return steps[0];
+    if (!this.#job.scorePrefixes) return undefined;
+    return locateByPrefixes(steps, (cuts) =>
+      Promise.all(
+        cuts.map(async (numSteps) => {
+          const solution = this.#job.solution.slice(0, steps[numSteps - 1]?.end);
+          const prompt = this.#context.prompts.verify({ ...this.#job, solution });
+          const result = await scoreCandidates(this.#callContext(this.#context.signal), {
+            id: `${this.#job.id}-p${numSteps}`,
+            model: this.#job.model,
+            prompt: toEnginePrompt(prompt, this.#context.deps.pack.verdict.open),
+            candidates: this.#words,
+            priority: this.#job.priority,
+          });
+          return readVerdict(this.#context.deps.pack.verdict, result.logprobs).rawScore;
+        }),
+      ),
+    );
+  }
+
+  /** The feedback has to leave room in the context for the verdict behind it. */
+  #maxFeedback(): number {
+    const used = Math.max(this.#numFeedbackPrompt, this.#numVerdictPrompt + this.#numWords + JOIN_SLACK);
+    return clampToContext(used, this.#job.role.maxTokens, this.#job.contextLength);
+  }
+
+  #verdictPrompt(feedback: string | undefined): ReturnType<typeof toEnginePrompt> {
+    const { feedback: format, verdict } = this.#context.deps.pack;
+    const before = feedback === undefined ? '' : format.open + feedback + format.close;
+    return toEnginePrompt(this.#prompt, before + verdict.open);
+  }
+
+  #callContext(signal: AbortSignal, reservation?: Reservation): EngineCallContext {
+    return {
+      engine: this.#context.deps.engine,
+      signal,
+      account: (usage, timings) => {
+        reservation?.charge(usage.promptTokens + usage.completionTokens);
+        this.#context.account(usage, timings);
+      },
+    };
+  }
+
+  /** With a reference nothing is sent before the guard has passed the whole feedback. */
+  async #writeFeedback(
+    vote: number,
+    seed: number,
+    { signal, reservation, maxTokens }: { signal: AbortSignal; reservation: Reservation; maxTokens: number },
+  ): Promise<{ readonly text: string; readonly finishReason: 'stop' | 'length'; readonly leak: LeakFlag | null }> {
+    const { guard, onDelta, deps } = this.#context;
+    const generate = (id: string, sampling: SamplingParams, onText: (text: string) => Promise<void> | void) =>
+      generateText(
+        this.#callContext(signal, reservation),
+        {
+          id,
+          model: this.#job.model,
+          prompt: toEnginePrompt(this.#prompt, deps.pack.feedback.open),
+          sampling,
+          maxTokens,
+          stop: deps.pack.feedback.stop,
+          priority: this.#job.priority,
+        },
+        onText,
+      );
+    const { sampling } = this.#job.role;
+    const id = `${this.#job.id}-v${vote}`;
+    if (guard === undefined) {
+      const { text, finishReason } = await generate(`${id}-f`, { ...sampling, seed }, (text) => onDelta(vote, text));
+      return { text, finishReason, leak: null };
+    }
+    for (let tries = 0; ; tries++) {
+      // a greedy generation would only repeat itself
+      const again =
+        tries === 0
+          ? { ...sampling, seed }
+          : { ...sampling, temperature: Math.max(sampling.temperature, 0.7), seed: retrySeed(seed, tries) };
+      const { text, finishReason } = await generate(`${id}-f${tries}`, again, () => undefined);
+      const leaks = guard.leaks(text);
+      if (leaks && tries + 1 < MAX_FEEDBACK_TRIES) continue;
+      const safe = leaks ? guard.redact(text) : text;
+      if (safe !== '') await onDelta(vote, safe);
+      return { text: safe, finishReason, leak: leaks ? 'redacted' : tries > 0 ? 'regenerated' : 'none' };
+    }
+  }
+
+  async #readVerdict(
+    vote: string,
+    feedback: string | undefined,
+    { signal, reservation }: { signal: AbortSignal; reservation: Reservation },
+  ): Promise<{ readonly reading: VerdictReading; readonly model: string }> {
+    const { budget, deps } = this.#context;
+    const prompt = this.#verdictPrompt(feedback);
+    if (budget.isLimited && feedback !== undefined) {
+      const needed = (await deps.engine.countTokens(this.#job.model, prompt)) + this.#numWords;
+      if (needed > reservation.tokens && !reservation.extend(needed - reservation.tokens)) throw new BudgetExhausted();
+    }
+    const result = await scoreCandidates(this.#callContext(signal, reservation), {
+      id: `${this.#job.id}-${vote}-s`,
+      model: this.#job.model,
+      prompt,
+      candidates: this.#words,
+      priority: this.#job.priority,
+    });
+    return { reading: readVerdict(deps.pack.verdict, result.logprobs), model: result.model };
+  }
+}

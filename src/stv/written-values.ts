@@ -1,0 +1,332 @@
+/**
+ * Finds the numbers that a text states, in whatever form they are written: digits with separators, decimals, fractions, mixed
+ * numbers, percent, powers of ten, roots, multiples of pi, LaTeX, words. Works on the plain form of `plain-text.ts`.
+ */
+
+export interface WrittenValue {
+  /** Offsets in the plain text. */
+  readonly start: number;
+  readonly end: number;
+  readonly value: number;
+  /** Digits behind the point of a plain decimal; undefined when the form is exact. */
+  readonly numDecimals: number | undefined;
+  /** A small number in words, which may well not be meant as one (`one of the steps`). */
+  readonly isLooseWord: boolean;
+}
+
+interface Parsed {
+  readonly end: number;
+  readonly value: number;
+  readonly numDecimals?: number | undefined;
+}
+
+/** No written value is longer; bounds the work per place. */
+const MAX_LENGTH = 120;
+
+/** All readings, overlapping ones included: `1,250` is a thousand and some, and 1 and 250 as well. */
+export function findWrittenValues(text: string): readonly WrittenValue[] {
+  const found: WrittenValue[] = [];
+  const add = (start: number, parsed: Parsed | undefined, isLooseWord = false): void => {
+    if (parsed === undefined || !Number.isFinite(parsed.value)) return;
+    found.push({ start, end: parsed.end, value: parsed.value, numDecimals: parsed.numDecimals, isLooseWord });
+  };
+  for (const match of text.matchAll(/(?:\d|\.\d|\\frac|\\sqrt|√|π|\bpi\b|\bsqrt\b|square root)/g)) {
+    const start = match.index;
+    // inside a number; a thousands group begins a reading of its own only behind its separator
+    if (/[\d]/.test(text[start - 1] ?? '') || (text[start - 1] === '.' && /\d/.test(text[start - 2] ?? ''))) continue;
+    const [signStart, sign] = signBefore(text, start);
+    const window = text.slice(start, start + MAX_LENGTH);
+    for (const parsed of [...parseNumbers(window, 0), parseProduct(window, 0)]) {
+      if (parsed === undefined) continue;
+      for (const reading of withSuffix(window, parsed)) {
+        const value = { ...reading, end: start + reading.end };
+        add(signStart, { ...value, value: sign * value.value });
+        // `4 - 3`: the sign may be an operation
+        if (sign < 0) add(start, value);
+      }
+    }
+  }
+  for (const match of text.matchAll(numberWords)) {
+    const value = valueOfWords(match[0]);
+    if (value === undefined) continue;
+    const isSingle = !/[\s-]/.test(match[0].trim());
+    add(match.index, { end: match.index + match[0].length, value }, isSingle && Math.abs(value) <= 12);
+  }
+  return found;
+}
+
+/** A minus directly in front that is a sign rather than an operation, and where it begins. */
+function signBefore(text: string, start: number): readonly [number, number] {
+  const before = /(?:(?:\b(?:minus|negative)\s+)|[-+]\s?)$/.exec(text.slice(Math.max(0, start - 12), start));
+  if (before === null) return [start, 1];
+  const signStart = start - before[0].length;
+  return [signStart, before[0].startsWith('+') ? 1 : -1];
+}
+
+/** `50%` states 50 and 0.5; `1.5e3` and `1.5 * 10^3` state 1500. */
+function withSuffix(text: string, parsed: Parsed): readonly Parsed[] {
+  const rest = text.slice(parsed.end);
+  const percent = /^\s*(?:%|percent\b|per cent\b)/.exec(rest);
+  if (percent !== null) {
+    const end = parsed.end + percent[0].length;
+    return [
+      { ...parsed, end },
+      {
+        end,
+        value: parsed.value / 100,
+        numDecimals: parsed.numDecimals === undefined ? undefined : parsed.numDecimals + 2,
+      },
+    ];
+  }
+  const scientific = /^(?:e([-+]?\d{1,3})(?![\d.]))/.exec(rest);
+  if (scientific !== null) {
+    const value = Number(`${parsed.value}e${scientific[1]}`);
+    return [{ end: parsed.end + scientific[0].length, value }];
+  }
+  return [parsed];
+}
+
+/** Every plain reading of the digits at `start`. */
+function parseNumbers(text: string, start: number): readonly Parsed[] {
+  const rest = text.slice(start);
+  const readings: Parsed[] = [];
+  const read = (pattern: RegExp, toNumber: (match: RegExpExecArray) => Parsed | undefined): void => {
+    const match = pattern.exec(rest);
+    const parsed = match === null ? undefined : toNumber(match);
+    if (parsed !== undefined) readings.push({ ...parsed, end: start + parsed.end });
+  };
+  read(/^\d{1,3}(?:([, '])\d{3})(?:\1\d{3})*(?:\.(\d+))?(?!\d)/, (match) => ({
+    end: match[0].length,
+    value: Number(match[0].replaceAll(/[, ']/g, '')),
+    numDecimals: match[2]?.length,
+  }));
+  read(/^\d{1,3}(?:\.\d{3})+,(\d+)(?!\d)/, (match) => ({
+    end: match[0].length,
+    value: Number(match[0].replaceAll('.', '').replace(',', '.')),
+    numDecimals: match[1]?.length,
+  }));
+  // a decimal comma, unless it separates groups of three
+  read(/^(\d+),(\d+)(?![\d,])/, (match) =>
+    match[2]?.length === 3
+      ? undefined
+      : { end: match[0].length, value: Number(`${match[1]}.${match[2]}`), numDecimals: match[2]?.length },
+  );
+  read(/^(\d*)\.(\d*)(?:\\overline\{?(\d{1,6})\}?|\((\d{1,6})\))/, (match) => ({
+    end: match[0].length,
+    value: repeatingDecimal(match[1] ?? '', match[2] ?? '', match[3] ?? match[4] ?? ''),
+  }));
+  read(/^\d*\.?\d+(?:\.{3}|…)?/, (match) => {
+    const digits = match[0].replace(/\.{3}|…/, '');
+    const point = digits.indexOf('.');
+    return {
+      end: match[0].length,
+      value: Number(digits),
+      numDecimals: point === -1 ? undefined : digits.length - point - 1,
+    };
+  });
+  return readings;
+}
+
+function repeatingDecimal(whole: string, fixed: string, repeated: string): number {
+  const nines = 10 ** repeated.length - 1;
+  return Number(`${whole || '0'}.${fixed || '0'}`) + Number(repeated) / nines / 10 ** fixed.length;
+}
+
+/** Products and quotients of the simple forms, without sums: `3\sqrt{2}/2`, `2π`, `1 1/2`, `6 * 10^3`. */
+function parseProduct(text: string, start: number): Parsed | undefined {
+  const mixed = parseMixed(text, start);
+  if (mixed !== undefined) return mixed;
+  const first = parsePower(text, start);
+  if (first === undefined) return undefined;
+  let { value, end } = first;
+  for (let count = 0; count < 8; count++) {
+    const operator = /^\s*(?:(\*|\/|over\b|divided by\b|times\b)\s*|(?=\\sqrt|√|sqrt\b|π|pi\b|\\frac))/.exec(
+      text.slice(end),
+    );
+    if (operator === null) break;
+    const next = parsePower(text, end + operator[0].length);
+    if (next === undefined) break;
+    const divides = ['/', 'over', 'divided by'].includes(operator[1] ?? '');
+    value = divides ? value / next.value : value * next.value;
+    end = next.end;
+  }
+  return { value, end };
+}
+
+/** `1 1/2`, `1 and 1/2`, `1\frac{1}{2}`. */
+function parseMixed(text: string, start: number): Parsed | undefined {
+  const match =
+    /^(\d{1,6})(?:\s+and\s+|\s+|(?=\\frac))(?:(\d{1,6})\s*\/\s*(\d{1,6})(?!\d)|\\frac\s*\{?\s*(\d+)\s*\}?\s*\{?\s*(\d+)\s*\}?)/.exec(
+      text.slice(start),
+    );
+  if (match === null) return undefined;
+  const above = Number(match[2] ?? match[4]);
+  const below = Number(match[3] ?? match[5]);
+  return { value: Number(match[1]) + above / below, end: start + match[0].length };
+}
+
+function parsePower(text: string, start: number): Parsed | undefined {
+  const base = parseFactor(text, start);
+  if (base === undefined) return undefined;
+  const power = /^\s*\^\s*(?:\{\s*(-?\d{1,4})\s*\}|\(\s*(-?\d{1,4})\s*\)|(-?\d{1,4}))/.exec(text.slice(base.end));
+  if (power === null) return base;
+  return { value: base.value ** Number(power[1] ?? power[2] ?? power[3]), end: base.end + power[0].length };
+}
+
+function parseFactor(text: string, at: number): Parsed | undefined {
+  const start = at + (/^\s*/.exec(text.slice(at))?.[0].length ?? 0);
+  const rest = text.slice(start);
+  if (rest.startsWith('\\frac')) {
+    const above = parseArgument(text, start + '\\frac'.length, /^\s*\d/);
+    const below = above && parseArgument(text, above.end, /^\s*\d/);
+    return above && below && { value: above.value / below.value, end: below.end };
+  }
+  const root = /^(?:\\sqrt|sqrt|√|square root of)\s*(?:\[(\d)\])?/.exec(rest);
+  if (root !== null) {
+    const inside = parseArgument(text, start + root[0].length, /^\s*\d+(?:\.\d+)?/);
+    return inside && { value: inside.value ** (1 / Number(root[1] ?? 2)), end: inside.end };
+  }
+  const pi = /^(?:π|pi\b)/.exec(rest);
+  if (pi !== null) return { value: Math.PI, end: start + pi[0].length };
+  if (rest.startsWith('(') || rest.startsWith('{')) return parseArgument(text, start, /^(?!)/);
+  const sign = /^-\s*(?=[\d.\\√π])/.exec(rest);
+  if (sign !== null) {
+    const inner = parseFactor(text, start + sign[0].length);
+    return inner && { value: -inner.value, end: inner.end };
+  }
+  return parseNumbers(text, start)[0];
+}
+
+/** `{…}` or `(…)` around one product; without brackets the digits that `bare` takes (behind \frac a single one, as LaTeX does). */
+function parseArgument(text: string, start: number, bare: RegExp): Parsed | undefined {
+  const open = /^\s*[{(]/.exec(text.slice(start));
+  if (open === null) {
+    const digits = bare.exec(text.slice(start));
+    return digits === null ? undefined : { value: Number(digits[0]), end: start + digits[0].length };
+  }
+  const inner = parseProduct(text, start + open[0].length);
+  const close = inner && /^\s*[})]/.exec(text.slice(inner.end));
+  return inner && close ? { value: inner.value, end: inner.end + close[0].length } : undefined;
+}
+
+const units = [
+  'zero',
+  'one',
+  'two',
+  'three',
+  'four',
+  'five',
+  'six',
+  'seven',
+  'eight',
+  'nine',
+  'ten',
+  'eleven',
+  'twelve',
+];
+const teens = ['thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen', 'nineteen'];
+const tens = ['twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety'];
+const scales: Readonly<Record<string, number>> = { hundred: 100, thousand: 1_000, million: 1_000_000, billion: 1e9 };
+const parts: Readonly<Record<string, number>> = {
+  half: 2,
+  halves: 2,
+  third: 3,
+  thirds: 3,
+  quarter: 4,
+  quarters: 4,
+  fourth: 4,
+  fourths: 4,
+  fifth: 5,
+  fifths: 5,
+  sixth: 6,
+  sixths: 6,
+  seventh: 7,
+  sevenths: 7,
+  eighth: 8,
+  eighths: 8,
+  ninth: 9,
+  ninths: 9,
+  tenth: 10,
+  tenths: 10,
+};
+
+const smallWord = `(?:${[...units, ...teens, ...tens].join('|')})`;
+const anyWord = `(?:${[...units, ...teens, ...tens, ...Object.keys(scales)].join('|')})`;
+const partWord = `(?:${Object.keys(parts).join('|')})`;
+const cardinal = `(?:(?:an?\\s+(?=${Object.keys(scales).join('|')}))?${anyWord}(?:(?:[\\s-]+|\\s+and\\s+)${anyWord}){0,12})`;
+/** In the plain text everything is in lower case. Order: the longer forms first. */
+const numberWords = new RegExp(
+  `\\b(?:(?:minus|negative)\\s+)?(?:${cardinal}\\s+and\\s+(?:an?|${smallWord})[\\s-]+${partWord}|(?:an?|${cardinal})[\\s-]+${partWord}|${cardinal}(?:\\s+point(?:[\\s-]+${smallWord}){1,12})?)\\b`,
+  'g',
+);
+
+/** Value of a match of `numberWords`. */
+function valueOfWords(phrase: string): number | undefined {
+  const sign = /^(?:minus|negative)\s/.test(phrase) ? -1 : 1;
+  const words = phrase.replace(/^(?:minus|negative)\s+/, '').split(/[\s-]+/);
+  const part = parts[words.at(-1) ?? ''];
+  if (part !== undefined) {
+    const body = words.slice(0, -1);
+    const and = body.lastIndexOf('and');
+    // `one and a half` is mixed; the `and` of `one hundred and five sixths` is taken the same way
+    if (and > 0) {
+      const whole = cardinalValue(body.slice(0, and));
+      const above = cardinalValue(body.slice(and + 1));
+      return whole === undefined || above === undefined ? undefined : sign * (whole + above / part);
+    }
+    const above = cardinalValue(body);
+    return above === undefined ? undefined : (sign * above) / part;
+  }
+  const point = words.indexOf('point');
+  if (point === -1) {
+    const value = cardinalValue(words);
+    return value === undefined ? undefined : sign * value;
+  }
+  const whole = cardinalValue(words.slice(0, point));
+  const digits = words.slice(point + 1).map((word) => units.indexOf(word));
+  if (whole === undefined || digits.some((digit) => digit < 0 || digit > 9)) return undefined;
+  return sign * Number(`${whole}.${digits.join('')}`);
+}
+
+function cardinalValue(words: readonly string[]): number | undefined {
+  let total = 0;
+  let group = 0;
+  for (const word of words) {
+    if (word === 'and') continue;
+    const scale = scales[word];
+    if (word === 'a' || word === 'an') group += 1;
+    else if (scale === 100) group = Math.max(group, 1) * 100;
+    else if (scale !== undefined) {
+      total += Math.max(group, 1) * scale;
+      group = 0;
+    } else {
+      const small = [...units, ...teens].indexOf(word);
+      const ten = tens.indexOf(word);
+      if (small === -1 && ten === -1) return undefined;
+      group += small === -1 ? 20 + 10 * ten : small;
+    }
+  }
+  return words.length === 0 ? undefined : total + group;
+}
+
+/** Equal up to rounding errors, or one a rounding of the other to at least two decimals. */
+export function isSameValue(
+  a: { readonly value: number; readonly numDecimals: number | undefined },
+  b: { readonly value: number; readonly numDecimals: number | undefined },
+): boolean {
+  const difference = Math.abs(a.value - b.value);
+  if (difference <= 1e-9 * Math.max(1, Math.abs(a.value), Math.abs(b.value))) return true;
+  return isRoundingOf(a, b.value) || isRoundingOf(b, a.value);
+}
+
+function isRoundingOf(
+  rounded: { readonly value: number; readonly numDecimals: number | undefined },
+  exact: number,
+): boolean {
+  const { numDecimals } = rounded;
+  if (numDecimals === undefined || numDecimals < 2) return false;
+  // rounded to nearest or cut off
+  const scaled = exact * 10 ** numDecimals;
+  const target = Math.round(rounded.value * 10 ** numDecimals);
+  return Math.abs(target) >= 10 && (Math.round(scaled) === target || Math.trunc(scaled) === target);
+}
