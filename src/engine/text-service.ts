@@ -100,7 +100,11 @@ class WorkerTextService implements TextService {
   }
 
   async start(): Promise<void> {
-    const worker = new Worker(new URL('./text-worker.js', import.meta.url), { workerData: { folders: this.#folders } });
+    // flags of the command line are meant for the main thread; some, like --input-type, no worker can start with
+    const worker = new Worker(new URL('./text-worker.js', import.meta.url), {
+      workerData: { folders: this.#folders },
+      execArgv: [],
+    });
     worker.unref();
     const tables = await new Promise<readonly TokenTableData[]>((resolve, reject) => {
       worker.on('message', (message: FromTextWorker) => {
