@@ -1,6 +1,6 @@
 /**
  * Where each function sits in `struct OrtApi` of ONNX Runtime 1.30. The table is append-only by contract, so an index stays
- * right for every later 1.30.x; `scripts/ort-api-table.ts` makes this file from the header and checks it.
+ * right for every later 1.30.x; `scripts/ort-api-table.mjs` checks it against the header.
  */
 
 /** Newest `ORT_API_VERSION` whose entries this table lists; `OrtApiBase.GetApi` is asked for it. */
