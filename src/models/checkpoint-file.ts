@@ -12,6 +12,26 @@ export function checkpointInvalid(path: string, detail: string, cause?: unknown)
   return new StvError('checkpoint_invalid', `Checkpoint "${path}" cannot be used: ${detail}`, { cause });
 }
 
+/** Where a tensor's bytes lie in its file. */
+export interface TensorRange {
+  readonly name: string;
+  /** From the start of the file. */
+  readonly offset: number;
+  readonly numBytes: number;
+}
+
+/** Throws StvError `checkpoint_invalid` that names two tensors of the file when they share bytes. */
+export function checkNoOverlap(path: string, tensors: Iterable<TensorRange>): void {
+  const byOffset = [...tensors].filter(({ numBytes }) => numBytes > 0).sort((a, b) => a.offset - b.offset);
+  let previous: TensorRange | undefined;
+  for (const tensor of byOffset) {
+    if (previous !== undefined && tensor.offset < previous.offset + previous.numBytes) {
+      throw checkpointInvalid(path, `tensors "${previous.name}" and "${tensor.name}" overlap.`);
+    }
+    previous = tensor;
+  }
+}
+
 export class CheckpointFile {
   readonly path: string;
   /** Bytes, when the file was opened. */

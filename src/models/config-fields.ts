@@ -65,13 +65,6 @@ export class ConfigFields {
     return new ConfigFields(this.path, fields, `${name}.`);
   }
 
-  /** Names of the fields that are there, without the prefix. */
-  names(): readonly string[] {
-    return [...this.#fields.keys()]
-      .filter((name) => name.startsWith(this.#prefix))
-      .map((name) => name.slice(this.#prefix.length));
-  }
-
   #wrong(name: string, wanted: string, value: unknown): Error {
     const shown = (JSON.stringify(value, (_, part) => (typeof part === 'bigint' ? `${part}` : part)) ?? '').slice(
       0,

@@ -1,7 +1,7 @@
 /** Walks through the header of a GGUF file. Knows how values are spelled, not what they are for. */
 import { type CheckpointFile, checkpointInvalid } from './checkpoint-file.ts';
 
-export type GgufNumbers =
+type GgufNumbers =
   | Uint8Array
   | Int8Array
   | Uint16Array

@@ -2,6 +2,7 @@
  * GGUF's block formats as float32. Products and sums are rounded to float32 one by one, as ggml does, so results are equal to its
  * own to the bit. Hot loops: arrays are bound once, and every index stays inside because sizes are checked at the top.
  */
+import { ggmlType } from './gguf-types.ts';
 import { HALF_VALUES, widenBfloat16, widenHalf } from './half-float.ts';
 
 const { fround } = Math;
@@ -174,27 +175,18 @@ function halves(bytes: Uint8Array, count: number): Uint16Array {
   return new Uint16Array(buffer, byteOffset, count);
 }
 
-interface Format {
-  readonly blockElements: number;
-  readonly blockBytes: number;
-  readonly run: Dequantize;
-}
-
-const FORMATS: ReadonlyMap<string, Format> = new Map<string, Format>([
-  ['F32', { blockElements: 1, blockBytes: 4, run: dequantizeF32 }],
-  ['F16', { blockElements: 1, blockBytes: 2, run: (bytes, output) => widenHalf(halves(bytes, output.length), output) }],
-  [
-    'BF16',
-    { blockElements: 1, blockBytes: 2, run: (bytes, output) => widenBfloat16(halves(bytes, output.length), output) },
-  ],
-  ['Q8_0', { blockElements: 32, blockBytes: 34, run: dequantizeQ8_0 }],
-  ['Q4_0', { blockElements: 32, blockBytes: 18, run: dequantizeQ4_0 }],
-  ['Q4_1', { blockElements: 32, blockBytes: 20, run: dequantizeQ4_1 }],
-  ['Q5_0', { blockElements: 32, blockBytes: 22, run: dequantizeQ5_0 }],
-  ['Q5_1', { blockElements: 32, blockBytes: 24, run: dequantizeQ5_1 }],
-  ['Q4_K', { blockElements: 256, blockBytes: 144, run: dequantizeQ4_K }],
-  ['Q5_K', { blockElements: 256, blockBytes: 176, run: dequantizeQ5_K }],
-  ['Q6_K', { blockElements: 256, blockBytes: 210, run: dequantizeQ6_K }],
+const FORMATS: ReadonlyMap<string, Dequantize> = new Map<string, Dequantize>([
+  ['F32', dequantizeF32],
+  ['F16', (bytes, output) => widenHalf(halves(bytes, output.length), output)],
+  ['BF16', (bytes, output) => widenBfloat16(halves(bytes, output.length), output)],
+  ['Q8_0', dequantizeQ8_0],
+  ['Q4_0', dequantizeQ4_0],
+  ['Q4_1', dequantizeQ4_1],
+  ['Q5_0', dequantizeQ5_0],
+  ['Q5_1', dequantizeQ5_1],
+  ['Q4_K', dequantizeQ4_K],
+  ['Q5_K', dequantizeQ5_K],
+  ['Q6_K', dequantizeQ6_K],
 ]);
 
 /** Names of the types that `dequantize` knows. */
@@ -205,13 +197,12 @@ export const DEQUANTIZABLE_TYPES: readonly string[] = [...FORMATS.keys()];
  * agree or the type is not one of `DEQUANTIZABLE_TYPES`: callers check both with the tensor's name at hand.
  */
 export function dequantize(type: string, bytes: Uint8Array, output: Float32Array): void {
-  const format = FORMATS.get(type);
-  if (format === undefined) throw new RangeError(`Type ${type} cannot be dequantized.`);
-  if (
-    output.length % format.blockElements !== 0 ||
-    bytes.length * format.blockElements !== output.length * format.blockBytes
-  ) {
+  const run = FORMATS.get(type);
+  const size = ggmlType(type);
+  if (run === undefined || size === undefined) throw new RangeError(`Type ${type} cannot be dequantized.`);
+  const { blockElements, blockBytes } = size;
+  if (output.length % blockElements !== 0 || bytes.length * blockElements !== output.length * blockBytes) {
     throw new RangeError(`${bytes.length} bytes of ${type} do not hold ${output.length} elements.`);
   }
-  format.run(bytes, output);
+  run(bytes, output);
 }

@@ -51,3 +51,9 @@ export const GGML_TYPES: ReadonlyMap<number, GgmlType> = new Map([
   [35, type('TQ2_0', 256, 66)],
   [39, type('MXFP4', 32, 17)],
 ]);
+
+const BY_NAME: ReadonlyMap<string, GgmlType> = new Map([...GGML_TYPES.values()].map((entry) => [entry.name, entry]));
+
+export function ggmlType(name: string): GgmlType | undefined {
+  return BY_NAME.get(name);
+}

@@ -2,7 +2,7 @@
  * The header of a GGUF file (versions 2 and 3, little-endian): metadata and tensor infos. Counts and lengths are compared with
  * the bytes that are left before anything is allocated, so the result is never more than a small multiple of the file.
  */
-import { CheckpointFile, checkpointInvalid } from './checkpoint-file.ts';
+import { CheckpointFile, checkNoOverlap, checkpointInvalid, type TensorRange } from './checkpoint-file.ts';
 import { GgufCursor, type GgufValue } from './gguf-cursor.ts';
 import { GGML_TYPES } from './gguf-types.ts';
 
@@ -16,17 +16,13 @@ const MAX_TENSOR_NAME_BYTES = 1024;
 const MIN_METADATA_BYTES = 13;
 const MIN_TENSOR_INFO_BYTES = 24;
 
-export interface GgufTensor {
-  /** As in the file, e.g. `blk.0.attn_q.weight`. */
-  readonly name: string;
+/** Its name is that of the file, e.g. `blk.0.attn_q.weight`. */
+export interface GgufTensor extends TensorRange {
   /** `F32`, `Q4_K`, … */
   readonly type: string;
   /** Row-major, outermost first: the reverse of the order in the file. */
   readonly shape: readonly number[];
   readonly numElements: number;
-  /** From the start of the file. */
-  readonly offset: number;
-  readonly numBytes: number;
 }
 
 export interface Gguf {
@@ -129,17 +125,6 @@ function placeTensors(
     }
     tensors.set(name, { name, type: format.name, shape, numElements, offset, numBytes });
   }
-  checkOverlap(file.path, tensors);
+  checkNoOverlap(file.path, tensors.values());
   return tensors;
-}
-
-function checkOverlap(path: string, tensors: ReadonlyMap<string, GgufTensor>): void {
-  const byOffset = [...tensors.values()].filter((t) => t.numBytes > 0).sort((a, b) => a.offset - b.offset);
-  let previous: GgufTensor | undefined;
-  for (const tensor of byOffset) {
-    if (previous !== undefined && tensor.offset < previous.offset + previous.numBytes) {
-      throw checkpointInvalid(path, `tensors "${previous.name}" and "${tensor.name}" overlap.`);
-    }
-    previous = tensor;
-  }
 }

@@ -17,7 +17,7 @@ export function openCheckpoint(path: string): Checkpoint {
 }
 
 /** The GGUF file that `path` is or that its folder holds; undefined when the path is a Hugging Face folder. */
-export function findGguf(path: string): string | undefined {
+function findGguf(path: string): string | undefined {
   let stat: Stats | undefined;
   try {
     stat = statSync(path, { throwIfNoEntry: false });

@@ -2,7 +2,7 @@
  * One safetensors file: eight bytes of header length, a JSON header that names each tensor's dtype, shape and byte range,
  * then the data. The header is checked whole when the file is opened; the data are read when a tensor is asked for.
  */
-import { CheckpointFile, checkpointInvalid } from './checkpoint-file.ts';
+import { CheckpointFile, checkNoOverlap, checkpointInvalid, type TensorRange } from './checkpoint-file.ts';
 import { widenBfloat16, widenHalf } from './half-float.ts';
 
 /** A header of this size names more than 200,000 tensors; parsing costs some tens of times its bytes. */
@@ -29,14 +29,10 @@ const BITS_PER_ELEMENT: ReadonlyMap<string, number> = new Map([
   ['BOOL', 8],
 ]);
 
-export interface SafetensorsTensor {
-  readonly name: string;
+export interface SafetensorsTensor extends TensorRange {
   readonly dtype: string;
   readonly shape: readonly number[];
   readonly numElements: number;
-  /** From the start of the file. */
-  readonly offset: number;
-  readonly numBytes: number;
 }
 
 export interface Safetensors {
@@ -80,7 +76,7 @@ function readHeader(file: CheckpointFile): Map<string, SafetensorsTensor> {
     if (name === '__metadata__') continue;
     tensors.set(name, checkEntry(file, dataStart, { name, entry }));
   }
-  checkOverlap(file.path, tensors);
+  checkNoOverlap(file.path, tensors.values());
   return tensors;
 }
 
@@ -130,17 +126,6 @@ function checkEntry(
 
 function isSizes(value: unknown): value is readonly number[] {
   return Array.isArray(value) && value.every((size) => Number.isSafeInteger(size) && size >= 0);
-}
-
-function checkOverlap(path: string, tensors: ReadonlyMap<string, SafetensorsTensor>): void {
-  const byOffset = [...tensors.values()].filter((t) => t.numBytes > 0).sort((a, b) => a.offset - b.offset);
-  let previous: SafetensorsTensor | undefined;
-  for (const tensor of byOffset) {
-    if (previous !== undefined && tensor.offset < previous.offset + previous.numBytes) {
-      throw checkpointInvalid(path, `tensors "${previous.name}" and "${tensor.name}" overlap.`);
-    }
-    previous = tensor;
-  }
 }
 
 function readFloat32(file: CheckpointFile, tensor: SafetensorsTensor): Float32Array {
