@@ -1,6 +1,24 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { compileChild, runChild } from '../support/run-child.ts';
 
+describe('sessions that share weights', () => {
+  it('keep one packed copy of them, and compute the same', async () => {
+    const script = compileChild('tests/model/children/runtime-shared-weights.ts');
+    const [shared, separate] = await Promise.all(
+      ['shared', 'separate'].map(async (mode) => {
+        const child = await runChild(script, [mode]);
+        expect(child).toMatchObject({ code: 0, signal: null });
+        return JSON.parse(child.stdout) as { growthMiB: number; numSums: number; sum: number };
+      }),
+    );
+    expect(shared?.numSums).toBe(1);
+    expect(shared?.sum).toBeGreaterThan(1);
+    expect(shared?.sum).toBe(separate?.sum);
+    // six sessions over a 16 MiB weight: sharing saves five packed copies
+    expect((separate?.growthMiB ?? 0) - (shared?.growthMiB ?? 0)).toBeGreaterThan(60);
+  });
+});
+
 describe('under forced garbage collection', () => {
   let loop = '';
   let misuse = '';
