@@ -4,7 +4,7 @@
  * The file is JSON, `{"keys": [{"name": "grader", "key": "…" | "sha256": "<64 hex>", "scopes": ["infer"]}]}`, or plain
  * lines `KEY [scope,scope] [name]` where KEY may be `sha256:<64 hex>`; `#` begins a comment line. Scope default: `infer`.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { StvError } from './errors.ts';
 
@@ -122,6 +122,19 @@ function toKey(
     granted.add(known);
   }
   return { id: name ?? `key-${digest.toString('hex', 0, 4)}`, scopes: granted, digest };
+}
+
+/** A new random key and its line for the keys file, which holds the digest only. Throws `config_invalid` for unknown scopes. */
+export function makeKeyLine(name: string, granted: readonly string[]): { readonly key: string; readonly line: string } {
+  const key = `stv-${randomBytes(24).toString('base64url')}`;
+  if (!/^[\w.-]{1,64}$/.test(name)) {
+    throw new StvError(
+      'config_invalid',
+      'The name of a key has 1 to 64 letters, digits, dots, hyphens or underscores.',
+    );
+  }
+  const entry = toKey(key, granted, name, 'The new key');
+  return { key, line: `sha256:${entry.digest.toString('hex')} ${[...entry.scopes].join(',')} ${name}` };
 }
 
 function sha256(secret: string): Buffer {

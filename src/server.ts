@@ -1,9 +1,9 @@
 /** Puts the HTTP server together: plugins, checks, error handling, routes. Does not listen and loads no model. */
 import { readFileSync } from 'node:fs';
-import { type TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
-import fastify, { type FastifyBaseLogger } from 'fastify';
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import fastify, { LogController } from 'fastify';
 import { type ApiKeys, noApiKeys } from './api-keys.ts';
 import type { Config } from './config.ts';
 import type { Metrics } from './metrics.ts';
@@ -24,6 +24,7 @@ import { createValidatorCompiler } from './routes/validation.ts';
 import { registerVerify } from './routes/verify.ts';
 import type { RunRegistry } from './runs/run-registry.ts';
 import type { Serving } from './serving.ts';
+import type { Traffic } from './traffic.ts';
 
 export interface ServerDeps {
   readonly config: Config;
@@ -31,7 +32,10 @@ export interface ServerDeps {
   readonly runs: RunRegistry;
   readonly metrics: Metrics;
   readonly keys?: ApiKeys;
-  readonly logger?: FastifyBaseLogger;
+  /** JSON lines go to `stream`; absent = silence. */
+  readonly logger?: { readonly level: string; readonly stream: NodeJS.WritableStream };
+  /** Counts requests that a shutdown waits for. */
+  readonly traffic?: Traffic;
 }
 
 /** Version of the package, as it stands in package.json beside `src` or `dist`. */
@@ -43,8 +47,9 @@ export const version: string = (
 export function buildServer(deps: ServerDeps): App {
   const { config } = deps;
   const app: App = fastify({
-    ...(deps.logger === undefined ? { logger: false } : { loggerInstance: deps.logger }),
-    disableRequestLogging: true,
+    logger: deps.logger ?? false,
+    // one line a request of our own, below
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: config.maxBodyBytes,
     requestTimeout: config.requestTimeoutMs,
     keepAliveTimeout: config.keepAliveTimeoutMs,
@@ -69,7 +74,7 @@ export function buildServer(deps: ServerDeps): App {
   // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
-  installRequestTrail(app, deps.metrics);
+  installRequestTrail(app, deps.metrics, deps.traffic);
   installAuth(app, deps.keys ?? noApiKeys);
 
   app.register(fastifySwagger, {
@@ -78,7 +83,8 @@ export function buildServer(deps: ServerDeps): App {
       info: {
         title: 'STV server',
         version,
-        description: 'Verification, refinement and the verification-refinement loop over a generator and a verifier model.',
+        description:
+          'Verification, refinement and the verification-refinement loop over a generator and a verifier model.',
         license: { name: 'Apache-2.0' },
       },
       tags: [
@@ -118,14 +124,19 @@ function registerRoutes(app: App, deps: RouteDeps): void {
 }
 
 /** `x-request-id` on every answer; one metric and one log line a request, without a word of its content. */
-function installRequestTrail(app: App, metrics: Metrics): void {
+function installRequestTrail(app: App, metrics: Metrics, traffic: Traffic | undefined): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
-  });
-  app.addHook('onResponse', async (request, reply) => {
-    const route = request.routeOptions.url ?? 'unknown';
-    const { statusCode, elapsedTime } = reply;
-    metrics.observeHttp(route, request.method, statusCode, elapsedTime / 1000);
-    request.log.debug({ route, method: request.method, status: statusCode, ms: Math.round(elapsedTime) }, 'request');
+    const started = performance.now();
+    const leave = request.routeOptions.config.scope === 'infer' ? traffic?.enter() : undefined;
+    // `close` comes in any case, also for clients that leave early and for streams
+    reply.raw.once('close', () => {
+      leave?.();
+      const route = request.routeOptions.url ?? 'unknown';
+      const status = reply.raw.writableFinished ? reply.raw.statusCode : 499;
+      const ms = performance.now() - started;
+      metrics.observeHttp(route, request.method, status, ms / 1000);
+      request.log.debug({ route, method: request.method, status, ms: Math.round(ms) }, 'request');
+    });
   });
 }

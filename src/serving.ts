@@ -43,6 +43,15 @@ export class Serving {
     this.#state = { state: 'draining', service };
   }
 
+  /** The service for work that was accepted before; throws `not_ready` where none was ever loaded. */
+  service(): Service {
+    const current = this.#state;
+    if ((current.state === 'ready' || current.state === 'draining') && current.service !== undefined) {
+      return current.service;
+    }
+    throw new StvError('not_ready', 'The models are not loaded.');
+  }
+
   /** The service for a new request. Throws `not_ready` or `draining`. */
   require(): Service {
     const current = this.#state;

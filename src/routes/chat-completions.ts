@@ -4,7 +4,6 @@ import type { GenerateRequest, ModelInfo, Usage } from '../engine/engine.ts';
 import type { Service } from '../serving.ts';
 import { answerChatSolve } from './chat-solve.ts';
 import { type ChoiceEvent, collectChoices, generateChoices, requestUsage } from './choices.ts';
-import { streamOpenAi } from './openai-stream.ts';
 import {
   chatMaxTokens,
   chatMessages,
@@ -16,6 +15,7 @@ import {
   seedOf,
   stopStrings,
 } from './openai-params.ts';
+import { streamOpenAi } from './openai-stream.ts';
 import { chatLogprobs, fingerprint, wireUsage } from './openai-wire.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
@@ -34,7 +34,10 @@ export function registerChatCompletions(app: App, deps: RouteDeps): void {
         tags: ['openai'],
         summary: 'Chat with a model, or run the loop with model `solve`',
         body: chatBody(deps.config),
-        response: { 200: answerOrStream(ChatCompletion, ChatChunk, 'The completion, or its chunks'), ...inferenceErrors },
+        response: {
+          200: answerOrStream(ChatCompletion, ChatChunk, 'The completion, or its chunks'),
+          ...inferenceErrors,
+        },
       },
     },
     async (request, reply) => {
@@ -70,7 +73,7 @@ async function answerChat(
     system_fingerprint: fingerprint(model.digest),
   };
   const requests = chatRequests(body, head.id, model, { engine, pack });
-  const events = generateChoices(engine, requests, deps.metrics, signal);
+  const events = generateChoices(engine, requests, signal);
   if (body.stream === true) {
     const withUsage = body.stream_options?.include_usage === true;
     return streamOpenAi(request, reply, chatChunks(events, head, body, withUsage), deps, signal);
@@ -96,7 +99,8 @@ async function answerChat(
 function chatRequests(body: ChatBody, id: string, model: ModelInfo, { pack }: Service): GenerateRequest[] {
   const messages = chatMessages(body);
   const first = seedOf(body.seed, 0, drawSeed);
-  const prediction = body.prediction === undefined ? undefined : partsText(body.prediction.content, 'prediction.content');
+  const prediction =
+    body.prediction === undefined ? undefined : partsText(body.prediction.content, 'prediction.content');
   return Array.from({ length: body.n ?? 1 }, (_, choice) => ({
     id: `${id}.${choice}`,
     model: model.name,
@@ -129,7 +133,8 @@ async function* chatChunks(
         yield chunk(choice, { role: 'assistant', content: '' }, null);
         break;
       case 'delta': {
-        const logprobs = body.logprobs === true && event.logprobs !== undefined ? chatLogprobs(event.logprobs) : undefined;
+        const logprobs =
+          body.logprobs === true && event.logprobs !== undefined ? chatLogprobs(event.logprobs) : undefined;
         if (event.text !== '' || logprobs !== undefined) yield chunk(choice, { content: event.text }, null, logprobs);
         break;
       }

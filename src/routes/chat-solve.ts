@@ -6,15 +6,15 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
 import type { TokenUsage } from '../stv/usage.ts';
-import { streamOpenAi } from './openai-stream.ts';
 import { chatMessages, seedOf, stopStrings, unsupportedParameter } from './openai-params.ts';
+import { streamOpenAi } from './openai-stream.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import type { RouteDeps } from './route-deps.ts';
 import type { WireUsage } from './schemas.ts';
 import type { ChatBody } from './schemas-openai.ts';
 import type { SolveBody } from './schemas-solve.ts';
-import { holdFor, isEmptyFailure, solveAnswerOf } from './solve-wire.ts';
 import { ownerOf, toSolveRequest } from './solve-request.ts';
+import { holdFor, isEmptyFailure, solveAnswerOf } from './solve-wire.ts';
 import { clientSignal } from './sse.ts';
 
 export async function answerChatSolve(
@@ -75,7 +75,10 @@ function toSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
     }
   }
   if ((body.n ?? 1) > 1) {
-    throw unsupportedParameter('n', 'The model `solve` gives one choice; `x_solve.chains` sets how many chains look for it.');
+    throw unsupportedParameter(
+      'n',
+      'The model `solve` gives one choice; `x_solve.chains` sets how many chains look for it.',
+    );
   }
   if (stopStrings(body.stop).length > 0) {
     throw unsupportedParameter('stop', 'The parameter `stop` is not supported with the model `solve`.');
@@ -90,7 +93,9 @@ function toSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
   }
   const { temperature, top_p, top_k, min_p } = body;
   const max_tokens = body.max_completion_tokens ?? body.max_tokens;
-  const given = Object.entries({ temperature, top_p, top_k, min_p, max_tokens }).filter(([, value]) => value !== undefined);
+  const given = Object.entries({ temperature, top_p, top_k, min_p, max_tokens }).filter(
+    ([, value]) => value !== undefined,
+  );
   return {
     ...body.x_solve,
     problem,

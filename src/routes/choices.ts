@@ -1,6 +1,13 @@
 /** Several generations of one request side by side, as one stream; the first failure ends them all. */
-import type { Engine, FinishReason, GenerateRequest, GenerationEvent, Timings, TokenLogprob, Usage } from '../engine/engine.ts';
-import type { Metrics } from '../metrics.ts';
+import type {
+  Engine,
+  FinishReason,
+  GenerateRequest,
+  GenerationEvent,
+  Timings,
+  TokenLogprob,
+  Usage,
+} from '../engine/engine.ts';
 import { eventStream } from '../stv/event-stream.ts';
 
 export interface ChoiceEvent {
@@ -11,7 +18,6 @@ export interface ChoiceEvent {
 export async function* generateChoices(
   engine: Engine,
   requests: readonly GenerateRequest[],
-  metrics: Metrics,
   signal: AbortSignal,
 ): AsyncGenerator<ChoiceEvent> {
   yield* eventStream<ChoiceEvent>(async (emit, streamSignal) => {
@@ -21,7 +27,6 @@ export async function* generateChoices(
       requests.map(async (request, choice) => {
         try {
           for await (const event of engine.generate(request, { signal: each })) {
-            if (event.type === 'end') metrics.observeGeneration(event);
             await emit({ choice, event });
           }
         } catch (thrown) {

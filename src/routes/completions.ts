@@ -1,7 +1,6 @@
 /** `POST /v1/completions`: raw text continued, without a chat template; `echo` and `logprobs` as evaluation harnesses need them. */
 import type { Engine, GenerateRequest, Prompt, TokenLogprob, Usage } from '../engine/engine.ts';
 import { type Choice, type ChoiceEvent, collectChoices, generateChoices, requestUsage } from './choices.ts';
-import { streamOpenAi } from './openai-stream.ts';
 import {
   checkProduct,
   completionPrompts,
@@ -13,6 +12,7 @@ import {
   stopStrings,
   unsupportedParameter,
 } from './openai-params.ts';
+import { streamOpenAi } from './openai-stream.ts';
 import { completionLogprobs, fingerprint, wireUsage } from './openai-wire.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
@@ -34,7 +34,10 @@ export function registerCompletions(app: App, deps: RouteDeps): void {
         tags: ['openai'],
         summary: 'Continue a text',
         body: completionBody(deps.config),
-        response: { 200: answerOrStream(Completion, CompletionChunk, 'The completion, or its chunks'), ...inferenceErrors },
+        response: {
+          200: answerOrStream(Completion, CompletionChunk, 'The completion, or its chunks'),
+          ...inferenceErrors,
+        },
       },
     },
     async (request, reply) => {
@@ -56,9 +59,10 @@ export function registerCompletions(app: App, deps: RouteDeps): void {
         model: body.model,
         system_fingerprint: fingerprint(model.digest),
       };
-      const echoes = body.echo === true ? await Promise.all(prompts.map((prompt) => textOf(engine, model.name, prompt))) : [];
+      const echoes =
+        body.echo === true ? await Promise.all(prompts.map((prompt) => textOf(engine, model.name, prompt))) : [];
       const requests = prompts.flatMap((prompt) => completionRequests(body, head.id, model.name, prompt, n));
-      const events = generateChoices(engine, requests, deps.metrics, signal);
+      const events = generateChoices(engine, requests, signal);
       const echoOf = (choice: number): string => echoes[Math.floor(choice / n)] ?? '';
       if (body.stream === true) {
         return streamOpenAi(request, reply, completionChunks(events, head, body, n, echoOf), deps, signal);
@@ -89,7 +93,13 @@ async function textOf(engine: Engine, model: string, prompt: Prompt): Promise<st
   return prompt.kind === 'text' ? prompt.text : '';
 }
 
-function completionRequests(body: CompletionBody, id: string, model: string, prompt: Prompt, n: number): GenerateRequest[] {
+function completionRequests(
+  body: CompletionBody,
+  id: string,
+  model: string,
+  prompt: Prompt,
+  n: number,
+): GenerateRequest[] {
   const first = seedOf(body.seed, 0, drawSeed);
   return Array.from({ length: n }, (_, choice) => ({
     id: `${id}.${choice}.${makeId('req')}`,

@@ -201,7 +201,7 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     const wire = mapped.status === 413 ? withSizes(mapped, request, options.maxBodyBytes) : mapped;
     options.onError(wire.body.error.code ?? wire.body.error.type);
     if (isDefect(wire)) request.log.error({ err: thrown }, 'request failed');
-    else request.log.info({ status: wire.status, code: wire.body.error.code }, 'request refused');
+    else request.log.debug({ status: wire.status, code: wire.body.error.code }, 'request refused');
     sendWireError(reply, wire);
   });
 

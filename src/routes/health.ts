@@ -60,7 +60,10 @@ export function registerHealth(app: App, deps: RouteDeps): void {
         operationId: 'progress',
         tags: ['operations'],
         summary: 'Work moves, or there is none',
-        response: { 200: jsonAnswer(Progress, 'Moving or idle'), 503: jsonAnswer(Progress, 'Work waits and nothing moves') },
+        response: {
+          200: jsonAnswer(Progress, 'Moving or idle'),
+          503: jsonAnswer(Progress, 'Work waits and nothing moves'),
+        },
       },
     },
     async (_request, reply) => {

@@ -74,7 +74,9 @@ export function registerModels(app: App, deps: RouteDeps): void {
       const name = (request.params as { readonly '*': string })['*'];
       const found = all().find((model) => model.id === name);
       if (found !== undefined) return found;
-      throw new StvError('model_not_found', 'There is no model of this name; GET /v1/models lists them.', { param: 'id' });
+      throw new StvError('model_not_found', 'There is no model of this name; GET /v1/models lists them.', {
+        param: 'id',
+      });
     },
   );
 }

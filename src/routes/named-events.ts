@@ -16,7 +16,9 @@ export interface NamedEvent {
 }
 
 /** Ids count from 1 where the events have none of their own. */
-export async function* namedFrames(events: AsyncIterable<NamedEvent & { readonly id?: unknown }>): AsyncGenerator<Frame> {
+export async function* namedFrames(
+  events: AsyncIterable<NamedEvent & { readonly id?: unknown }>,
+): AsyncGenerator<Frame> {
   let count = 0;
   for await (const event of events) {
     count += 1;

@@ -134,7 +134,10 @@ export function partsText(content: Content, path: string): string {
   if (typeof content === 'string') return content;
   return content
     .map((part, index) => {
-      if ((part.type === 'text' || part.type === 'input_text' || part.type === 'output_text') && part.text !== undefined) {
+      if (
+        (part.type === 'text' || part.type === 'input_text' || part.type === 'output_text') &&
+        part.text !== undefined
+      ) {
         return part.text;
       }
       throw unsupportedParameter(`${path}.${index}`, 'Only text parts are supported in messages.');

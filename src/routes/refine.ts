@@ -5,10 +5,10 @@ import { streamNamedEvents, wantsStream } from './named-events.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
-import { RefineEvent, type RefineBody, Refinement, refineBody } from './schemas-verify.ts';
+import { type RefineBody, RefineEvent, Refinement, refineBody } from './schemas-verify.ts';
 import { clientSignal } from './sse.ts';
-import { samplingOf } from './wire-in.ts';
 import { toWire } from './wire.ts';
+import { samplingOf } from './wire-in.ts';
 
 export function registerRefine(app: App, deps: RouteDeps): void {
   app.post(

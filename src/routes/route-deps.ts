@@ -1,7 +1,8 @@
 /** What every route is given. */
-import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
+
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Metrics } from '../metrics.ts';
 import type { RunRegistry } from '../runs/run-registry.ts';

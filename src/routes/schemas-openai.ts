@@ -7,7 +7,9 @@ import { GENERATION_BOUNDS, LOGIT_BIAS_BOUNDS, SAMPLING_BOUNDS } from '../engine
 import { FinishReason, type Limits, nullable, oneOf, strictObject, Usage } from './schemas.ts';
 import { solveOptions } from './schemas-solve.ts';
 
-function bounded(name: 'temperature' | 'topP' | 'topK' | 'minP' | 'presencePenalty' | 'frequencyPenalty' | 'repetitionPenalty') {
+function bounded(
+  name: 'temperature' | 'topP' | 'topK' | 'minP' | 'presencePenalty' | 'frequencyPenalty' | 'repetitionPenalty',
+) {
   const { minimum, maximum, integer } = SAMPLING_BOUNDS[name];
   return Type.Optional(integer ? Type.Integer({ minimum, maximum }) : Type.Number({ minimum, maximum }));
 }
@@ -29,7 +31,11 @@ function generationFields(limits: Limits, minTokens: 0 | 1) {
       }),
     ),
     seed: Type.Optional(
-      Type.Integer({ minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER, description: 'Taken modulo 2^32' }),
+      Type.Integer({
+        minimum: Number.MIN_SAFE_INTEGER,
+        maximum: Number.MAX_SAFE_INTEGER,
+        description: 'Taken modulo 2^32',
+      }),
     ),
     max_tokens: Type.Optional(Type.Integer({ minimum: minTokens, maximum: limits.maxOutputTokens })),
     temperature: bounded('temperature'),
@@ -128,7 +134,12 @@ const SolveSummary = strictObject(
 );
 
 const index = Type.Integer({ minimum: 0 });
-const head = { id: Type.String(), created: index, model: Type.String(), system_fingerprint: Type.Optional(Type.String()) };
+const head = {
+  id: Type.String(),
+  created: index,
+  model: Type.String(),
+  system_fingerprint: Type.Optional(Type.String()),
+};
 
 export const ChatCompletion = strictObject(
   {
@@ -193,7 +204,12 @@ function completion<S extends TSchema>(finishReason: S, extra: TProperties, titl
       ...head,
       object: oneOf(['text_completion']),
       choices: Type.Array(
-        strictObject({ index, text: Type.String(), logprobs: nullable(CompletionLogprobs), finish_reason: finishReason }),
+        strictObject({
+          index,
+          text: Type.String(),
+          logprobs: nullable(CompletionLogprobs),
+          finish_reason: finishReason,
+        }),
       ),
       ...extra,
     },

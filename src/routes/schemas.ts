@@ -46,10 +46,16 @@ export function samplingFields(limits: Limits) {
   };
 }
 
-export const seedField = Type.Integer({ minimum: 0, maximum: 4_294_967_295, description: 'Drawn and reported when absent' });
+export const seedField = Type.Integer({
+  minimum: 0,
+  maximum: 4_294_967_295,
+  description: 'Drawn and reported when absent',
+});
 
 export function modelField(fallback: string) {
-  return Type.Optional(Type.String({ ...modelName, description: `A name of \`GET /v1/models\`; default \`${fallback}\`` }));
+  return Type.Optional(
+    Type.String({ ...modelName, description: `A name of \`GET /v1/models\`; default \`${fallback}\`` }),
+  );
 }
 
 export const streamField = Type.Optional(

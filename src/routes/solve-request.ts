@@ -1,8 +1,9 @@
 /** From the body of `POST /solve` (or `x_solve`) to the loop's request: names, defaults, and the bound of what multiplies. */
+
+import type { FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { RunOwner } from '../runs/run-registry.ts';
 import type { SolveRequest } from '../stv/solve-events.ts';
-import type { FastifyRequest } from 'fastify';
 import type { Limits } from './schemas.ts';
 import type { SolveBody } from './schemas-solve.ts';
 import { samplingOf } from './wire-in.ts';

@@ -56,7 +56,7 @@ export function solveFrame(event: SolveEvent): Frame {
   const wire = toWire(data);
   if (event.type !== 'solve-end') return { event: type, id, data: JSON.stringify(wire) };
   const error = event.error === null ? null : wireErrorOf(event.error);
-  return { event: type, id, data: JSON.stringify({ ...wire, id: event.solveId, error }) };
+  return { event: type, id, data: JSON.stringify({ id: event.solveId, ...wire, error }) };
 }
 
 export async function* solveFrames(events: AsyncIterable<SolveEvent>): AsyncGenerator<Frame> {
@@ -65,8 +65,8 @@ export async function* solveFrames(events: AsyncIterable<SolveEvent>): AsyncGene
 
 /** The answer that a terminal event carries; its `id` is the run's, not the event's. */
 export function solveAnswerOf(event: SolveEvent & { readonly type: 'solve-end' }): SolveAnswer {
-  const { type: _, solveId, ...answer } = event;
-  return { ...answer, id: solveId };
+  const { type: _, id: __, solveId, ...answer } = event;
+  return { id: solveId, ...answer };
 }
 
 /** A run that is not stored lives as long as somebody waits for it. */

@@ -111,7 +111,6 @@ function openStream(reply: FastifyReply, options: StreamOptions): OpenStream {
     'x-accel-buffering': 'no',
   });
   raw.flushHeaders();
-  raw.socket?.setNoDelay(true);
   const heartbeat = setTimeout(() => {
     heartbeat.refresh();
     // a reader behind on events needs no comments

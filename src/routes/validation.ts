@@ -10,6 +10,8 @@ const shared = {
   strict: false,
   // the limits of the contract count UTF-16 units, as `string.length` does
   unicode: false,
+  // ajv writes a deprecation of that option to the console; its alternative counts code points
+  logger: false,
   // one mistake is enough to refuse; collecting all of them costs time that a hostile body can choose
   allErrors: false,
   useDefaults: false,
@@ -35,7 +37,9 @@ export function toValidationError(errors: readonly ErrorObject[]): StvError {
   if (error.keyword === 'additionalProperties') {
     const param = join(field, clip(String(error.params['additionalProperty'])));
     const known = Object.keys((error.parentSchema?.['properties'] as object | undefined) ?? {});
-    return new StvError('unknown_field', `Unknown field \`${param}\`; this place knows ${known.join(', ')}.`, { param });
+    return new StvError('unknown_field', `Unknown field \`${param}\`; this place knows ${known.join(', ')}.`, {
+      param,
+    });
   }
   if (error.keyword === 'required') {
     const param = join(field, String(error.params['missingProperty']));
@@ -47,28 +51,34 @@ export function toValidationError(errors: readonly ErrorObject[]): StvError {
 }
 
 /**
- * Out of the errors of a union only those of the branch that the caller meant: the one whose `type` fits and whose
- * constants (`rule: "votes"`) agree. Where no single branch is left, the error of the union itself.
+ * Out of the errors of a union only those of the branch that the caller meant: the one whose type fits and whose constants
+ * (`rule: "votes"`) agree. Where that is not one branch, the error of the union itself.
  */
 function selectError(errors: readonly ErrorObject[]): ErrorObject | undefined {
   const union = errors.findLast((error) => error.keyword === 'anyOf');
   if (union === undefined) return errors.find((error) => error.keyword === 'propertyNames') ?? errors[0];
-  const prefix = `${union.schemaPath}/`;
-  const branches = new Map<string, ErrorObject[]>();
-  for (const error of errors) {
-    if (!error.schemaPath.startsWith(prefix)) continue;
-    const branch = error.schemaPath.slice(prefix.length).split('/', 1)[0] ?? '';
-    branches.set(branch, [...(branches.get(branch) ?? []), error]);
-  }
-  const meant = [...branches.values()].filter(
-    (branch) =>
-      !branch.some(
-        (error) =>
-          error.keyword === 'const' ||
-          (error.instancePath === union.instancePath && (error.keyword === 'type' || error.keyword === 'enum')),
-      ),
+  const branches = union.schema as readonly BranchSchema[];
+  const meant = branches.flatMap((branch, index) => (isMeant(branch, union.data) ? [index] : []));
+  if (meant.length !== 1) return union;
+  const prefix = `${union.schemaPath}/${meant[0]}/`;
+  return selectError(errors.filter((error) => error.schemaPath.startsWith(prefix))) ?? union;
+}
+
+interface BranchSchema {
+  readonly type?: string;
+  readonly properties?: Readonly<Record<string, { readonly const?: unknown }>>;
+}
+
+function isMeant(branch: BranchSchema, value: unknown): boolean {
+  if (branch.type !== kindOf(value)) return false;
+  return Object.entries(branch.properties ?? {}).every(
+    ([name, property]) => property.const === undefined || property.const === (value as Record<string, unknown>)[name],
   );
-  return meant.length === 1 ? selectError(meant[0] ?? []) : union;
+}
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'null';
+  return Array.isArray(value) ? 'array' : typeof value;
 }
 
 function expectation(error: ErrorObject): string {
@@ -77,10 +87,13 @@ function expectation(error: ErrorObject): string {
     case 'type':
       return `must be ${article(String(params['type']))}`;
     case 'minimum':
+      return `must be at least ${params['limit']}`;
     case 'maximum':
+      return `must be at most ${params['limit']}`;
     case 'exclusiveMinimum':
+      return `must be more than ${params['limit']}`;
     case 'exclusiveMaximum':
-      return `must be ${params['comparison']} ${params['limit']}`;
+      return `must be less than ${params['limit']}`;
     case 'minLength':
       return `must hold at least ${counted(params['limit'], 'UTF-16 unit')}`;
     case 'maxLength':

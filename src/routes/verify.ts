@@ -1,15 +1,16 @@
 /** `POST /verify`: one solution in, verdict, score and feedback out; JSON or a stream of the same facts. */
+
+import { StvError } from '../errors.ts';
 import { foldVerify } from '../stv/fold.ts';
 import { type VerifyEvent, verify } from '../stv/verify.ts';
-import { StvError } from '../errors.ts';
+import { streamNamedEvents, wantsStream } from './named-events.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
 import { Verification, type VerifyBody, VerifyEvent as VerifyEventSchema, verifyBody } from './schemas-verify.ts';
 import { clientSignal } from './sse.ts';
-import { streamNamedEvents, wantsStream } from './named-events.ts';
-import { samplingOf } from './wire-in.ts';
 import { toWire } from './wire.ts';
+import { samplingOf } from './wire-in.ts';
 
 export function registerVerify(app: App, deps: RouteDeps): void {
   app.post(
@@ -29,7 +30,9 @@ export function registerVerify(app: App, deps: RouteDeps): void {
       const body: VerifyBody = request.body;
       const mode = body.mode ?? 'full';
       if (mode === 'score' && (body.votes ?? 1) !== 1) {
-        throw new StvError('invalid_value', `\`votes\` must be 1 in mode \`score\`, got ${body.votes}.`, { param: 'votes' });
+        throw new StvError('invalid_value', `\`votes\` must be 1 in mode \`score\`, got ${body.votes}.`, {
+          param: 'votes',
+        });
       }
       const signal = clientSignal(reply);
       const events = observed(

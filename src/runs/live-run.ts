@@ -160,7 +160,9 @@ export class LiveRun {
       } catch (thrown) {
         const failure = toStvError(thrown, 'storage_full');
         if (failure.code === 'conflict') {
-          this.release(new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.'));
+          this.release(
+            new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.'),
+          );
           return;
         }
         // the caller still gets what was found, but the run cannot go on unrecorded

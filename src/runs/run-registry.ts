@@ -114,7 +114,11 @@ export class RunRegistry {
     }
   }
 
-  async list(owner: RunOwner, limit: number, after: string | undefined): Promise<{ runs: StoredRun[]; hasMore: boolean }> {
+  async list(
+    owner: RunOwner,
+    limit: number,
+    after: string | undefined,
+  ): Promise<{ runs: StoredRun[]; hasMore: boolean }> {
     const { store } = this.#options;
     if (store === undefined) return { runs: [], hasMore: false };
     const runs = await store.list(owner.id, { limit: limit + 1, after });
@@ -128,7 +132,10 @@ export class RunRegistry {
       return 'cancelled';
     }
     if (!isEnded(found.stored)) {
-      throw new StvError('conflict', 'The run waits for or goes on at another server of this database; cancel it there.');
+      throw new StvError(
+        'conflict',
+        'The run waits for or goes on at another server of this database; cancel it there.',
+      );
     }
     await this.#store().erase(found.stored.id);
     return 'erased';
@@ -145,17 +152,22 @@ export class RunRegistry {
     turn();
   }
 
-  /** Ends what goes on here: stored runs are parked for the next server, the others are cancelled. */
-  async close(reason: StvError): Promise<void> {
+  /** Gives stored runs back to the database, so that the next server goes on with them. */
+  async park(reason: StvError): Promise<void> {
     clearInterval(this.#upkeep);
-    const live = [...this.#live.values()];
-    for (const run of live) {
-      if (run.isStored) run.release(reason);
-      else run.cancel(reason);
-    }
-    await Promise.all(live.map((run) => run.done));
-    const parked = live.filter((run) => run.isStored && run.failure === reason).map((run) => run.run.id);
+    const stored = [...this.#live.values()].filter((run) => run.isStored);
+    for (const run of stored) run.release(reason);
+    await Promise.all(stored.map((run) => run.done));
+    const parked = stored.filter((run) => run.failure === reason).map((run) => run.run.id);
     if (parked.length > 0) await this.#store().park(parked, this.#lease);
+  }
+
+  /** Parks what is stored, cancels the rest, and waits until all of it has ended. */
+  async close(reason: StvError): Promise<void> {
+    await this.park(reason);
+    const live = [...this.#live.values()];
+    for (const run of live) run.cancel(reason);
+    await Promise.all(live.map((run) => run.done));
   }
 
   async #startStored(start: StartRun): Promise<FoundRun> {
@@ -213,7 +225,11 @@ export class RunRegistry {
     for (const stored of await store.claim(this.#lease, maxClaimed)) {
       const state = await this.stateOf(stored);
       if (this.#live.has(stored.id)) continue;
-      this.#launch({ id: stored.id, owner: stored.owner, created: stored.created, request: stored.request }, store, state);
+      this.#launch(
+        { id: stored.id, owner: stored.owner, created: stored.created, request: stored.request },
+        store,
+        state,
+      );
     }
   }
 

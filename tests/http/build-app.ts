@@ -1,6 +1,6 @@
 /** The whole HTTP server over the test engine; closes itself with the test. */
 import { onTestFinished } from 'vitest';
-import { type ApiKeys } from '../../src/api-keys.ts';
+import type { ApiKeys } from '../../src/api-keys.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import type { App } from '../../src/routes/route-deps.ts';
@@ -32,7 +32,9 @@ export const testPack: LoopPack = {
     attempt: { messages: [{ role: 'user', template: 'Solve: {{ problem }}' }] },
     refine: { messages: [{ role: 'user', template: 'Improve: {{ problem }} {{ attempt }} {{ feedback }}' }] },
     verify: { messages: [{ role: 'user', template: 'Check: {{ problem }} {{ solution }}' }] },
-    verifyWithReference: { messages: [{ role: 'user', template: 'Check: {{ problem }} {{ solution }} {{ reference }}' }] },
+    verifyWithReference: {
+      messages: [{ role: 'user', template: 'Check: {{ problem }} {{ solution }} {{ reference }}' }],
+    },
   },
   feedback: { open: '<feedback>', close: '</feedback>', stop: ['</feedback>'] },
   verdict: { open: '<verdict>', close: '</verdict>', words: { accept: 'accept', reject: 'reject' }, minMass: 0.5 },
@@ -70,7 +72,13 @@ export async function buildApp(options: TestAppOptions = {}): Promise<TestApp> {
     onEvent: (event) => metrics.observeSolveEvent(event),
     store: options.store,
   });
-  const app = buildServer({ config, serving, metrics, runs, ...(options.keys === undefined ? {} : { keys: options.keys }) });
+  const app = buildServer({
+    config,
+    serving,
+    metrics,
+    runs,
+    ...(options.keys === undefined ? {} : { keys: options.keys }),
+  });
   if (options.ready !== false) serving.ready({ engine, pack: testPack });
   await app.ready();
   onTestFinished(() => app.close());

@@ -75,7 +75,10 @@ export class TestEngine implements Engine {
     this.#options = options;
   }
 
-  async *generate(request: GenerateRequest, { signal }: { readonly signal?: AbortSignal } = {}): AsyncGenerator<GenerationEvent> {
+  async *generate(
+    request: GenerateRequest,
+    { signal }: { readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<GenerationEvent> {
     this.requests.push(request);
     const text = (this.#options.reply ?? (() => 'one two three'))(request);
     const promptTokens = countOf(request.prompt);
@@ -100,7 +103,7 @@ export class TestEngine implements Engine {
         finishReason: words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop',
         usage: usageOf(promptTokens, completionTokens),
         timings: { queueMs: 1, prefillMs: 2, decodeMs: 3 },
-        model: request.model,
+        model: this.#nameOf(request.model),
         ...(promptLogprobs === undefined
           ? {}
           : {
@@ -122,7 +125,7 @@ export class TestEngine implements Engine {
       logprobs: request.candidates.map((_, index) => Math.log(index === 0 ? accept : rest)),
       usage: usageOf(countOf(request.prompt), 0),
       timings: { queueMs: 0, prefillMs: 1, decodeMs: 0 },
-      model: request.model,
+      model: this.#nameOf(request.model),
     };
   }
 
@@ -155,15 +158,23 @@ export class TestEngine implements Engine {
 
   async close(): Promise<void> {}
 
+  #nameOf(model: string): string {
+    return testModels.find(({ name, aliases }) => name === model || aliases.includes(model))?.name ?? model;
+  }
+
   async #pause(signal: AbortSignal | undefined): Promise<void> {
     const { delayMs } = this.#options;
     if (delayMs === undefined) return;
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, delayMs);
-      signal?.addEventListener('abort', () => {
-        clearTimeout(timer);
-        resolve();
-      }, { once: true });
+      signal?.addEventListener(
+        'abort',
+        () => {
+          clearTimeout(timer);
+          resolve();
+        },
+        { once: true },
+      );
     });
   }
 }

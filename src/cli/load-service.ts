@@ -1,0 +1,132 @@
+/** Pack -> weights on this machine -> prepared models -> a running engine. Tells what it does on the way. */
+import path from 'node:path';
+import type { Config } from '../config.ts';
+import { type LocalEngine, type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
+import { StvError } from '../errors.ts';
+import type { Pack, PackRole } from '../models/pack.ts';
+import { type PreparedModel, prepareModel } from '../models/prepare-model.ts';
+import { pull, sourcesFolder } from '../models/pull.ts';
+import { formatSource } from '../models/source.ts';
+import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
+import { openPack } from './open-pack.ts';
+
+/** What is being done, in one line for `/health/ready`, and how far it is. */
+export interface LoadReport {
+  readonly what: string;
+  readonly done?: number;
+  readonly total?: number | undefined;
+  readonly unit?: 'bytes' | 'items';
+}
+
+export interface LoadOptions {
+  readonly config: Config;
+  readonly report: (report: LoadReport) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface LoadedService {
+  readonly pack: Pack;
+  readonly engine: LocalEngine;
+  readonly models: readonly LocalModel[];
+}
+
+/** Throws StvError that says what is wrong with the pack, the source, the checkpoint or the machine. */
+export async function loadService(options: LoadOptions): Promise<LoadedService> {
+  const { config, report } = options;
+  checkDevice(config);
+  const pack = await openPack(config.pack);
+  const models = await prepareRoles(pack, options);
+  report({ what: `Starting the engine with ${pack.name}.` });
+  const engine = await startLocalEngine({
+    models,
+    limits: { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens },
+  });
+  if (options.signal?.aborted) {
+    await engine.close();
+    throw new StvError('cancelled', 'Loading was cancelled.');
+  }
+  return { pack, engine, models };
+}
+
+/** Brings the weights of a pack onto this machine; for `stv pull`. */
+export async function prepareRoles(pack: Pack, options: LoadOptions): Promise<LocalModel[]> {
+  const { generator, verifier } = pack.roles;
+  const isShared = roleKey(generator) === roleKey(verifier);
+  if (isShared) return [await prepareRole(pack, generator, ['generator', 'verifier'], options)];
+  return [
+    await prepareRole(pack, generator, ['generator'], options),
+    await prepareRole(pack, verifier, ['verifier'], options),
+  ];
+}
+
+/** Roles with equal keys share one model: the weights are loaded once. */
+function roleKey(role: PackRole): string {
+  return JSON.stringify([formatSource(role.source), role.weights, role.context, role.templateVariables]);
+}
+
+async function prepareRole(
+  pack: Pack,
+  role: PackRole,
+  names: readonly string[],
+  { config, report, signal }: LoadOptions,
+): Promise<LocalModel> {
+  const source = formatSource(role.source);
+  report({ what: `Looking for ${source}.` });
+  const pulled = await pull(role.source, {
+    cacheDir: sourcesFolder(config.dataDir),
+    offline: config.offline,
+    env: config.hfToken === undefined ? process.env : { ...process.env, HF_TOKEN: config.hfToken },
+    onProgress: ({ file, bytesDone, bytesTotal }) =>
+      report({ what: `Fetching ${file} of ${source}`, done: bytesDone, total: bytesTotal, unit: 'bytes' }),
+    ...(role.hash === undefined ? {} : { expectedHash: role.hash }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const prepared = await prepareModel({
+    checkpoint: pulled.path,
+    cacheDir: path.join(config.dataDir, 'models'),
+    weights: role.weights ?? config.weights,
+    writeTokenizer: (dir) => writeTokenizerFiles({ path: pulled.path }, dir),
+    onProgress: ({ phase, done, total }) =>
+      report(
+        phase === 'hash'
+          ? { what: `Checking ${source}`, done, total, unit: 'bytes' }
+          : { what: `Converting ${source} to ${role.weights ?? config.weights}`, done, total, unit: 'items' },
+      ),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return toLocalModel({ pack, role, names, prepared, config });
+}
+
+interface ToLocalModel {
+  readonly pack: Pack;
+  readonly role: PackRole;
+  readonly names: readonly string[];
+  readonly prepared: PreparedModel;
+  readonly config: Config;
+}
+
+function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): LocalModel {
+  const { digest } = prepared.manifest;
+  const context = config.context > 0 ? config.context : role.context;
+  // one model in both roles carries no role in its name
+  const full = names.length === 1 ? `${pack.name}/${names[0]}` : pack.name;
+  return {
+    name: `${full}@${digest}`,
+    aliases: [...names, ...names.map((name) => `${pack.name}/${name}`)],
+    digest,
+    dir: prepared.dir,
+    numSlots: config.numSlots,
+    ...(context === undefined ? {} : { maxLength: context }),
+    ...(config.threads > 0 ? { threads: config.threads } : {}),
+    ...(config.libraryPath === undefined ? {} : { libraryPath: config.libraryPath }),
+  };
+}
+
+/** Throws `device_unavailable` for devices that the engine cannot use. */
+function checkDevice(config: Config): void {
+  for (const name of ['device', 'generatorDevice', 'verifierDevice'] as const) {
+    const device = config[name];
+    if (device === 'auto' || device === 'cpu' || device === 'same') continue;
+    throw new StvError('device_unavailable', `The device ${device} is not available: this version serves on the CPU.`);
+  }
+}
