@@ -97,13 +97,16 @@ function bring(source: Source, name: string, options: PullOptions): Promise<Pull
 
 type Progress = Omit<PullProgress, 'source'>;
 
-/** At most one report in `PROGRESS_INTERVAL_MS`, but always the last. */
+/** At most one report in `PROGRESS_INTERVAL_MS`, but always the first of a file and the last of all. */
 function throttled(report: (progress: Progress) => void): (progress: Progress) => void {
   let last = Number.NEGATIVE_INFINITY;
+  let lastFile = '';
   return (progress) => {
     const now = performance.now();
-    if (progress.bytesDone !== progress.bytesTotal && now - last < PROGRESS_INTERVAL_MS) return;
+    const isDue = now - last >= PROGRESS_INTERVAL_MS || progress.file !== lastFile;
+    if (!isDue && progress.bytesDone !== progress.bytesTotal) return;
     last = now;
+    lastFile = progress.file;
     report(progress);
   };
 }

@@ -132,13 +132,17 @@ async function download(source: PypiSource, wheels: string, options: PypiOptions
   try {
     const args = ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-input', '--progress-bar=off'];
     args.push('--disable-pip-version-check', '--no-cache-dir', '--dest', wheels, spelled);
-    // pip writes into TMPDIR while it downloads: there it can be watched, is on the right disk and is cleaned up
-    const result = await runPython(args, { ...options, env: { ...options.env, TMPDIR: work } }, (line) => {
-      const found = /^\s*Downloading \S*?([^/\s]+\.whl)\S* \(([\d.]+) ([kMG]?)B\)/u.exec(line);
-      if (found === null) return;
-      file = found[1] ?? file;
-      announced = Math.round(Number(found[2]) * (BYTES_PER_UNIT.get(found[3] ?? '') ?? 1));
-    });
+    // pip writes into TMPDIR, and its output unbuffered, while it downloads: there it can be watched, is on the right disk and is cleaned up
+    const result = await runPython(
+      args,
+      { ...options, env: { ...options.env, TMPDIR: work, PYTHONUNBUFFERED: '1' } },
+      (line) => {
+        const found = /^\s*Downloading \S*?([^/\s]+\.whl)\S* \(([\d.]+) ([kMG]?)B\)/u.exec(line);
+        if (found === null) return;
+        file = found[1] ?? file;
+        announced = Math.round(Number(found[2]) * (BYTES_PER_UNIT.get(found[3] ?? '') ?? 1));
+      },
+    );
     if (result.code !== 0) throw pipError(source, result.stderr);
     report();
   } finally {
