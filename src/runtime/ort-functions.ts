@@ -31,6 +31,10 @@ type Parameters<Signature extends string> = Signature extends `${infer Letter ex
 /** Functions that return an `OrtStatus *`: NULL is success. */
 const STATUS_SIGNATURES = {
   CreateEnv: 'isp', // level, log id, out
+  CreateEnvWithGlobalThreadPools: 'ispp', // level, log id, threading options, out
+  CreateThreadingOptions: 'p',
+  SetGlobalIntraOpNumThreads: 'pi',
+  SetGlobalInterOpNumThreads: 'pi',
   DisableTelemetryEvents: 'p',
   CreateSession: 'pfpp', // env, path, options, out
   CreateSessionFromArray: 'ppzpp', // env, bytes, length, options, out
@@ -46,6 +50,7 @@ const STATUS_SIGNATURES = {
   SetSessionLogSeverityLevel: 'pi',
   SetSessionGraphOptimizationLevel: 'pi',
   SetOptimizedModelFilePath: 'pf',
+  DisablePerSessionThreads: 'p',
   SetIntraOpNumThreads: 'pi',
   SetInterOpNumThreads: 'pi',
   AddFreeDimensionOverrideByName: 'psl',
@@ -96,6 +101,7 @@ const STATUS_SIGNATURES = {
 const VOID_SIGNATURES = {
   ReleaseStatus: 'p',
   ReleaseEnv: 'p',
+  ReleaseThreadingOptions: 'p',
   ReleaseSessionOptions: 'p',
   ReleaseCUDAProviderOptions: 'p',
   ReleaseSession: 'p',

@@ -8,6 +8,8 @@ export interface RuntimeContext {
   readonly library: OrtLibrary;
   readonly functions: OrtFunctions;
   readonly env: NativeHandle;
+  /** The environment has threads for the sessions that bring none of their own. */
+  readonly hasSharedThreads: boolean;
   readonly cpuMemory: NativeHandle;
   /** The default CPU allocator; belongs to the library. */
   readonly allocator: bigint;

@@ -7,11 +7,13 @@ import { StvError } from '../errors.ts';
 import type { ElementType } from './element-type.ts';
 import { assertInitializersFit } from './model-initializers.ts';
 import { NativeHandle, Ownership } from './native-handle.ts';
+import type { OrtFunctions } from './ort-functions.ts';
 import { type OrtLibrary, openOrtLibrary, throwStatus } from './ort-library.ts';
 import { readStringArray, takeInt32, takePointer } from './out-parameter.ts';
 import type { RuntimeContext } from './runtime-context.ts';
 import { Session } from './session.ts';
 import {
+  assertThreads,
   deviceUnavailable,
   type LogLevel,
   logLevelNumber,
@@ -27,6 +29,11 @@ export interface RuntimeOptions {
   readonly libraryPath?: string | undefined;
   /** What ONNX Runtime itself writes to stderr. Default 'error'. */
   readonly logLevel?: LogLevel;
+  /**
+   * Threads that all sessions without `intraOpThreads` share, the calling one included; 0 = one per physical core. ONNX Runtime
+   * keeps one environment per process: the first runtime of a process decides, and later ones must not ask for something else.
+   */
+  readonly sharedThreads?: number;
 }
 
 export class Runtime {
@@ -37,14 +44,14 @@ export class Runtime {
   readonly #ownership: Ownership;
 
   /** Made by `loadRuntime`. */
-  constructor(library: OrtLibrary, logLevel: LogLevel) {
+  constructor(library: OrtLibrary, { logLevel = 'error', sharedThreads }: RuntimeOptions) {
     const { functions } = library;
     this.version = library.version;
     this.libraryPath = library.path;
-    const env = new NativeHandle(
-      takePointer((out) => functions.CreateEnv(logLevelNumber(logLevel), 'stv', out)),
-      { kind: 'runtime', release: functions.ReleaseEnv },
-    );
+    const env = new NativeHandle(createEnvironment(functions, logLevelNumber(logLevel), sharedThreads), {
+      kind: 'runtime',
+      release: functions.ReleaseEnv,
+    });
     functions.DisableTelemetryEvents(env.pointer);
     // OrtDeviceAllocator = 0, OrtMemTypeDefault = 0
     const cpuMemory = new NativeHandle(
@@ -57,6 +64,7 @@ export class Runtime {
       library,
       functions,
       env,
+      hasSharedThreads: sharedThreads !== undefined,
       cpuMemory,
       allocator: takePointer((out) => functions.GetAllocatorWithDefaultOptions(out)),
       throwStatus: (functionName, status) => throwStatus(functionName, status, functions),
@@ -135,6 +143,19 @@ export class Runtime {
   }
 }
 
+function createEnvironment(functions: OrtFunctions, logLevel: number, sharedThreads: number | undefined): bigint {
+  if (sharedThreads === undefined) return takePointer((out) => functions.CreateEnv(logLevel, 'stv', out));
+  assertThreads('sharedThreads', sharedThreads);
+  const threading = takePointer((out) => functions.CreateThreadingOptions(out));
+  try {
+    functions.SetGlobalIntraOpNumThreads(threading, sharedThreads);
+    functions.SetGlobalInterOpNumThreads(threading, 1);
+    return takePointer((out) => functions.CreateEnvWithGlobalThreadPools(logLevel, 'stv', threading, out));
+  } finally {
+    functions.ReleaseThreadingOptions(threading);
+  }
+}
+
 class PrepackedWeightsContainer implements PrepackedWeights {
   readonly #ownership: Ownership;
 
@@ -182,10 +203,11 @@ function createNativeSession(context: RuntimeContext, options: SessionOptions): 
   }
 }
 
-function loadModel({ functions, env }: RuntimeContext, options: SessionOptions): bigint {
+function loadModel(context: RuntimeContext, options: SessionOptions): bigint {
+  const { functions, env } = context;
   const { model } = options;
   const container = options.prepackedWeights?.handle.pointer;
-  return withSessionOptions(functions, options, (settings) =>
+  return withSessionOptions(context, options, (settings) =>
     takePointer((out) => {
       const e = env.pointer;
       if (typeof model === 'string') {
@@ -205,5 +227,5 @@ function loadModel({ functions, env }: RuntimeContext, options: SessionOptions):
  * Throws StvError `runtime_failed` when the library is missing, is something else, or is not version 1.30.
  */
 export function loadRuntime(options: RuntimeOptions = {}): Runtime {
-  return new Runtime(openOrtLibrary(options.libraryPath), options.logLevel ?? 'error');
+  return new Runtime(openOrtLibrary(options.libraryPath), options);
 }

@@ -4,6 +4,7 @@ import { StvError } from '../errors.ts';
 import type { NativeHandle } from './native-handle.ts';
 import type { OrtFunctions } from './ort-functions.ts';
 import { takePointer } from './out-parameter.ts';
+import type { RuntimeContext } from './runtime-context.ts';
 import type { Tensor } from './tensor.ts';
 
 /** Where a session's nodes run. `options` are the execution provider's own, by its names. */
@@ -26,7 +27,10 @@ export interface SessionOptions {
   readonly model: string | Uint8Array;
   /** Default 'cpu'. */
   readonly device?: Device;
-  /** Threads inside one operator; 0 = one per physical core. Default 0. */
+  /**
+   * Threads inside one operator, the calling one included; 0 = one per physical core. Absent: the runtime's `sharedThreads`
+   * if it has them, else 0. Threads of its own spin for a while after each run: sessions that run by turns do better to share.
+   */
   readonly intraOpThreads?: number;
   /** Threads across operators; more than 1 also turns parallel execution on. Default 1. */
   readonly interOpThreads?: number;
@@ -65,7 +69,8 @@ export function logLevelNumber(level: LogLevel): number {
   return LOG_LEVELS[level];
 }
 
-function assertThreads(field: string, threads: number): void {
+/** Throws StvError `runtime_failed` for a number of threads that cannot be. */
+export function assertThreads(field: string, threads: number): void {
   if (Number.isInteger(threads) && threads >= 0 && threads <= 4096) return;
   throw new StvError('runtime_failed', `${field} must be an integer between 0 and 4096, not ${threads}.`);
 }
@@ -124,13 +129,22 @@ function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device):
   }
 }
 
-function applyOptions(functions: OrtFunctions, pointer: bigint, options: SessionOptions): void {
-  const { intraOpThreads = 0, interOpThreads = 1 } = options;
-  assertThreads('intraOpThreads', intraOpThreads);
+function applyThreads({ functions, hasSharedThreads }: RuntimeContext, pointer: bigint, options: SessionOptions): void {
+  const { intraOpThreads, interOpThreads = 1 } = options;
   assertThreads('interOpThreads', interOpThreads);
-  functions.SetIntraOpNumThreads(pointer, intraOpThreads);
-  functions.SetInterOpNumThreads(pointer, interOpThreads);
+  if (intraOpThreads === undefined && hasSharedThreads) {
+    functions.DisablePerSessionThreads(pointer);
+  } else {
+    assertThreads('intraOpThreads', intraOpThreads ?? 0);
+    functions.SetIntraOpNumThreads(pointer, intraOpThreads ?? 0);
+    functions.SetInterOpNumThreads(pointer, interOpThreads);
+  }
   functions.SetSessionExecutionMode(pointer, interOpThreads > 1 ? 1 : 0);
+}
+
+function applyOptions(context: RuntimeContext, pointer: bigint, options: SessionOptions): void {
+  const { functions } = context;
+  applyThreads(context, pointer, options);
   functions.SetSessionGraphOptimizationLevel(pointer, OPTIMIZATION_LEVELS[options.optimizationLevel ?? 'all']);
   if (options.logLevel !== undefined) functions.SetSessionLogSeverityLevel(pointer, LOG_LEVELS[options.logLevel]);
   if (options.memoryPattern === false) functions.DisableMemPattern(pointer);
@@ -156,13 +170,14 @@ function applyOptions(functions: OrtFunctions, pointer: bigint, options: Session
 
 /** Calls `use` with an OrtSessionOptions that is released afterwards. */
 export function withSessionOptions<Result>(
-  functions: OrtFunctions,
+  context: RuntimeContext,
   options: SessionOptions,
   use: (pointer: bigint) => Result,
 ): Result {
+  const { functions } = context;
   const pointer = takePointer((out) => functions.CreateSessionOptions(out));
   try {
-    applyOptions(functions, pointer, options);
+    applyOptions(context, pointer, options);
     return use(pointer);
   } finally {
     functions.ReleaseSessionOptions(pointer);

@@ -70,6 +70,8 @@ describe('under forced garbage collection', () => {
       ['initializers for what is no model', refused(/cannot be read as ONNX/u)],
       ['an initializer that the model does not have', refused(/no initializer named nothing/u)],
       ['a model cut short at every length', value(true)],
+      ['shared threads after an environment without them', refused(/GlobalThreadPools/u)],
+      ['a negative number of threads', refused(/sharedThreads must be .*, not -1/u)],
       ['end', {}],
     ]);
   });

@@ -290,6 +290,14 @@ await attempt('a model cut short at every length', () => {
   return numRefused > whole.length / 2;
 });
 
+await attempt('shared threads after an environment without them', () => {
+  loadRuntime({ sharedThreads: 2 }).createSession({ model: matMulModel() });
+});
+
+await attempt('a negative number of threads', () => {
+  loadRuntime({ sharedThreads: -1 });
+});
+
 await churn();
 outcome('end', {});
 

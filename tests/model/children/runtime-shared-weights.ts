@@ -1,5 +1,5 @@
 /**
- * Six sessions over one 16 MiB weight, as `shared` or as `separate`; prints how much memory the process took and what they computed.
+ * Six sessions with shared threads over one 16 MiB weight, as `shared` or as `separate`; prints how much memory the process took and what they computed.
  */
 
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ const folder = mkdtempSync(path.join(tmpdir(), 'runtime-shared-'));
 const bytes = new Uint8Array(SIZE * SIZE).map((_, index) => (index * 2654435761) >>> 24);
 writeFileSync(path.join(folder, 'weights.bin'), bytes);
 
-const runtime = loadRuntime();
+const runtime = loadRuntime({ sharedThreads: 2 });
 const weights = runtime.createTensor('uint8', [SIZE, SIZE / 32, 32], bytes);
 const prepackedWeights = runtime.createPrepackedWeights();
 const x = runtime.createTensor('float32', [1, SIZE]);
@@ -31,7 +31,6 @@ const sessions = Array.from({ length: 6 }, (_, index) => {
   const initializers = new Map([['weights', weights]]);
   const session = runtime.createSession({
     model,
-    intraOpThreads: 1,
     ...(isShared ? { initializers, prepackedWeights } : {}),
   });
   const binding = session.createBinding();
