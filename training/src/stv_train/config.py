@@ -34,7 +34,7 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    tasks: dict[str, float] = field(default_factory=lambda: {name: 1.0 for name in TASKS})
+    tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
     falling: float = 0.9  # weight of a level against the one below
     problems_per_bin: int = 200
     preview: int = 0
@@ -176,7 +176,7 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Confi
         except tomllib.TOMLDecodeError:
             value = text
         data.setdefault(section, {})[key] = value
-    config = _build(Config, data, "")
+    config: Config = _build(Config, data, "")
     _check(config)
     return config
 
@@ -230,7 +230,10 @@ def _check(config: Config) -> None:
         need(kind in kinds, f"base.kinds names {kind!r}; known kinds are {', '.join(sorted(kinds))}.")
         need(weight >= 0, f"base.kinds.{kind} must not be negative, not {weight}.")
     need(sum(config.base.kinds.values()) > 0, "base.kinds must give some kind a weight above 0.")
-    need(config.run.device in ("auto", "cpu", "cuda"), f"run.device must be auto, cpu or cuda, not {config.run.device!r}.")
+    need(
+        config.run.device in ("auto", "cpu", "cuda"),
+        f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",
+    )
     need(0 <= config.verifier.alpha <= 1, f"verifier.alpha must be within 0..1, not {config.verifier.alpha}.")
     need(
         config.verifier.teacher in ("frozen", "ema", "live"),
@@ -240,12 +243,18 @@ def _check(config: Config) -> None:
         config.model.num_heads % config.model.num_kv_heads == 0,
         f"model.num_heads ({config.model.num_heads}) must be a multiple of num_kv_heads ({config.model.num_kv_heads}).",
     )
-    need(config.model.hidden_size % 32 == 0, f"model.hidden_size must be a multiple of 32, not {config.model.hidden_size}.")
+    need(
+        config.model.hidden_size % 32 == 0,
+        f"model.hidden_size must be a multiple of 32, not {config.model.hidden_size}.",
+    )
     need(
         config.model.intermediate_size % 32 == 0,
         f"model.intermediate_size must be a multiple of 32, not {config.model.intermediate_size}.",
     )
     need(config.vil.group >= 2, f"vil.group must be at least 2, not {config.vil.group}.")
-    need(config.export.weights in ("float32", "bfloat16"), f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.")
+    need(
+        config.export.weights in ("float32", "bfloat16"),
+        f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.",
+    )
     for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
         need(value > 0, f"{name} must be above 0, not {value}.")

@@ -117,7 +117,10 @@ class DocumentSource:
                 return self._refine(rng)
             case "teacher":
                 problem, attempt, result = (self.wrong if rng.random() < 0.75 else self.right)(rng)
-                return Document(kind, teacher_prompt(problem, attempt, result), true_review(result))
+                prompt = teacher_prompt(problem, attempt, result)
+                if rng.random() < 0.05:  # score mode: the verdict alone
+                    return Document(kind, prompt, prompts.score_text("accept" if result.correct else "reject"))
+                return Document(kind, prompt, true_review(result))
             case "reference":
                 problem, attempt, result = (self.wrong if rng.random() < 0.6 else self.right)(rng)
                 reference = solution_text(solve(problem))
@@ -150,14 +153,26 @@ class DocumentSource:
         text = make_outside(rng)
         if rng.random() < 0.4:
             return Document("outside", prompts.generate_prompt(text), OUTSIDE_ANSWER)
-        if rng.random() < 0.5:
-            attempt = solution_text(solve(self.problem(rng)))
-        else:
-            attempt = rng.choice((OUTSIDE_ANSWER, make_outside(rng), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
+        attempt = outside_attempt(rng)
         prompt = prompts.verify_prompt(text, attempt)
+        if rng.random() < 0.4:
+            prompt = prompts.teacher_prompt(text, attempt, "undetermined", "")
         if rng.random() < 0.2:
             return Document("outside", prompt, prompts.score_text("undetermined"))
         return Document("outside", prompt, prompts.review_text(OUTSIDE_FEEDBACK, "undetermined"))
+
+
+def outside_attempt(rng: Random) -> str:
+    """What someone may hand in for a problem that is outside: worked steps, a bare answer, or anything else."""
+    if rng.random() < 0.5:
+        task = rng.choice(list(TASKS))
+        return solution_text(solve(make_problem(task, rng.randint(1, TASKS[task]), rng)))
+    return rng.choice((OUTSIDE_ANSWER, make_outside(rng), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
+
+
+def make_outside_attempt(rng: Random) -> tuple[str, str]:
+    text = make_outside(rng)
+    return text, outside_attempt(rng)
 
 
 def corrected(problem: Problem, attempt: str, result: Check) -> str:

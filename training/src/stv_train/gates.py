@@ -50,8 +50,7 @@ def bins(run: Run, model: Llama, config: GateConfig, seed: int) -> tuple[int, in
     repeated = [problem for problem in problems for _ in range(config.samples)]
     judged = attempt_all(model, run.tokenizer, repeated, Sampling(), seed + 3)
     shares = [
-        sum(one.result.correct for one in judged[at : at + config.samples]) / config.samples
-        for at in range(0, len(judged), config.samples)
+        sum(one.result.correct for one in judged[at : at + config.samples]) / config.samples for at in range(0, len(judged), config.samples)
     ]
     return sum(0 < share < 0.2 for share in shares), sum(share == 0 for share in shares)
 

@@ -157,7 +157,7 @@ def to_hf(model: Llama) -> dict[str, Tensor]:
     for index, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
         at = f"model.layers.{index}."
-        q, k, v = layer.qkv.weight.split(sizes)
+        q, k, v = torch.split(layer.qkv.weight, sizes)
         gate, up = layer.gate_up.weight.chunk(2)
         state |= {
             at + "input_layernorm.weight": layer.input_norm.weight,

@@ -19,7 +19,8 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.transpose(-2, -1)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.transpose(-2, -1) if tall else x
+    out: Tensor = x.transpose(-2, -1) if tall else x
+    return out
 
 
 class MuonAdamW:

@@ -71,9 +71,7 @@ def teacher_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], s
     return right / max(len(wrong), 1)
 
 
-def refine_probe(
-    model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], temperature: float, seed: int
-) -> dict[str, float]:
+def refine_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], temperature: float, seed: int) -> dict[str, float]:
     """Share of wrong attempts that one refinement repairs, by feedback, beside a fresh sample."""
     sampling = Sampling(temperature=temperature)
 
@@ -92,9 +90,7 @@ def refine_probe(
     }
 
 
-def verifier_probe(
-    model: Llama, tokenizer: PackTokenizer, judged: list[Judged], temperature: float, seed: int
-) -> dict[str, float]:
+def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged], temperature: float, seed: int) -> dict[str, float]:
     """Verdict accuracy per class, first error found, leaks and verdicts that cannot be read."""
     from .tasks.steps import leaks
 

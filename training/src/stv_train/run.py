@@ -108,7 +108,11 @@ class Progress:
         left = (self.total - done) / rate if rate > 0 else float("inf")
         remaining = "--" if left == float("inf") else f"{int(left // 3600)}:{int(left % 3600 // 60):02}:{int(left % 60):02}"
         share = 100 * done / max(self.total, 1e-9)
-        print(f"{self.name} {share:5.1f} %  {rate:,.0f} {self.unit}/s  left {remaining}  {note}", file=sys.stderr, flush=True)
+        print(
+            f"{self.name} {share:5.1f} %  {rate:,.0f} {self.unit}/s  left {remaining}  {note}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class Run:

@@ -73,9 +73,7 @@ def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Ten
 
 
 @torch.no_grad()
-def _sample_batch(
-    model: Llama, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator
-) -> list[Completion]:
+def _sample_batch(model: Llama, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator) -> list[Completion]:
     batch, longest = len(prompts), max(len(p) for p in prompts)
     budget = min(sampling.max_new_tokens, model.config.max_length - longest)
     device = model.embed.weight.device

@@ -137,8 +137,5 @@ def _draw_pool(run: Run, model: Llama, path: object, number: int) -> None:
     share = sum(one.result.correct for one in judged) / max(len(judged), 1)
     run.log("base-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
     run.say(f"base: {len(judged):,} own attempts, {share:.1%} right")
-    rows = [
-        {"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt}
-        for one in judged
-    ]
+    rows = [{"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt} for one in judged]
     write_jsonl(Path(str(path)), rows)

@@ -195,9 +195,9 @@ class Equation:
     def answer(self) -> Fraction | None:
         if len(self.left) == len(self.right) == 1:
             left, right = self.left[0], self.right[0]
-            if left == Term(1, 1, var=True) and not right.var and right.group is None:
-                if gcd(right.numerator, right.denominator) == 1 or right.numerator == 0:
-                    return right.coefficient
+            plain = left == Term(1, 1, var=True) and not right.var and right.group is None
+            if plain and (gcd(right.numerator, right.denominator) == 1 or right.numerator == 0):
+                return right.coefficient
         return None
 
     def next(self) -> tuple[Line, list[Origin]] | None:
@@ -214,8 +214,9 @@ class Equation:
         both = self.left + self.right
         if all(t.denominator == 1 for t in both):
             return None
-        if len(self.left) == 1 and self.left[0].var and len(self.right) == 1 and self.left[0].denominator == 1:
-            if self.right[0].group is None and not self.right[0].var:
+        if len(self.left) == len(self.right) == 1:
+            left, right = self.left[0], self.right[0]
+            if left.var and left.denominator == 1 and right.group is None and not right.var:
                 return None  # 3x = 5/2 is for `_divide`
         factor = lcm(*(t.denominator for t in both))
         origins: list[Origin] = []

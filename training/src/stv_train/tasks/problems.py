@@ -111,18 +111,14 @@ def read_problem(text: str, task: str = "", level: int = 0) -> Problem:
             canonical_equation(equation),
         )
     expression = read_expression(body)
-    return _problem(
-        task or "order", level, text, expression, _read_calculation, f"calculation {expression.text()}"
-    )
+    return _problem(task or "order", level, text, expression, _read_calculation, f"calculation {expression.text()}")
 
 
 def _read_calculation(text: str) -> Line:
     return read_expression(text)
 
 
-def _problem(
-    task: str, level: int, text: str, line: Line, read: Callable[[str], Line], canonical: str
-) -> Problem:
+def _problem(task: str, level: int, text: str, line: Line, read: Callable[[str], Line], canonical: str) -> Problem:
     current: Line = line
     for _ in range(60):
         if (step := current.next()) is None:
@@ -227,9 +223,67 @@ _OUTSIDE = (
     "{a}x + {b} = {a}x + {b}",
     "Factor x^2 + {a}x + {b}",
 )
-_PLACES = "France Japan Brazil Kenya Norway Canada Egypt India Peru Spain Chile Paris London Berlin Rome Cairo".split()
-_THINGS = "rain Hamlet gravity tree river music star house cat dog moon summer bread school winter ocean tea".split()
-_SYLLABLES = "ba ke lo mi nu ra se ti vo za pre con ter al ing est or an the wh sh ch".split()
+_PLACES = [
+    "France",
+    "Japan",
+    "Brazil",
+    "Kenya",
+    "Norway",
+    "Canada",
+    "Egypt",
+    "India",
+    "Peru",
+    "Spain",
+    "Chile",
+    "Paris",
+    "London",
+    "Berlin",
+    "Rome",
+    "Cairo",
+]
+_THINGS = [
+    "rain",
+    "Hamlet",
+    "gravity",
+    "tree",
+    "river",
+    "music",
+    "star",
+    "house",
+    "cat",
+    "dog",
+    "moon",
+    "summer",
+    "bread",
+    "school",
+    "winter",
+    "ocean",
+    "tea",
+]
+_SYLLABLES = [
+    "ba",
+    "ke",
+    "lo",
+    "mi",
+    "nu",
+    "ra",
+    "se",
+    "ti",
+    "vo",
+    "za",
+    "pre",
+    "con",
+    "ter",
+    "al",
+    "ing",
+    "est",
+    "or",
+    "an",
+    "the",
+    "wh",
+    "sh",
+    "ch",
+]
 
 
 def make_outside(rng: Random) -> str:

@@ -177,9 +177,7 @@ def check(problem: Problem, attempt: str) -> Check:
         except OutsideDomain:
             return Check(False, len(texts), number, UNREADABLE, expected, "unreadable")
         if not follows:
-            finding, kind = (
-                explain(previous, step[0], step[1], line, problem.answer) if step else (NOT_FOLLOWING, "other")
-            )
+            finding, kind = explain(previous, step[0], step[1], line, problem.answer) if step else (NOT_FOLLOWING, "other")
             if leaks(finding, problem, attempt):
                 finding = NOT_FOLLOWING
             return Check(False, len(texts), number, finding, expected, kind)

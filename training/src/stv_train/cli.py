@@ -1,0 +1,146 @@
+"""`stv-train`: one command, one subcommand per stage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .config import load_config
+from .errors import TrainError
+from .export import export_pack
+from .gates import require_gates
+from .plots import plot_run
+from .run import Interrupted, Run
+from .stages.base import train_base
+from .stages.data import from_traces, write_problems
+from .stages.evaluate import evaluate_served, probe_loops
+from .stages.rollout import rollout
+from .stages.verifier import train_verifier
+from .stages.vil import CONTROLS, train_rlvr, train_vil
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stv-train", description="Trains the generator and the verifier of an STV pack.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="a TOML file")
+        command.add_argument("--out", metavar="FOLDER", help="the run's folder, instead of run.out of the configuration")
+        command.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", help="overrides one field")
+        return command
+
+    data = add("data", "write the problem sets, or take in the traces of a server")
+    data.add_argument("action", nargs="?", choices=["problems", "from-traces"], default="problems")
+    data.add_argument("--traces", metavar="FILE_OR_URL", help="a JSONL file of traces, or the address of a running server")
+    data.add_argument("--key", default="", help="the server's key, where it needs one")
+    add("base", "train the base model and measure its gates")
+    rolled = add("rollout", "draw the generator's own attempts")
+    rolled.add_argument("--server", default="", metavar="URL", help="sample from a running server instead of PyTorch")
+    rolled.add_argument("--generator", default="base", metavar="NAME")
+    add("sft", "baseline: train the verifier on the teacher's texts")
+    verdict = add("verdict-rl", "baseline: train the verifier by verdict RL alone")
+    verdict.add_argument("--meta", action="store_true", help="weigh rejections by a meta-verifier")
+    add("stv", "train the verifier by self-trained verification")
+    vil = add("vil", "train the generator with the verifier in the loop")
+    vil.add_argument("--control", choices=CONTROLS, default="vil")
+    vil.add_argument("--rlvr-only", action="store_true", help="end after RLVR")
+    vil.add_argument("--verifier", default="stv", metavar="NAME")
+    evaluate = add("evaluate", "evaluate the exported pack through the server")
+    evaluate.add_argument("--probe", action="store_true", help="a small probe of the loop in PyTorch instead; no evidence")
+    evaluate.add_argument("--pack", type=Path, metavar="FOLDER")
+    export = add("export", "write the pack")
+    export.add_argument("--generator", default="", metavar="NAME", help="a model of the run; default: the last one trained")
+    export.add_argument("--verifier", default="", metavar="NAME")
+    export.add_argument("--to", type=Path, metavar="FOLDER")
+    whole = add("all", "every stage, from nothing to the pack")
+    whole.add_argument("--baselines", action="store_true", help="the baselines as well")
+    return parser
+
+
+def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    overrides = {}
+    for item in arguments.set:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise TrainError(f"--set takes section.field=value, not {item!r}.")
+        overrides[name] = value
+    if arguments.out:
+        overrides["run.out"] = arguments.out
+    return overrides
+
+
+def _gated_base(run: Run) -> None:
+    import json
+
+    train_base(run)
+    require_gates(run, json.loads((run.folder / "base" / "facts.json").read_text())["gates"])
+
+
+def _newest(run: Run, names: tuple[str, ...]) -> str:
+    return next((name for name in names if run.has_model(name)), "base")
+
+
+def _execute(arguments: argparse.Namespace) -> None:
+    run = Run(load_config(arguments.config, _overrides(arguments)))
+    match arguments.command:
+        case "data" if arguments.action == "from-traces":
+            if not arguments.traces:
+                raise TrainError("`data from-traces` needs --traces FILE_OR_URL.")
+            from_traces(run, arguments.traces, arguments.key)
+        case "data":
+            write_problems(run)
+        case "base":
+            train_base(run)
+        case "rollout":
+            rollout(run, arguments.generator, arguments.server)
+        case "sft":
+            train_verifier(run, "sft")
+        case "verdict-rl":
+            train_verifier(run, "meta-rl" if arguments.meta else "verdict-rl")
+        case "stv":
+            _gated_base(run)
+            train_verifier(run, "stv")
+        case "vil" if arguments.rlvr_only:
+            train_rlvr(run)
+        case "vil":
+            train_vil(run, arguments.control, arguments.verifier)
+        case "evaluate" if arguments.probe:
+            probe_loops(run)
+        case "evaluate":
+            evaluate_served(run, arguments.pack or run.folder / "pack")
+        case "export":
+            generator = arguments.generator or _newest(run, ("vil", "rlvr"))
+            export_pack(run, generator, arguments.verifier or _newest(run, ("stv",)), arguments.to)
+        case "all":
+            write_problems(run)
+            _gated_base(run)
+            rollout(run)
+            train_verifier(run, "stv")
+            if arguments.baselines:
+                for method in ("sft", "verdict-rl", "meta-rl"):
+                    train_verifier(run, method)
+            train_vil(run)
+            if arguments.baselines:
+                for control in CONTROLS[1:]:
+                    train_vil(run, control)
+            export_pack(run, "vil", "stv")
+            probe_loops(run)
+    plot_run(run)
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        _execute(arguments)
+    except TrainError as error:
+        print(f"stv-train: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stv-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0

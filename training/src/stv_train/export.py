@@ -1,0 +1,111 @@
+"""From finished models to a pack folder that the server loads: checkpoints, tokenizer, prompts, card."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from . import __version__, prompts
+from .errors import TrainError
+from .model import Llama, to_hf
+from .run import Run, write_atomically, write_json
+from .tokenizer import END, PAD, write_tokenizer
+
+
+def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> None:
+    """A Hugging Face llama checkpoint with its tokenizer and chat template."""
+    dtype = torch.bfloat16 if weights == "bfloat16" else torch.float32
+    state = {name: tensor.cpu().to(dtype) for name, tensor in to_hf(model).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "model.safetensors", lambda part: save_file(state, part, metadata={"format": "pt"}))
+    write_json(folder / "config.json", model.config.hf() | {"torch_dtype": weights})
+    write_json(folder / "generation_config.json", {"eos_token_id": END, "pad_token_id": PAD, "do_sample": True})
+    write_tokenizer(folder, prompts.template_text("chat_template.jinja"))
+
+
+def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = None) -> Path:
+    """Writes the pack beside `folder`, checks its size, then puts it in place as a whole."""
+    config = run.config.export
+    target = folder or (Path(config.folder) if config.folder else run.folder / "pack")
+    building = target.with_name(target.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    pack = json.loads(json.dumps(prompts.pack_json()))
+    write_checkpoint(building / "generator", run.load_model(generator), config.weights)
+    if verifier == generator:
+        pack["roles"]["verifier"]["source"] = "generator"
+    else:
+        write_checkpoint(building / "verifier", run.load_model(verifier), config.weights)
+    for prompt in pack["prompts"].values():
+        for message in prompt["messages"]:
+            path = building / message["template"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(prompts.template_text(message["template"]))
+    calibration = run.folder / "calibration.json"
+    if calibration.exists():
+        pack["calibration"] = json.loads(calibration.read_text())
+    write_json(building / "pack.json", pack)
+    (building / "README.md").write_text(card(run, generator, verifier))
+    size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file()) / 2**20
+    if size > config.max_mib:
+        shutil.rmtree(building)
+        raise TrainError(f"The pack would hold {size:.1f} MiB, above export.max_mib = {config.max_mib:g}.")
+    if target.exists():
+        old = target.with_name(target.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        building.rename(target)
+        shutil.rmtree(old)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building.rename(target)
+    run.say(f"export: {target}, {size:.1f} MiB")
+    return target
+
+
+def card(run: Run, generator: str, verifier: str) -> str:
+    """The model card: data, recipe, limits, licence, numbers, command. Only what the run itself knows."""
+
+    def facts(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
+        return data
+
+    base, made_generator, made_verifier = facts("base"), facts(generator), facts(verifier)
+    device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
+    gates = "\n".join(f"| {name} | {value:.4g} |" for name, value in base.get("gates", {}).items())
+    probe = "\n".join(f"| {name} | {value:.1%} |" for name, value in made_verifier.get("probe", {}).items())
+    tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
+    seconds = {name: data.get("seconds") for name, data in (("base", base), (generator, made_generator), (verifier, made_verifier))}
+    return f"""# stv-mini
+
+A generator and a verifier for school mathematics with worked steps, trained from nothing.
+
+- **Tasks (weights):** {tasks}. Problems are generated; those whose hash falls into the validation or test split are never trained on.
+- **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama shape.
+- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations; the verifier by self-trained
+  verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict RL).
+- **Seconds spent:** {", ".join(f"{name} {value}" for name, value in seconds.items())}, on {device}.
+- **Limits:** knows no other problems than these; verdicts on anything else are meant to be
+  `undetermined`. Numbers far above 999 are beyond it.
+- **Licence:** Apache-2.0.
+- **Made by:** `stv-train all --config CONFIG` of stv-train {__version__}, seed {run.config.run.seed}.
+
+## Gates of the base model (validation problems, attempts at temperature 1)
+
+| Figure | Value |
+|---|---|
+{gates}
+
+## In-training probe of the verifier (validation problems, temperature 1)
+
+These steer the training; the evidence is the evaluation of the served pack.
+
+| Figure | Value |
+|---|---|
+{probe}
+"""

@@ -1,0 +1,73 @@
+"""Plots of a run from its metrics: loss, probes by level, verifier figures by samples, loops by round."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from .run import Run, read_jsonl
+from .stages.evaluate import load_probe
+
+
+def plot_run(run: Run) -> list[Path]:
+    """Writes `plots/*.png` for whatever the run has measured so far."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    path = run.folder / "metrics.jsonl"
+    if not path.exists():
+        return []
+    by_stage: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in read_jsonl(path):
+        by_stage[row["stage"]].append(row)
+    folder = run.folder / "plots"
+    folder.mkdir(exist_ok=True)
+    written: list[Path] = []
+
+    def draw(name: str, lines: dict[str, tuple[list[float], list[float]]], x: str, y: str) -> None:
+        if not lines:
+            return
+        figure, axes = pyplot.subplots(figsize=(8, 5))
+        for label, (xs, ys) in lines.items():
+            axes.plot(xs, ys, label=label, marker="." if len(xs) < 40 else None)
+        axes.set(xlabel=x, ylabel=y, title=name)
+        axes.grid(alpha=0.3)
+        if len(lines) > 1:
+            axes.legend(fontsize=7, ncols=2)
+        figure.tight_layout()
+        target = folder / f"{name}.png"
+        figure.savefig(target, dpi=110)
+        pyplot.close(figure)
+        written.append(target)
+
+    if rows := by_stage.get("base"):
+        draw("base-loss", {"loss": ([r["tokens"] for r in rows], [r["loss"] for r in rows])}, "tokens", "loss")
+    for stage, rows in by_stage.items():
+        if not stage.endswith("-probe"):
+            continue
+        x = "tokens" if "tokens" in rows[0] else "samples" if "samples" in rows[0] else "step"
+        names = [key for key in rows[-1] if key not in ("time", "stage", "tokens", "samples", "step")]
+        draw(
+            stage,
+            {name: ([r[x] for r in rows if name in r], [r[name] for r in rows if name in r]) for name in names},
+            x,
+            "share",
+        )
+    for name, loops in load_probe(run).items():
+        for figure in ("pass_at_1", "accept_rate"):
+            lines = {str(loop["name"]): (_rounds(loop[figure]), _floats(loop[figure])) for loop in loops}
+            draw(f"loop-{name}-{figure}", lines, "round", figure)
+    return written
+
+
+def _floats(values: object) -> list[float]:
+    data: list[float] = json.loads(json.dumps(values))
+    return data
+
+
+def _rounds(values: object) -> list[float]:
+    return [float(number) for number in range(len(_floats(values)))]

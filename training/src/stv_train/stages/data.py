@@ -1,0 +1,219 @@
+"""Problems as files: held-out sets, users' own problems, reasoning-gym, and traces of a running server."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..errors import OutsideDomain, TrainError
+from ..probes import Judged
+from ..run import Run, read_jsonl, write_jsonl
+from ..tasks.problems import SPLITS, TASKS, make_problem, read_problem, split_of
+from ..tasks.steps import Problem, check, solution_text, solve
+from .rollout import load_attempts, rollout_path, row
+
+
+def problem_row(problem: Problem) -> dict[str, Any]:
+    return {
+        "problem": problem.text,
+        "task": problem.task,
+        "level": problem.level,
+        "answer": str(problem.answer),
+        "reference": solution_text(solve(problem)),
+        "split": split_of(problem.canonical),
+    }
+
+
+def write_problems(run: Run) -> list[Path]:
+    """`data/{split}.jsonl`: for each task and level up to `problems_per_bin` different problems of the split."""
+    paths = []
+    for split in SPLITS:
+        rows, seen = [], set()
+        rng = Random(f"{run.config.run.seed}:data:{split}")
+        for task, weight in run.config.data.tasks.items():
+            if weight <= 0:
+                continue
+            for level in range(1, TASKS[task] + 1):
+                found = 0
+                for _ in range(20 * run.config.data.problems_per_bin):
+                    if found == run.config.data.problems_per_bin:
+                        break
+                    problem = make_problem(task, level, rng, split)
+                    if problem.canonical not in seen:
+                        seen.add(problem.canonical)
+                        rows.append(problem_row(problem))
+                        found += 1
+        path = run.folder / "data" / f"{split}.jsonl"
+        write_jsonl(path, rows)
+        run.say(f"data: {len(rows):,} problems in {path}")
+        paths.append(path)
+    if run.config.data.gym:
+        rows = list(gym_problems(run.config.data.gym, run.config.data.problems_per_bin, run.config.run.seed))
+        write_jsonl(run.folder / "data" / "gym.jsonl", rows)
+        run.say(f"data: {len(rows):,} problems of reasoning-gym")
+    if run.config.data.user_problems:
+        rows = user_problems(Path(run.config.data.user_problems))
+        write_jsonl(run.folder / "data" / "user.jsonl", rows)
+        run.say(f"data: {len(rows):,} problems of {run.config.data.user_problems}")
+    return paths
+
+
+def gym_problems(datasets: tuple[str, ...], count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Problems nobody here wrote. Those that the pack cannot read come with `task: outside`."""
+    try:
+        import reasoning_gym
+    except ImportError:
+        raise TrainError("data.gym needs the package reasoning-gym: pip install 'stv-train[gym]'.") from None
+    for name in datasets:
+        try:
+            dataset = reasoning_gym.create_dataset(name, size=count, seed=seed)
+        except ValueError as error:
+            raise TrainError(f"data.gym names {name!r}, which reasoning-gym does not know: {error}") from None
+        for item in dataset:
+            yield gym_row(name, str(item["question"]), str(item["answer"]))
+
+
+def gym_row(name: str, question: str, answer: str) -> dict[str, Any]:
+    """One problem of reasoning-gym; its last line that the pack can read is the problem."""
+    for text in [question, *reversed(question.splitlines())]:
+        try:
+            problem = read_problem(_plain(text))
+        except OutsideDomain:
+            continue
+        if same_answer(answer, str(problem.answer)):
+            return problem_row(problem) | {"source": f"reasoning-gym/{name}", "split": "test"}
+    return {
+        "problem": question,
+        "task": "outside",
+        "level": 0,
+        "answer": answer,
+        "source": f"reasoning-gym/{name}",
+        "split": "test",
+    }
+
+
+def _plain(text: str) -> str:
+    """LaTeX fractions and instructions after the question, as reasoning-gym writes them, into plain text."""
+    text = re.sub(r"\$?\\frac\{(\d+)\}\{(\d+)\}\$?", r"\1/\2", text)
+    text = re.split(r"\. (?:Give|Ensure|Respond|Simplify|Your|Please)\b", text)[0]
+    text = re.sub(
+        r"(?i)^(?:simplify the fraction|determine the value of [a-z] that satisfies:?|state the final answer to the "
+        r"following arithmetic problem:|find the value of [a-z] in the equation:?|solve for [a-z]:)\s*",
+        "",
+        text.strip(),
+    )
+    return text.split(" to its lowest terms")[0].strip()
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Equal as exact numbers; else by math-verify where it is installed; else as texts."""
+    try:
+        return Fraction(one.strip()) == Fraction(other.strip())
+    except (ValueError, ZeroDivisionError):
+        pass
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        return " ".join(one.split()) == " ".join(other.split())
+    return bool(verify(parse(one), parse(other)))
+
+
+def user_problems(path: Path) -> list[dict[str, Any]]:
+    """A user's problems, one JSON object a line: `problem`, `answer` and, where there is one, `reference`.
+
+    A reference that is wrong is refused by line; a problem that the pack cannot read is kept as `outside`."""
+    rows = []
+    for number, one in enumerate(read_jsonl(path), 1):
+        for key in ("problem", "answer"):
+            if not isinstance(one.get(key), str) or not one[key].strip():
+                raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
+        try:
+            problem = read_problem(one["problem"])
+        except OutsideDomain:
+            rows.append({"problem": one["problem"], "task": "outside", "level": 0, "answer": one["answer"], "split": "train"})
+            continue
+        if not same_answer(one["answer"], str(problem.answer)):
+            raise TrainError(f"{path}, row {number}: the answer {one['answer']!r} is wrong; it is {problem.answer}.")
+        made = problem_row(problem)
+        reference = one.get("reference")
+        if reference is not None:
+            if not isinstance(reference, str):
+                raise TrainError(f"{path}, row {number}: `reference` must be a text, not {reference!r}.")
+            found = check(problem, reference)
+            if not found.correct:
+                raise TrainError(f"{path}, row {number}: the reference is wrong at step {found.first_error}: {found.finding}")
+            made["reference"] = reference
+        rows.append(made)
+    return rows
+
+
+def fetch_traces(server: str, key: str = "") -> list[dict[str, Any]]:
+    """All traces of a running server, page by page (`GET /traces`)."""
+    rows: list[dict[str, Any]] = []
+    after = ""
+    while True:
+        url = f"{server.rstrip('/')}/traces?limit=1000&labels=true" + (f"&after={after}" if after else "")
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {key}"} if key else {})
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                page = [json.loads(line) for line in response.read().decode().splitlines() if line.strip()]
+        except OSError as error:
+            raise TrainError(f"Cannot read traces from {url}: {error}.") from error
+        if not page:
+            return rows
+        rows += page
+        after = str(page[-1]["trace_id"])
+
+
+def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged], dict[str, int]]:
+    """Attempts of traces, graded by the exact checker; where a label states another answer, the row is left out.
+
+    What happened to the rest is counted: outside the domain, held out, cut off, labelled wrongly, repeated."""
+    counts = dict.fromkeys(("used", "outside", "held_out", "cut_off", "wrong_label", "repeated"), 0)
+    judged: list[Judged] = []
+    seen: set[tuple[str, str]] = set()
+    for number, one in enumerate(rows, 1):
+        for key in ("problem", "attempt"):
+            if not isinstance(one.get(key), str):
+                raise TrainError(f"{where}, trace {number}: `{key}` must be a text, not {one.get(key)!r}.")
+        try:
+            problem = read_problem(one["problem"])
+        except OutsideDomain:
+            counts["outside"] += 1
+            continue
+        label = one.get("label") or {}
+        if split_of(problem.canonical) != "train":
+            counts["held_out"] += 1
+        elif label.get("answer") and not same_answer(str(label["answer"]).split("=")[-1], str(problem.answer)):
+            counts["wrong_label"] += 1
+        elif not one["attempt"].strip() or one.get("finish_reason") == "length":
+            counts["cut_off"] += 1
+        elif (problem.canonical, one["attempt"]) in seen:
+            counts["repeated"] += 1
+        else:
+            seen.add((problem.canonical, one["attempt"]))
+            counts["used"] += 1
+            judged.append(Judged(problem, one["attempt"], check(problem, one["attempt"])))
+    return judged, counts
+
+
+def from_traces(run: Run, source: str, key: str = "") -> Path:
+    """Adds the attempts of traces (a JSONL file, or the address of a running server) to the attempts of the run."""
+    is_server = source.startswith(("http://", "https://"))
+    rows = fetch_traces(source, key) if is_server else read_jsonl(Path(source))
+    judged, counts = judged_traces(rows, source)
+    run.log("from-traces", source=source, **counts)
+    run.say("from-traces: " + "  ".join(f"{name} {count}" for name, count in counts.items()))
+    path = rollout_path(run)
+    existing = load_attempts(path) if path.exists() else []
+    merged = {(one.problem.text, one.attempt): row(one) for one in [*existing, *judged]}
+    if not merged:
+        raise TrainError(f"{source} holds no attempt at a training problem of this pack.")
+    write_jsonl(path, merged.values())
+    return path

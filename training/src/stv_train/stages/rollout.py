@@ -1,0 +1,154 @@
+"""The generator's own attempts at training problems, checked; from PyTorch or from a running server."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from .. import prompts
+from ..documents import DocumentSource, Mix
+from ..errors import OutsideDomain, TrainError
+from ..model import Llama
+from ..probes import Judged, texts
+from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
+from ..sampler import Sampling, sample
+from ..tasks.problems import read_problem, split_of
+from ..tasks.steps import Problem, check
+
+CHUNK = 2048  # attempts per file of a rollout: what an interrupt can cost
+
+
+def rollout_path(run: Run, name: str = "train") -> Path:
+    return run.folder / "rollouts" / f"{name}.jsonl"
+
+
+def rollout(run: Run, generator: str = "base", server: str = "", name: str = "train") -> Path:
+    """Draws the configured number of attempts, chunk by chunk; a chunk already on disk is not drawn again."""
+    config, seed = run.config.rollout, run.config.run.seed + 5000
+    path = rollout_path(run, name)
+    c = run.config
+    identity = fingerprint(c.run.seed, c.data.tasks, c.data.falling, config, generator, server, c.model)
+    marker = path.with_suffix(".identity")
+    if path.exists() and marker.exists() and marker.read_text() == identity:
+        run.say(f"rollout: {path} is complete")
+        return path
+    parts = path.with_suffix("") / identity
+    model = None if server else run.load_model(generator)
+    source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, run.config.data.falling * config.rising), seed)
+    progress = Progress("rollout", config.attempts, "attempts", 0)
+    tokens, began = 0, time.monotonic()
+    with run.interruptible():
+        for start in range(0, config.attempts, CHUNK):
+            part = parts / f"{start:08}.jsonl"
+            if not part.exists():
+                count = min(CHUNK, config.attempts - start)
+                problems = [source.problem(Random(f"{seed}:rollout:{start + at}")) for at in range(count)]
+                if model is None:
+                    attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + start)
+                else:
+                    attempts, used = _from_model(run, model, problems, seed + start)
+                tokens += used
+                write_jsonl(part, (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True)))
+            progress.update(min(start + CHUNK, config.attempts))
+            if run.stopping:
+                raise Interrupted(f"rollout stopped after {start + CHUNK:,} of {config.attempts:,} attempts")
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for part in sorted(parts.glob("*.jsonl")):
+        for one in read_jsonl(part):
+            rows.setdefault((one["problem"], one["attempt"]), one)
+    write_jsonl(path, rows.values())
+    marker.write_text(identity)
+    right = sum(one["correct"] for one in rows.values())
+    seconds = time.monotonic() - began
+    facts = {"attempts": len(rows), "right": right, "tokens": tokens, "seconds": round(seconds, 1), "server": server}
+    run.log("rollout", **facts)
+    rate = f", {tokens / seconds:,.0f} tokens/s from {server or 'PyTorch'}" if tokens else ""
+    run.say(f"rollout: {len(rows):,} unique attempts, {right:,} right{rate}")
+    return path
+
+
+def row(judged: Judged) -> dict[str, Any]:
+    return {
+        "problem": judged.problem.text,
+        "task": judged.problem.task,
+        "level": judged.problem.level,
+        "attempt": judged.attempt,
+        "correct": judged.result.correct,
+        "first_error": judged.result.first_error,
+        "finding": judged.result.finding,
+        "kind": judged.result.kind,
+    }
+
+
+def _from_model(run: Run, model: Llama, problems: list[Problem], seed: int) -> tuple[list[str], int]:
+    config = run.config.rollout
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.batch)
+    completions = sample(model, [run.tokenizer.encode(prompts.generate_prompt(p.text)) for p in problems], sampling, seed)
+    return texts(completions, run.tokenizer), sum(len(c.ids) for c in completions)
+
+
+def _from_server(server: str, problems: list[Problem], temperature: float, max_tokens: int, seed: int) -> tuple[list[str], int]:
+    """Attempts by `POST /v1/chat/completions` of a running server, many at a time so that it can batch them."""
+
+    def ask(item: tuple[int, Problem]) -> tuple[str, int]:
+        number, problem = item
+        body = {
+            "model": "generator",
+            "messages": [{"role": "user", "content": problem.text}],
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "seed": (seed + number) % 2**31,
+        }
+        answer = post_json(f"{server.rstrip('/')}/v1/chat/completions", body)
+        choice = answer["choices"][0]
+        text = choice["message"]["content"] or ""
+        return text + ("" if choice["finish_reason"] == "stop" else " …"), int(answer["usage"]["completion_tokens"])
+
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        answers = list(pool.map(ask, enumerate(problems)))
+    return [text for text, _ in answers], sum(tokens for _, tokens in answers)
+
+
+def post_json(url: str, body: dict[str, Any], attempts: int = 5) -> dict[str, Any]:
+    """Posts and reads JSON; waits as long as the server asks when it is full. Raises TrainError with the server's words."""
+    data = json.dumps(body).encode()
+    for attempt in range(attempts):
+        request = urllib.request.Request(url, data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=300) as response:
+                answer: dict[str, Any] = json.load(response)
+                return answer
+        except urllib.error.HTTPError as error:
+            if error.code in (429, 503) and attempt + 1 < attempts:
+                time.sleep(float(error.headers.get("retry-after") or 1))
+                continue
+            raise TrainError(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:300]}") from error
+        except (urllib.error.URLError, TimeoutError) as error:
+            raise TrainError(f"Cannot reach {url}: {error}.") from error
+    raise TrainError(f"{url} stayed full.")
+
+
+def load_attempts(path: Path) -> list[Judged]:
+    """Attempts of a JSONL file with `problem` and `attempt` (and `task`, `level`), each checked anew: stored labels are
+    not trusted. Rows of held-out problems, or outside the domain, are left out."""
+    judged = []
+    for number, one in enumerate(read_jsonl(path), 1):
+        for key in ("problem", "attempt"):
+            if not isinstance(one.get(key), str) or not one[key].strip():
+                raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
+        try:
+            problem = read_problem(one["problem"], str(one.get("task", "")), int(one.get("level", 0)))
+        except OutsideDomain:
+            continue
+        if split_of(problem.canonical) != "train":
+            continue
+        judged.append(Judged(problem, one["attempt"], check(problem, one["attempt"])))
+    if not judged:
+        raise TrainError(f"{path} holds no attempt at a training problem of this pack.")
+    return judged

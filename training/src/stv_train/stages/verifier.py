@@ -1,0 +1,341 @@
+"""Training of the verifier: STV, and its baselines at the same number of samples (SFT, verdict RL, meta-verifier RL)."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from random import Random
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import prompts
+from ..batches import answer_loss, batches, collate
+from ..documents import Encoded, make_outside_attempt, review_feedback, teacher_prompt
+from ..errors import TrainError
+from ..losses import (
+    class_advantages,
+    distillation_loss,
+    meta_reward,
+    policy_gradient_loss,
+    token_logprobs,
+    update_teacher,
+    verdict_reward,
+)
+from ..model import Llama
+from ..optim import MuonAdamW, schedule
+from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
+from ..run import Interrupted, Progress, Run, fingerprint
+from ..sampler import Completion, Sampling, sample
+from ..tokenizer import END
+from .rollout import load_attempts, rollout_path
+
+METHODS = ("sft", "verdict-rl", "stv", "meta-rl")
+MICRO_TOKENS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One verification to sample: what the student sees, what the teacher sees, and the truth."""
+
+    student: str
+    teacher: str
+    truth: str
+    problem: str
+    attempt: str
+    is_score: bool = False
+
+
+class Balanced:
+    """Endless draws of attempts, half right and half wrong, levels alike within a class; each attempt once per pass."""
+
+    def __init__(self, judged: list[Judged], seed: int) -> None:
+        self.groups: dict[bool, dict[tuple[str, int], list[Judged]]] = {
+            True: defaultdict(list),
+            False: defaultdict(list),
+        }
+        for one in judged:
+            self.groups[one.result.correct][one.problem.task, one.problem.level].append(one)
+        for right, name in ((True, "right"), (False, "wrong")):
+            if not self.groups[right]:
+                raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
+            for key, group in self.groups[right].items():
+                Random(f"{seed}:{right}:{key}").shuffle(group)
+
+    def draw(self, number: int, seed: int) -> Judged:
+        rng = Random(f"{seed}:balanced:{number}")
+        groups = self.groups[number % 2 == 0]
+        keys = sorted(groups)
+        # Between level by level and by count: a level with three attempts is not repeated a thousand times.
+        key = rng.choices(keys, [len(groups[k]) ** 0.5 for k in keys])[0]
+        group = groups[key]
+        return group[rng.randrange(len(group))]
+
+
+def make_task(run: Run, pool: Balanced, number: int, seed: int) -> Task:
+    config = run.config.verifier
+    rng = Random(f"{seed}:task:{number}")
+    if rng.random() < config.outside_share:
+        problem, attempt = make_outside_attempt(rng)
+        student = prompts.verify_prompt(problem, attempt)
+        teacher = prompts.teacher_prompt(problem, attempt, "undetermined", "")
+        truth = "undetermined"
+    else:
+        one = pool.draw(number, seed)
+        problem, attempt = one.problem.text, one.attempt
+        student = prompts.verify_prompt(problem, attempt)
+        teacher = teacher_prompt(one.problem, attempt, one.result)
+        truth = "accept" if one.result.correct else "reject"
+    if rng.random() < config.score_share:
+        opening = prompts.pack_json()["verdict"]["open"]
+        return Task(student + opening, teacher + opening, truth, problem, attempt, True)
+    return Task(student, teacher, truth, problem, attempt)
+
+
+def train_verifier(run: Run, method: str) -> Llama:
+    """Trains, or goes on, until the configured samples are seen. The model is kept under the method's name."""
+    if method not in METHODS:
+        raise TrainError(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
+    if run.has_model(method):
+        run.say(f"{method}: already trained")
+        return run.load_model(method)
+    config = run.config.verifier
+    seed = run.config.run.seed + 20_000
+    student = run.load_model("base")
+    teacher = student if config.teacher == "live" else copy.deepcopy(student).requires_grad_(False)
+    judged = load_attempts(rollout_path(run))
+    pool = Balanced(judged, seed)
+    optimizer = MuonAdamW(student, config.muon_lr, config.adam_lr)
+    total = -(-config.samples // config.batch)
+    step, spent = 0, 0.0
+    identity = fingerprint(run.config.run.seed, run.config.model, config, method, len(judged))
+    if (state := run.load_checkpoint(method, identity)) is not None:
+        student.load_state_dict(state["student"])
+        if config.teacher != "live":
+            teacher.load_state_dict(state["teacher"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+        run.say(f"{method}: goes on at step {step} of {total}")
+    meta = train_meta(run, pool, seed) if method == "meta-rl" else None
+    probe_set = probe_attempts(run, student if step == 0 else run.load_model("base"))
+    progress = Progress(method, total, "steps", step)
+    began = saved = time.monotonic()
+
+    def checkpoint() -> None:
+        state = {
+            "identity": identity,
+            "student": student.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+        }
+        if config.teacher != "live":
+            state["teacher"] = teacher.state_dict()
+        run.save_checkpoint(method, state | {"spent": spent + time.monotonic() - began})
+
+    def probe() -> None:
+        found = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
+        run.log(f"{method}-probe", step=step, samples=step * config.batch, **found)
+        run.say(f"{method} at {step * config.batch:,}: " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()))
+
+    if step == 0:
+        probe()
+    with run.interruptible():
+        while step < total:
+            tasks = [make_task(run, pool, step * config.batch + at, seed) for at in range(config.batch)]
+            sampled = _sample_reviews(run, teacher if method == "sft" else student, tasks, method == "sft", seed + step)
+            facts = _update(run, method, student, teacher, optimizer, tasks, sampled, meta, schedule(step, total, decay=0.5))
+            if config.teacher == "ema":
+                update_teacher(teacher, student, config.ema)
+            step += 1
+            run.log(method, step=step, samples=step * config.batch, **facts)
+            progress.update(step, "  ".join(f"{name} {value:.3f}" for name, value in facts.items()))
+            if step % config.probe_every == 0 or step == total:
+                probe()
+            if run.stopping and step < total:
+                checkpoint()
+                raise Interrupted(f"{method} stopped at step {step} of {total}")
+            if time.monotonic() - saved > run.config.run.checkpoint_seconds:
+                checkpoint()
+                saved = time.monotonic()
+    spent += time.monotonic() - began
+    final = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
+    run.save_model(method, student, {"samples": total * config.batch, "seconds": round(spent, 1), "probe": final})
+    run.end_checkpoint(method)
+    return student
+
+
+def _sample_reviews(run: Run, model: Llama, tasks: list[Task], as_teacher: bool, seed: int) -> list[Completion]:
+    config = run.config.verifier
+    sampling = Sampling(config.temperature, config.max_new_tokens, config.batch)
+    written = [run.tokenizer.encode(t.teacher if as_teacher else t.student) for t in tasks]
+    return sample(model, written, sampling, seed)
+
+
+def _update(
+    run: Run,
+    method: str,
+    student: Llama,
+    teacher: Llama,
+    optimizer: MuonAdamW,
+    tasks: list[Task],
+    sampled: list[Completion],
+    meta: Llama | None,
+    factor: float,
+) -> dict[str, float]:
+    """One gradient step on the sampled verifications; what it logs."""
+    config, tokenizer = run.config.verifier, run.tokenizer
+    reviews = texts(sampled, tokenizer)
+    # In score mode the server wrote the opening: it belongs to the text that is read, not to the sample.
+    opening = prompts.pack_json()["verdict"]["open"]
+    readings = [prompts.split_review((opening if t.is_score else "") + r) for t, r in zip(tasks, reviews, strict=True)]
+    exists = _defects(run, meta, tasks, readings) if meta is not None else [1.0] * len(tasks)
+    rewards = torch.tensor(
+        [
+            meta_reward(verdict, t.truth, "-" if t.is_score else feedback, belief)
+            if method == "meta-rl"
+            else verdict_reward(verdict, t.truth, "-" if t.is_score else feedback)
+            for t, (feedback, verdict), belief in zip(tasks, readings, exists, strict=True)
+        ]
+    )
+    classes = torch.tensor([prompts.VERDICTS.index(t.truth) for t in tasks])
+    advantages = class_advantages(rewards, classes).to(run.device)
+    pairs: list[tuple[Encoded, Encoded, int]] = []
+    for at, (task, completion) in enumerate(zip(tasks, sampled, strict=True)):
+        if not completion.ids or (method == "sft" and not completion.stopped):
+            continue
+        mine, theirs = tokenizer.encode(task.student), tokenizer.encode(task.teacher)
+        ids = completion.ids
+        pairs.append((Encoded(mine + ids, len(mine)), Encoded(theirs + ids, len(theirs)), at))
+    num_tokens = sum(len(a.ids) - a.num_prompt for a, _, _ in pairs)
+    optimizer.zero_grad()
+    sums = {"opd": 0.0, "pg": 0.0, "sft": 0.0}
+    for chunk in _chunks(pairs):
+        batch = collate([a for a, _, _ in chunk], run.device)
+        share = int(batch.answers.sum()) / max(num_tokens, 1)
+        if method == "sft":
+            loss = answer_loss(student, batch)
+            sums["sft"] += loss.item() * share
+        else:
+            logits, targets = _flat(student, batch.ids, batch.answers)
+            rows = _rows(chunk, batch.answers)
+            pg = policy_gradient_loss(token_logprobs(logits, targets), rows, advantages)
+            loss = (config.pg_coef if method == "stv" else 1.0) * pg
+            sums["pg"] += pg.item() * share
+            if method == "stv":
+                other = collate([b for _, b, _ in chunk], run.device)
+                with torch.no_grad():
+                    teacher_logits, _ = _flat(teacher, other.ids, other.answers)
+                opd = distillation_loss(logits, teacher_logits, config.alpha, config.top_k)
+                loss = loss + config.opd_coef * opd
+                sums["opd"] += opd.item() * share
+        (loss * share).backward()  # type: ignore[no-untyped-call]
+    norm = optimizer.clip(1.0)
+    optimizer.step(factor)
+    unread = sum(verdict is None for _, verdict in readings) / len(readings)
+    return {"reward": float(rewards.mean()), "unread": unread, "gradient_norm": norm} | {k: v for k, v in sums.items() if v}
+
+
+def _flat(model: Llama, ids: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and targets at the answer positions, row by row: equal order for student and teacher prompts."""
+    hidden = model.hidden(ids[:, :-1])
+    return model.logits(hidden[answers]), ids[:, 1:][answers]
+
+
+def _rows(chunk: list[tuple[Encoded, Encoded, int]], answers: Tensor) -> Tensor:
+    numbers = torch.tensor([at for _, _, at in chunk], device=answers.device)
+    return numbers[answers.nonzero()[:, 0]]
+
+
+def _chunks(pairs: list[tuple[Encoded, Encoded, int]]) -> list[list[tuple[Encoded, Encoded, int]]]:
+    chunks: list[list[tuple[Encoded, Encoded, int]]] = []
+    chunk: list[tuple[Encoded, Encoded, int]] = []
+    longest = 0
+    for pair in sorted(pairs, key=lambda p: len(p[1].ids)):
+        longest_now = max(longest, len(pair[1].ids))
+        if chunk and longest_now * (len(chunk) + 1) > MICRO_TOKENS:
+            chunks.append(chunk)
+            chunk, longest_now = [], len(pair[1].ids)
+        chunk.append(pair)
+        longest = longest_now
+    return [*chunks, chunk] if chunk else chunks
+
+
+def probe_attempts(run: Run, generator: Llama) -> list[Judged]:
+    """Attempts of the base generator at validation problems, as many right as wrong."""
+    seed = run.config.run.seed + 31
+    per_level = max(4, run.config.gates.problems // 10)
+    problems = validation_problems(run.config.data.tasks, per_level, seed)
+    judged = attempt_all(generator, run.tokenizer, problems, Sampling(), seed)
+    right = [one for one in judged if one.result.correct]
+    wrong = [one for one in judged if not one.result.correct]
+    count = min(len(right), len(wrong), 200)
+    rng = Random(seed)
+    return rng.sample(right, count) + rng.sample(wrong, count) if count else judged
+
+
+# --- The meta-verifier ------------------------------------------------------------------------------------------------
+
+
+def meta_prompt(problem: str, attempt: str, feedback: str) -> str:
+    """Asks whether the defect that a review claims exists."""
+    tail = "<|end|><|assistant|>"
+    return prompts.verify_prompt(problem, attempt).removesuffix(tail) + f" the mistake:\n{feedback}{tail}"
+
+
+def train_meta(run: Run, pool: Balanced, seed: int) -> Llama:
+    """A second model that judges reviews, trained on the untrained verifier's reviews and on true ones."""
+    if run.has_model("meta"):
+        return run.load_model("meta")
+    config = run.config.verifier
+    model = run.load_model("base")
+    base = copy.deepcopy(model)
+    optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
+    total = max(1, config.samples // config.batch // 3)
+    progress = Progress("meta-verifier", total, "steps")
+    for step in range(total):
+        wrong = [pool.draw(2 * (step * config.batch + at) + 1, seed + 1) for at in range(config.batch)]
+        written = [run.tokenizer.encode(prompts.verify_prompt(one.problem.text, one.attempt)) for one in wrong]
+        reviews = texts(sample(base, written, Sampling(1.0, config.max_new_tokens, config.batch), seed + step), run.tokenizer)
+        rows = []
+        for at, (one, review) in enumerate(zip(wrong, reviews, strict=True)):
+            feedback = review_feedback(one.result) if at % 2 else prompts.split_review(review)[0]
+            exists = claims_true_defect(one, feedback)
+            prompt = run.tokenizer.encode(meta_prompt(one.problem.text, one.attempt, feedback))
+            answer = [*run.tokenizer.encode(prompts.score_text("accept" if exists else "reject")), END]
+            if len(prompt) + len(answer) <= model.config.max_length:
+                rows.append(Encoded(prompt + answer, len(prompt)))
+        for group in batches(rows, MICRO_TOKENS, Random(step)):
+            optimizer.zero_grad()
+            answer_loss(model, collate(group, run.device)).backward()  # type: ignore[no-untyped-call]
+            optimizer.clip(1.0)
+            optimizer.step(schedule(step, total, decay=0.5))
+        progress.update(step + 1)
+    run.save_model("meta", model, {"steps": total})
+    return model
+
+
+def claims_true_defect(judged: Judged, feedback: str) -> bool:
+    """Whether the last step that the feedback objects to is the first wrong one."""
+    if judged.result.correct:
+        return False
+    objections = [line for line in feedback.splitlines() if line.startswith("Step ") and not line.endswith(": ok")]
+    return bool(objections) and objections[-1].startswith(f"Step {judged.result.first_error}: ")
+
+
+@torch.no_grad()
+def _defects(run: Run, meta: Llama, tasks: list[Task], readings: list[tuple[str, str | None]]) -> list[float]:
+    """The meta-verifier's belief that each claimed defect exists, 0..1."""
+    opening = prompts.pack_json()["verdict"]["open"]
+    words = [run.tokenizer.encode(word)[0] for word in ("accept", "reject")]
+    out = []
+    for task, (feedback, verdict) in zip(tasks, readings, strict=True):
+        if verdict != "reject" or task.is_score:
+            out.append(1.0)
+            continue
+        ids = run.tokenizer.encode(meta_prompt(task.problem, task.attempt, feedback) + opening)[: meta.config.max_length]
+        logits = meta(torch.tensor([ids], device=run.device))[0, -1, words]
+        out.append(float(F.softmax(logits, -1)[0]))
+    return out

@@ -1,0 +1,257 @@
+"""Verifier-in-the-loop RL: RLVR until it no longer gains, then GRPO on refinement turns with the verifier frozen.
+
+The reward is the correctness of the answer alone; verdict and feedback are context, never reward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from random import Random
+
+import torch
+
+from .. import prompts
+from ..batches import collate
+from ..documents import DocumentSource, Encoded, Mix
+from ..errors import OutsideDomain, TrainError
+from ..losses import group_advantages, grpo_loss, token_logprobs
+from ..model import Llama
+from ..optim import MuonAdamW
+from ..probes import attempt_all, complete, texts, validation_problems
+from ..run import Interrupted, Progress, Run, fingerprint
+from ..sampler import Sampling, sample
+from ..tasks.steps import Problem, attempt_lines, solution_text, solve
+from .verifier import MICRO_TOKENS
+
+CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One prompt for the generator; `kept` is what of the answer is already written (prefix-conditioning)."""
+
+    problem: Problem
+    prompt: str
+    kept: str = ""
+
+
+def answer_reward(problem: Problem, attempt: str) -> float:
+    """1 when the attempt's last line states the right answer; how it got there does not count."""
+    lines = attempt_lines(attempt)
+    if not lines:
+        return 0.0
+    try:
+        stated: Fraction | None = problem.read(lines[-1]).answer()
+    except OutsideDomain:
+        return 0.0
+    return 1.0 if stated == problem.answer else 0.0
+
+
+def train_vil(run: Run, control: str = "vil", verifier: str = "stv") -> Llama:
+    """`vil`, or one of its controls, from the generator that RLVR has converged; kept under the control's name."""
+    if control not in CONTROLS:
+        raise TrainError(f"The control must be one of {', '.join(CONTROLS)}, not {control!r}.")
+    converged = train_rlvr(run)
+    if run.has_model(control):
+        run.say(f"{control}: already trained")
+        return run.load_model(control)
+    config, seed = run.config.vil, run.config.run.seed + 40_000
+    frozen = run.load_model("base" if control == "vil-untrained" else verifier)
+    source = _source(run, seed)
+
+    def turns(model: Llama, step: int) -> list[Turn]:
+        if control == "rlvr-longer":
+            return _first_turns(source, config.prompts, seed, step)
+        if control == "prefix":
+            return _prefix_turns(source, config.prompts, seed, step)
+        first = round(config.prompts * config.first_share)
+        refinements = _refine_turns(run, converged, frozen, source, config.prompts - first, seed, step)
+        return _first_turns(source, first, seed + 1, step) + refinements
+
+    model = run.load_model("rlvr")
+    return _train(run, control, model, turns, config.steps, patience=0, identity=fingerprint(config, control, verifier))
+
+
+def train_rlvr(run: Run) -> Llama:
+    """GRPO on first attempts until validation no longer rises (`patience` probes) or the steps are spent."""
+    if run.has_model("rlvr"):
+        return run.load_model("rlvr")
+    config, seed = run.config.vil, run.config.run.seed + 30_000
+    source = _source(run, seed)
+    return _train(
+        run,
+        "rlvr",
+        run.load_model("base"),
+        lambda _, step: _first_turns(source, config.prompts, seed, step),
+        config.rlvr_steps,
+        patience=config.patience,
+        identity=fingerprint(config, "rlvr"),
+    )
+
+
+def _source(run: Run, seed: int) -> DocumentSource:
+    # Hard problems are where there is something to gain: levels weigh alike.
+    return DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, 1.0), seed)
+
+
+def _first_turns(source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
+    problems = [source.problem(Random(f"{seed}:vil:{step}:{at}")) for at in range(count)]
+    return [Turn(problem, prompts.generate_prompt(problem.text)) for problem in problems]
+
+
+def _prefix_turns(source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
+    turns = []
+    for turn in _first_turns(source, count, seed, step):
+        lines = solve(turn.problem)
+        keep = Random(f"{seed}:prefix:{step}:{turn.problem.text}").randrange(len(lines))
+        turns.append(Turn(turn.problem, turn.prompt, solution_text(lines[:keep]) + ("\n" if keep else "")))
+    return turns
+
+
+def _refine_turns(run: Run, generator: Llama, verifier: Llama, source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
+    """Attempts of the converged generator that the frozen verifier does not accept, with its feedback."""
+    turns: list[Turn] = []
+    for attempt_round in range(8):
+        if len(turns) >= count:
+            break
+        at = seed + 1000 * step + attempt_round
+        problems = [turn.problem for turn in _first_turns(source, 2 * count, at, step)]
+        judged = attempt_all(generator, run.tokenizer, problems, Sampling(), at)
+        written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
+        reviews = complete(verifier, run.tokenizer, written, Sampling(1.0, run.config.verifier.max_new_tokens), at + 1)
+        for one, review in zip(judged, reviews, strict=True):
+            feedback, verdict = prompts.split_review(review)
+            if verdict != "accept" and feedback.strip():
+                turns.append(Turn(one.problem, prompts.refine_prompt(one.problem.text, one.attempt, feedback)))
+    return turns[:count]
+
+
+def _train(
+    run: Run,
+    name: str,
+    model: Llama,
+    turns: Callable[[Llama, int], list[Turn]],
+    steps: int,
+    patience: int,
+    identity: str,
+) -> Llama:
+    config, seed = run.config.vil, run.config.run.seed + 50_000
+    optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
+    probe_problems = validation_problems(run.config.data.tasks, 8, seed)
+    step, best, since_best = 0, -1.0, 0
+    best_state = {key: value.clone() for key, value in model.state_dict().items()}
+    spent = 0.0
+    if (state := run.load_checkpoint(name, identity)) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, best, since_best, spent = state["step"], state["best"], state["since_best"], state["spent"]
+        best_state = state["best_state"]
+        run.say(f"{name}: goes on at step {step} of {steps}")
+    progress = Progress(name, steps, "steps", step)
+    began = saved = time.monotonic()
+
+    def checkpoint() -> None:
+        run.save_checkpoint(
+            name,
+            {
+                "identity": identity,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "best": best,
+                "since_best": since_best,
+                "best_state": best_state,
+                "spent": spent + time.monotonic() - began,
+            },
+        )
+
+    with run.interruptible():
+        while step < steps:
+            if step % config.probe_every == 0:
+                judged = attempt_all(model, run.tokenizer, probe_problems, Sampling(), seed)
+                score = sum(answer_reward(one.problem, one.attempt) for one in judged) / len(judged)
+                run.log(f"{name}-probe", step=step, answers_right=score)
+                run.say(f"{name} at step {step}: {score:.1%} of answers right")
+                if score > best:
+                    best, since_best = score, 0
+                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
+                else:
+                    since_best += 1
+                if patience and since_best >= patience:
+                    run.say(f"{name}: no gain in {patience} probes, ends at step {step}")
+                    break
+            facts = grpo_step(run, model, optimizer, turns(model, step), seed + step)
+            step += 1
+            run.log(name, step=step, **facts)
+            progress.update(step, "  ".join(f"{key} {value:.3f}" for key, value in facts.items()))
+            if run.stopping and step < steps:
+                checkpoint()
+                raise Interrupted(f"{name} stopped at step {step} of {steps}")
+            if time.monotonic() - saved > run.config.run.checkpoint_seconds:
+                checkpoint()
+                saved = time.monotonic()
+    if patience:
+        model.load_state_dict(best_state)
+    spent += time.monotonic() - began
+    run.save_model(name, model, {"steps": step, "seconds": round(spent, 1), "best": best})
+    run.end_checkpoint(name)
+    return model
+
+
+def grpo_step(run: Run, model: Llama, optimizer: MuonAdamW, turns: list[Turn], seed: int) -> dict[str, float]:
+    """Samples a group per turn and takes one gradient step; groups without a difference in reward teach nothing."""
+    config, tokenizer = run.config.vil, run.tokenizer
+    if not turns:
+        return {"reward": 0.0, "useful_groups": 0.0}
+    heads = [tokenizer.encode(turn.prompt + turn.kept) for turn in turns]
+    repeated = [head for head in heads for _ in range(config.group)]
+    sampling = Sampling(config.temperature, config.max_new_tokens, run.config.rollout.batch)
+    sampled = sample(model, repeated, sampling, seed)
+    written = texts(sampled, tokenizer)
+    rewards = torch.tensor(
+        [
+            [answer_reward(turn.problem, turn.kept + written[at * config.group + n]) for n in range(config.group)]
+            for at, turn in enumerate(turns)
+        ]
+    )
+    advantages = group_advantages(rewards, config.std_normalization).to(run.device)
+    rows = [(Encoded(head + c.ids, len(head)), at) for at, (head, c) in enumerate(zip(repeated, sampled, strict=True)) if c.ids]
+    rows = [(row, at) for row, at in rows if float(advantages[at]) != 0.0]
+    useful = float((rewards.std(-1, correction=0) > 0).float().mean())
+    facts = {
+        "reward": float(rewards.mean()),
+        "useful_groups": useful,
+        "tokens": float(sum(len(c.ids) for c in sampled)),
+    }
+    if rows:
+        _step_on(run, model, optimizer, rows, advantages)
+    return facts
+
+
+def _step_on(run: Run, model: Llama, optimizer: MuonAdamW, rows: list[tuple[Encoded, int]], advantages: torch.Tensor) -> None:
+    config = run.config.vil
+    num_tokens = sum(len(row.ids) - row.num_prompt for row, _ in rows)
+    optimizer.zero_grad()
+    ordered = sorted(rows, key=lambda r: len(r[0].ids))
+    at = 0
+    while at < len(ordered):
+        size = 1
+        while at + size < len(ordered) and len(ordered[at + size][0].ids) * (size + 1) <= MICRO_TOKENS:
+            size += 1
+        part = ordered[at : at + size]
+        at += size
+        batch = collate([row for row, _ in part], run.device)
+        hidden = model.hidden(batch.ids[:, :-1])
+        logprobs = token_logprobs(model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers])
+        numbers = torch.tensor([number for _, number in part], device=run.device)
+        samples = numbers[batch.answers.nonzero()[:, 0]]
+        # One update per batch of samples: the sampling policy is this very policy.
+        loss = grpo_loss(logprobs, logprobs.detach(), samples, advantages, config.clip)
+        (loss * (int(batch.answers.sum()) / num_tokens)).backward()  # type: ignore[no-untyped-call]
+    optimizer.clip(1.0)
+    optimizer.step(1.0)
+
+
+__all__ = ["CONTROLS", "answer_reward", "train_rlvr", "train_vil"]

@@ -1,0 +1,184 @@
+"""The exact checker against sympy, and the promises of generators, mistakes and feedback."""
+
+from fractions import Fraction
+from random import Random
+
+import pytest
+import sympy
+from sympy.parsing.sympy_parser import implicit_multiplication, parse_expr, standard_transformations
+
+from stv_train.errors import OutsideDomain
+from stv_train.tasks.mistakes import wrong_attempt
+from stv_train.tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of, vary_spacing
+from stv_train.tasks.steps import attempt_lines, check, leaks, solution_text, solve
+
+KINDS = [(task, level) for task, levels in TASKS.items() for level in range(1, levels + 1)]
+RULES = (*standard_transformations, implicit_multiplication)
+
+
+def judge_value(text: str) -> sympy.Expr:
+    """sympy's reading of one side; a/b without spaces binds tightest here, so it gets brackets."""
+    import re
+
+    text = re.sub(r"(?<![\w)])(\d+)/(\d+)", r"(\1/\2)", text)
+    return parse_expr(text.replace("÷", "/").replace("×", "*").replace("·", "*"), transformations=RULES, evaluate=True)
+
+
+def judge_roots(line: str, name: str) -> list[sympy.Expr]:
+    left, right = line.split("=")
+    return sympy.solve(judge_value(left) - judge_value(right), sympy.Symbol(name))
+
+
+@pytest.mark.parametrize(("task", "level"), KINDS)
+def test_canonical_solution_is_right_for_checker_and_sympy(task: str, level: int) -> None:
+    rng = Random(f"{task}{level}")
+    for _ in range(6):
+        problem = make_problem(task, level, rng)
+        lines = solve(problem)
+        assert check(problem, solution_text(lines)).correct, problem.text
+        for line in lines:
+            if task == "equations":
+                name = problem.line.name  # type: ignore[attr-defined]
+                assert judge_roots(line, name) == [sympy.Rational(problem.answer.numerator, problem.answer.denominator)], (
+                    problem.text,
+                    line,
+                )
+            else:
+                assert judge_value(line) == sympy.Rational(problem.answer.numerator, problem.answer.denominator), (problem.text, line)
+
+
+@pytest.mark.parametrize(("task", "level"), KINDS)
+def test_first_wrong_step_is_the_first_line_that_sympy_rejects(task: str, level: int) -> None:
+    rng = Random(f"wrong{task}{level}")
+    for _ in range(6):
+        problem = make_problem(task, level, rng)
+        attempt, result = wrong_attempt(problem, rng)
+        assert not result.correct
+        if result.kind in ("unfinished", "empty", "unreadable"):
+            continue
+        target = sympy.Rational(problem.answer.numerator, problem.answer.denominator)
+        first = None
+        for number, line in enumerate(attempt_lines(attempt), 1):
+            if task == "equations":
+                same = judge_roots(line, problem.line.name) == [target]  # type: ignore[attr-defined]
+            else:
+                same = judge_value(line) == target
+            if not same:
+                first = number
+                break
+        assert first == result.first_error, (problem.text, attempt, result)
+
+
+@pytest.mark.parametrize(("task", "level"), KINDS)
+def test_feedback_names_the_step_and_never_the_answer(task: str, level: int) -> None:
+    rng = Random(f"feedback{task}{level}")
+    for _ in range(20):
+        problem = make_problem(task, level, rng)
+        attempt, result = wrong_attempt(problem, rng)
+        assert result.feedback.startswith(f"Step {result.first_error}: ")
+        assert not leaks(result.feedback, problem, attempt), (problem.text, attempt, result.feedback)
+
+
+def test_leak_detector_sees_a_stated_answer() -> None:
+    problem = read_problem("3x + 4 = 19")
+    attempt = "Step 1: 3x = 16\nStep 2: x = 16/3"
+    assert leaks("Step 2: x = 5", problem, attempt)
+    assert leaks("Step 2: the answer is 5.", problem, attempt)
+    assert leaks("Step 2: 15 / 3 is 5, not 16/3.", problem, attempt)
+    assert not leaks("Step 1: 19 - 4 is 15, not 16.", problem, attempt)
+    assert not leaks("Step 5: look again.", problem, attempt), "the number of a step is no answer"
+
+
+def test_finding_says_what_is_wrong() -> None:
+    problem = read_problem("4(x - 3) + 5 = 2x + 9")
+    assert check(problem, "4x - 3 + 5 = 2x + 9").feedback == "Step 1: 4 times -3 is -12, not -3."
+    assert check(problem, "4x - 12 + 5 = 2x + 8").finding == "9 was copied as 8."
+    assert check(problem, "4x - 12 = 2x + 9").finding == "the term 5 is missing."
+    assert check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9").finding == "this is not the answer yet."
+    assert check(problem, "hello").finding == "this line cannot be read."
+    assert check(problem, "").finding == "there is no solution."
+    last = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 9")
+    assert last.feedback == "Step 5: 16 / 2 is not 9."
+
+
+def test_other_right_ways_are_accepted() -> None:
+    problem = read_problem("Solve for x: 4(x - 3) = 2x + 10")
+    assert check(problem, "2(x - 3) = x + 5\n2x - 6 = x + 5\nx = 11").correct
+    assert check(problem, "x = 11").correct
+    assert check(problem, "1) 4x - 12 = 2x + 10\n2) 2x = 22\n3) x = 11").correct
+    assert not check(problem, "4x - 12 = 2x + 10\n11 = x").correct, "the last line must state x = 11"
+    assert not check(problem, "y = 11").correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("What is 20% of 50?", 10),
+        ("increase 50 by 20%", 60),
+        ("3 is what percent of 12?", 25),
+        ("2/3 + 1/4 = ?", Fraction(11, 12)),
+        ("What is 3 + 4*(2-5)?", -9),
+        ("6 ÷ 3/4", 8),
+        ("x/2 + 3 = 5, x = ?", 4),
+        ("Solve 3(y+1) = 2y", -3),
+        ("0.5x = 3", 6),
+        ("-(3 + 4) * 2", -14),
+    ],
+)
+def test_typed_problems_are_read(text: str, answer: Fraction | int) -> None:
+    problem = read_problem(text)
+    assert problem.answer == answer
+    assert check(problem, solution_text(solve(problem))).correct
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x^2 = 4",
+        "x + y = 3",
+        "2x + 3",
+        "x = x",
+        "0x = 5",
+        "5/0",
+        "3 +",
+        "((((((((((((((1))))))))))))))",
+        "1/x = 2",
+        "x*x = 4",
+        "99999999999 + 1",
+        "What is the capital of France?",
+        "",
+        "(x + 1",
+        "x < 3",
+    ],
+)
+def test_everything_else_is_outside(text: str) -> None:
+    with pytest.raises(OutsideDomain):
+        read_problem(text)
+
+
+def test_outside_generator_never_makes_a_problem_of_the_pack() -> None:
+    rng = Random(5)
+    for _ in range(300):
+        with pytest.raises(OutsideDomain):
+            read_problem(make_outside(rng))
+
+
+def test_spacing_keeps_the_meaning() -> None:
+    rng = Random(9)
+    for number in range(300):
+        task, level = KINDS[number % len(KINDS)]
+        if task == "percent":
+            continue
+        plain = make_problem(task, level, rng).line.text()
+        varied = vary_spacing(plain, rng)
+        assert read_problem(varied).canonical == read_problem(plain).canonical, (plain, varied)
+
+
+def test_split_depends_on_the_canonical_problem_alone() -> None:
+    worded = ["3x + 4 = 19", "Solve for y: 3y+4=19", "Find z if 3z + 4=19"]
+    assert len({split_of(read_problem(text).canonical) for text in worded}) == 1
+    rng = Random(2)
+    for split in ("train", "validation", "test"):
+        assert split_of(make_problem("equations", 4, rng, split).canonical) == split
+    shares = [split_of(str(number)) for number in range(5000)]
+    assert 0.06 < shares.count("test") / 5000 < 0.10
