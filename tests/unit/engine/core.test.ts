@@ -124,7 +124,7 @@ describe('EngineCore', () => {
       ),
       { numRuns: 150 },
     );
-  });
+  }, 60_000);
 
   it('copies the rows of a running sequence instead of computing them again', () => {
     const driver = new CoreDriver({ maxBatchedTokens: 64, maxLength: 128 }, { chunkTokens: 64 });

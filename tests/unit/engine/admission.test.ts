@@ -1,0 +1,110 @@
+import { describe, expect, it } from 'vitest';
+import { Admission } from '../../../src/engine/admission.ts';
+import { CrashLedger, requestHash } from '../../../src/engine/crash-ledger.ts';
+import { checkSamplingParams, DEFAULT_SAMPLING, SAMPLING_BOUNDS } from '../../../src/engine/sampling-params.ts';
+import type { StvError } from '../../../src/errors.ts';
+
+function errorOf(action: () => unknown): StvError {
+  try {
+    action();
+  } catch (thrown) {
+    return thrown as StvError;
+  }
+  throw new Error('It did not throw.');
+}
+
+describe('Admission', () => {
+  const one = { sequences: 1, estimatedTokens: 10 };
+
+  it('counts sequences and tokens until they start, whatever is called twice', () => {
+    const admission = new Admission({ maxQueuedSequences: 2, maxQueuedTokens: 1000 });
+    const first = admission.reserve(one);
+    const second = admission.reserve(one);
+    expect(errorOf(() => admission.reserve(one))).toMatchObject({ code: 'queue_full' });
+    first.setTokens(100);
+    expect([admission.queuedSequences, admission.queuedTokens]).toEqual([2, 110]);
+    first.start();
+    first.start();
+    first.release();
+    first.setTokens(5000);
+    expect([admission.queuedSequences, admission.queuedTokens]).toEqual([1, 10]);
+    second.release();
+    second.release();
+    expect([admission.queuedSequences, admission.queuedTokens]).toEqual([0, 0]);
+  });
+
+  it('refuses by tokens, but never the only request', () => {
+    const admission = new Admission({ maxQueuedSequences: 10, maxQueuedTokens: 50 });
+    const ticket = admission.reserve({ sequences: 1, estimatedTokens: 80 });
+    const error = errorOf(() => admission.reserve(one));
+    expect(error).toMatchObject({ code: 'queue_full' });
+    expect(error.message).toMatch(/80 .*50/);
+    ticket.release();
+    admission.reserve(one);
+  });
+
+  it('computes the time to come back from the rate at which the queue moved', () => {
+    let now = 0;
+    const admission = new Admission({ maxQueuedSequences: 4, maxQueuedTokens: 1_000_000 }, () => now);
+    expect(errorOf(() => admission.reserve({ sequences: 5, estimatedTokens: 1 })).retryAfterMs).toBe(1000);
+    for (let i = 0; i < 20; i++) {
+      admission.reserve(one).start();
+      now += 2000; // one every two seconds
+    }
+    const held = Array.from({ length: 4 }, () => admission.reserve(one));
+    expect(errorOf(() => admission.reserve(one)).retryAfterMs).toBe(2000);
+    expect(errorOf(() => admission.reserve({ sequences: 3, estimatedTokens: 1 })).retryAfterMs).toBe(6000);
+    for (const ticket of held) ticket.release();
+  });
+});
+
+describe('CrashLedger', () => {
+  const prompt = Int32Array.from([1, 2, 3]);
+
+  it('quarantines after two crashes, acquits, and forgives with time', () => {
+    let now = 0;
+    const ledger = new CrashLedger({ now: () => now, forgiveAfterMs: 100 });
+    const hash = requestHash(0, prompt);
+    expect(requestHash(1, prompt)).not.toBe(hash);
+    expect(requestHash(0, Int32Array.from([1, 2, 3, 4]).subarray(0, 3))).toBe(hash);
+    ledger.blame([hash, hash]);
+    expect([ledger.isSuspect(hash), ledger.isQuarantined(hash)]).toEqual([true, false]);
+    ledger.acquit(hash);
+    expect(ledger.isSuspect(hash)).toBe(false);
+    ledger.blame([hash]);
+    ledger.blame([hash]);
+    expect(ledger.isQuarantined(hash)).toBe(true);
+    now = 101;
+    expect(ledger.isQuarantined(hash)).toBe(false);
+  });
+
+  it('keeps a bounded number of entries', () => {
+    const ledger = new CrashLedger();
+    ledger.blame(Array.from({ length: 1500 }, (_, i) => `request ${i}`));
+    expect(ledger.isSuspect('request 0')).toBe(false);
+    expect(ledger.isSuspect('request 1499')).toBe(true);
+  });
+});
+
+describe('checkSamplingParams', () => {
+  it('takes the bounds and names the first field beyond them', () => {
+    checkSamplingParams(DEFAULT_SAMPLING);
+    for (const [name, { minimum, maximum }] of Object.entries(SAMPLING_BOUNDS)) {
+      for (const value of [minimum, maximum]) checkSamplingParams({ ...DEFAULT_SAMPLING, [name]: value });
+      for (const value of [minimum - 1, maximum + 1, Number.NaN]) {
+        const error = errorOf(() => checkSamplingParams({ ...DEFAULT_SAMPLING, [name]: value }));
+        expect(error).toMatchObject({ code: 'invalid_value', param: name });
+        expect(error.message).toContain(String(value));
+      }
+    }
+    expect(errorOf(() => checkSamplingParams({ ...DEFAULT_SAMPLING, topK: 1.5 }))).toMatchObject({ param: 'topK' });
+    for (const bias of [
+      new Map([[-1, 0]]),
+      new Map([[1, 101]]),
+      new Map(Array.from({ length: 1025 }, (_, i) => [i, 1])),
+    ]) {
+      const error = errorOf(() => checkSamplingParams({ ...DEFAULT_SAMPLING, logitBias: bias }));
+      expect(error).toMatchObject({ param: 'logitBias' });
+    }
+  });
+});
