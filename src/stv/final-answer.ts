@@ -34,7 +34,7 @@ export function findFinalAnswer(solution: string, format: AnswerFormat): string 
   }
   if (line === '') return undefined;
   if (line.length <= 40) return firstSentence(line);
-  const plain = toPlainText(line);
+  const plain = toPlainText(line.slice(-400));
   const last = findWrittenValues(plain.text).at(-1);
   return last === undefined ? undefined : plain.text.slice(last.start, last.end);
 }

@@ -23,7 +23,7 @@ const ordinalReference = new RegExp(`\\b(${ordinals.join('|')}|last|final|\\d{1,
 const bareItem = /^\s*(?:[-*>]\s*)?\(?(\d{1,4})[.):]\s/;
 
 const wrong =
-  /\b(?:in(?:correct|valid|accurate|consistent)|wrong(?:ly)?|errors?|mistakes?|mistaken|should\s+(?:be|have|read|equal|give)|must\s+be|not|n['’]t|fails?|false|flaw(?:ed)?|missing|forgot(?:ten)?|unjustified|instead\s+of|miscalculat\w*|misappli\w*|slip|faulty|cannot)\b|[✗✘❌]/i;
+  /\b(?:in(?:correct|valid|accurate|consistent)|wrong(?:ly)?|errors?|mistakes?|mistaken|should\s+(?:be|have|read|equal|give)|must\s+be|not|\w+n['’]t|fails?|false|flaw(?:ed)?|missing|forgot(?:ten)?|unjustified|instead\s+of|miscalculat\w*|misappli\w*|slip|faulty|cannot)\b|[✗✘❌]/i;
 const right =
   /\b(?:ok(?:ay)?|correct(?:ly)?|right|fine|valid|good|true|holds?|checks?\s+out|accurate|sound|no\s+(?:errors?|mistakes?|issues?|problems?)|nothing\s+wrong|without\s+(?:errors?|mistakes?))\b|[✓✔✅]/i;
 /** Denials that make a clause a good word for its step. */

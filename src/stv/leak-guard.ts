@@ -116,7 +116,7 @@ const assertedBefore = [
 ];
 /** The same for an unknown: `x = 5`. What stands before it is the unknown's equation, looked up in the known texts. */
 const unknownBefore = new RegExp(
-  `(?<![\\w+\\-*/^)}\\\\]\\s?)(?<![\\d])(?<unknown>[a-z])(?:_\\{?\\d\\}?)?\\s*(?:${modal}|=|≈|→|->|\\bis\\b|\\bequals\\b)${hedge}\\s*[({]?\\s*$`,
+  `(?<![\\w\\\\]|[\\d+\\-*/^)}]\\s?)(?<unknown>[a-z])(?:_\\{?\\d\\}?)?\\s*(?:${modal}|=|≈|→|->|\\bis\\b|\\bequals\\b)${hedge}\\s*[({]?\\s*$`,
 );
 const assertedAfter =
   /^\s*[)}\]"']*\s*(?:[a-z°]+\s+){0,2}(?:is|was|would\s+be|as|should\s+be)\s+(?:the|your|our)?\s*(?:final|correct|right|actual|expected)?\s*(?:answer|solution|result|root|value\s+(?:of|for)\s+[a-z])\b/;
@@ -142,28 +142,39 @@ function isAsserted(text: string, { start, end }: Span, known: string): boolean 
   if (unknown === undefined || (unknown === 'a' && !/\ba\s*[=≈]/.test(before))) return false;
   // an equation that the student or the problem has written can be spoken of
   const equation = `${unknown}=${text.slice(start, end)}`.replaceAll(/\s/g, '');
-  return !known.replaceAll(/\s/g, '').includes(equation);
+  const equations = known.replaceAll(/\s/g, '');
+  for (let at = equations.indexOf(equation); at !== -1; at = equations.indexOf(equation, at + 1)) {
+    // `x=2` is not written where `x=25` or `x=2.5` is
+    if (!/^(?:\d|[.,]\d)/.test(equations.slice(at + equation.length, at + equation.length + 2))) return false;
+  }
+  return true;
 }
 
-function isPointing(text: string, { start, end }: Span): boolean {
+/** A number that only says which one: `Step 2`, `2.` at the head of a line, `2nd`. */
+function isLabel(text: string, { start, end }: Span): boolean {
   const before = text.slice(Math.max(0, start - CONTEXT), start);
   const after = text.slice(end, end + CONTEXT);
   return (
-    exponentBefore.test(before) ||
-    pointerBefore.test(before) ||
-    ordinalAfter.test(after) ||
+    pointerBefore.test(before) || ordinalAfter.test(after) || (listMarker.test(before) && /^\s*[.):]\s/.test(after))
+  );
+}
+
+/** A number that is part of something else or counts something: `x^2`, `2x`, `2 mistakes`. */
+function isAside(text: string, { start, end }: Span): boolean {
+  const after = text.slice(end, end + CONTEXT);
+  return (
+    exponentBefore.test(text.slice(Math.max(0, start - 8), start)) ||
     countedAfter.test(after) ||
-    coefficientAfter.test(after) ||
-    (listMarker.test(before) && /^\s*[.):]\s/.test(after))
+    coefficientAfter.test(after)
   );
 }
 
 function createValueFinder(answer: AnswerPart & { kind: 'value' }, known: string): Finder {
-  const isMentioned = findWrittenValues(known).some((value) => isSameValue(value, answer) && !isPointing(known, value));
+  const isMentioned = findWrittenValues(known).some((value) => isSameValue(value, answer) && !isLabel(known, value));
   const isLeak = (text: string, value: WrittenValue): boolean => {
     if (isAsserted(text, value, known))
       return !countedAfter.test(text.slice(value.end, value.end + CONTEXT)) || !value.isLooseWord;
-    return !isMentioned && !value.isLooseWord && !isPointing(text, value);
+    return !isMentioned && !value.isLooseWord && !isLabel(text, value) && !isAside(text, value);
   };
   return (feedback) => {
     const same = findWrittenValues(feedback).filter((value) => isSameValue(value, answer));
@@ -220,7 +231,7 @@ const commonWords = new Set(
 function createWordsFinder(words: string, known: string): Finder {
   const escaped = words.replaceAll(/[^a-z0-9]+/g, '[^a-z0-9]+');
   const pattern = new RegExp(`(?<![a-z0-9])${escaped}(?![a-z0-9])`, 'g');
-  const isMentioned = pattern.test(known);
+  const isMentioned = known.search(pattern) !== -1;
   const isCommon = words.length < 4 || commonWords.has(words);
   return (feedback) =>
     [...feedback.matchAll(pattern)]
@@ -234,35 +245,42 @@ const QUOTE_WORDS = 5;
 
 interface Token extends Span {
   readonly text: string;
+  readonly isWord: boolean;
 }
 
 function tokenize(text: string): readonly Token[] {
   return [...text.matchAll(/[\p{L}]+|\d+(?:\.\d+)?|[^\s\p{L}\d.,;:!?]/gu)].map((match) => ({
     text: match[0],
+    isWord: /^\p{L}{2}/u.test(match[0]),
     start: match.index,
     end: match.index + match[0].length,
   }));
 }
 
-function shingles(
-  tokens: readonly Token[],
-): readonly { readonly key: string; readonly first: Token; readonly last: Token }[] {
-  return tokens.slice(0, Math.max(0, tokens.length - QUOTE_TOKENS + 1)).flatMap((first, index) => {
-    const run = tokens.slice(index, index + QUOTE_TOKENS);
-    const last = run.at(-1);
-    const numWords = run.filter(({ text }) => /^\p{L}{2,}$/u.test(text)).length;
-    return last === undefined || numWords < QUOTE_WORDS
-      ? []
-      : [{ key: run.map(({ text }) => text).join(' '), first, last }];
-  });
+interface Shingle extends Span {
+  readonly key: string;
+}
+
+/** Runs of `QUOTE_TOKENS` tokens with enough words among them. */
+function shingles(tokens: readonly Token[]): readonly Shingle[] {
+  const found: Shingle[] = [];
+  let numWords = 0;
+  for (const [index, token] of tokens.entries()) {
+    if (token.isWord) numWords++;
+    const first = tokens[index - QUOTE_TOKENS + 1];
+    if (first === undefined) continue;
+    if (numWords >= QUOTE_WORDS) {
+      const run = tokens.slice(index - QUOTE_TOKENS + 1, index + 1);
+      found.push({ key: run.map(({ text }) => text).join(' '), start: first.start, end: token.end });
+    }
+    if (first.isWord) numWords--;
+  }
+  return found;
 }
 
 /** Runs of words that stand in the reference and in neither of the texts that the student knows. */
 function createQuoteFinder(reference: string, known: string): Finder {
   const knownKeys = new Set(shingles(tokenize(known)).map(({ key }) => key));
   const keys = new Set(shingles(tokenize(toPlainText(reference).text)).map(({ key }) => key));
-  return (feedback) =>
-    shingles(tokenize(feedback))
-      .filter(({ key }) => keys.has(key) && !knownKeys.has(key))
-      .map(({ first, last }) => ({ start: first.start, end: last.end }));
+  return (feedback) => shingles(tokenize(feedback)).filter(({ key }) => keys.has(key) && !knownKeys.has(key));
 }

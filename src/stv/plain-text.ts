@@ -10,7 +10,7 @@ export interface PlainText {
   readonly ends: readonly number[];
 }
 
-const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹';
+const superscripts = '⁰¹²³⁴⁵⁶⁷⁸⁹⁻';
 
 /** LaTeX commands by what takes their place; the longest is tried first. `$` and text commands leave nothing. */
 const commands: Readonly<Record<string, string>> = {
@@ -101,11 +101,23 @@ export function toPlainText(original: string): PlainText {
     }
   };
   for (let index = 0; index < original.length; ) {
+    const unit = original.charCodeAt(index);
+    if (isPlain(unit)) {
+      text += original[index];
+      starts.push(index);
+      ends.push(++index);
+      continue;
+    }
     const [plain, length] = readSign(original, index, text);
     put(plain, index, index + length);
     index += length;
   }
   return { text, starts, ends };
+}
+
+/** Digits, small letters and the space: most of any text. */
+function isPlain(unit: number): boolean {
+  return (unit >= 0x61 && unit <= 0x7a) || (unit >= 0x30 && unit <= 0x39) || unit === 0x20;
 }
 
 /** What the sign at `index` becomes, and how many units it takes. */
@@ -120,7 +132,10 @@ function readSign(original: string, index: number, before: string): readonly [st
   const sign = signs[char];
   if (sign !== undefined) return [sign, char.length];
   const power = superscripts.indexOf(char);
-  if (power !== -1) return [`^${power}`, char.length];
+  if (power !== -1) {
+    const digit = char === '⁻' ? '-' : String(power);
+    return [superscripts.includes(original[index - 1] ?? ' ') ? digit : `^${digit}`, 1];
+  }
   if (otherDigits.test(char)) return [String(digitOf(char)), char.length];
   const decomposed = char.normalize('NFKC');
   // ½ comes apart into 1⁄2; behind a digit it is a mixed number

@@ -26,20 +26,20 @@ const MAX_LENGTH = 120;
 /** All readings, overlapping ones included: `1,250` is a thousand and some, and 1 and 250 as well. */
 export function findWrittenValues(text: string): readonly WrittenValue[] {
   const found: WrittenValue[] = [];
-  const add = (start: number, parsed: Parsed | undefined, isLooseWord = false): void => {
-    if (parsed === undefined || !Number.isFinite(parsed.value)) return;
+  const add = (start: number, parsed: Parsed, isLooseWord = false): void => {
+    if (!Number.isFinite(parsed.value)) return;
     found.push({ start, end: parsed.end, value: parsed.value, numDecimals: parsed.numDecimals, isLooseWord });
   };
-  for (const match of text.matchAll(/(?:\d|\.\d|\\frac|\\sqrt|√|π|\bpi\b|\bsqrt\b|square root)/g)) {
+  for (const match of text.matchAll(valueStart)) {
     const start = match.index;
-    // inside a number; a thousands group begins a reading of its own only behind its separator
-    if (/[\d]/.test(text[start - 1] ?? '') || (text[start - 1] === '.' && /\d/.test(text[start - 2] ?? ''))) continue;
-    const [signStart, sign] = signBefore(text, start);
+    const before = text[start - 1] ?? '';
+    // inside a number; behind a point only if that ends a sentence
+    if (isDigit(before) || (before === '.' && isDigit(text[start - 2] ?? ''))) continue;
     const window = text.slice(start, start + MAX_LENGTH);
-    for (const parsed of [...parseNumbers(window, 0), parseProduct(window, 0)]) {
-      if (parsed === undefined) continue;
+    for (const parsed of readings(window)) {
       for (const reading of withSuffix(window, parsed)) {
         const value = { ...reading, end: start + reading.end };
+        const [signStart, sign] = signBefore(text, start);
         add(signStart, { ...value, value: sign * value.value });
         // `4 - 3`: the sign may be an operation
         if (sign < 0) add(start, value);
@@ -53,6 +53,30 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
     add(match.index, { end: match.index + match[0].length, value }, isSingle && Math.abs(value) <= 12);
   }
   return found;
+}
+
+const valueStart = /\d|\.\d|\\frac|\\sqrt|√|π|\bpi\b|\bsqrt\b|square root|[({](?=\s{0,4}-?\s{0,4}[\d\\√π])/g;
+
+/** What may follow a number and make more of it; most numbers stand alone, and are done with at one look. */
+const continued = /^\s*(?:[.,'/*^(√π…]|\\frac|\\sqrt|\\overline|sqrt|pi\b|over\b|and\s+\d|\d)/;
+
+function isDigit(unit: string): boolean {
+  return unit >= '0' && unit <= '9' && unit.length === 1;
+}
+
+/** All readings of what begins at the head of `window`. */
+function readings(window: string): readonly Parsed[] {
+  const digits = /^\d+/.exec(window)?.[0];
+  if (digits !== undefined && !continued.test(window.slice(digits.length))) {
+    return [{ end: digits.length, value: Number(digits), numDecimals: undefined }];
+  }
+  const product = parseProduct(window, 0);
+  if (window.startsWith('(') || window.startsWith('{')) {
+    // a bracket alone adds nothing to what stands in it
+    const group = parseArgument(window, 0, /^(?!)/);
+    return product !== undefined && group !== undefined && product.end > group.end ? [product] : [];
+  }
+  return product === undefined ? parseNumbers(window, 0) : [...parseNumbers(window, 0), product];
 }
 
 /** A minus directly in front that is a sign rather than an operation, and where it begins. */
@@ -78,7 +102,7 @@ function withSuffix(text: string, parsed: Parsed): readonly Parsed[] {
       },
     ];
   }
-  const scientific = /^(?:e([-+]?\d{1,3})(?![\d.]))/.exec(rest);
+  const scientific = /^e([-+]?\d{1,3})(?!\d|\.\d)/.exec(rest);
   if (scientific !== null) {
     const value = Number(`${parsed.value}e${scientific[1]}`);
     return [{ end: parsed.end + scientific[0].length, value }];
@@ -132,7 +156,10 @@ function repeatingDecimal(whole: string, fixed: string, repeated: string): numbe
   return Number(`${whole || '0'}.${fixed || '0'}`) + Number(repeated) / nines / 10 ** fixed.length;
 }
 
-/** Products and quotients of the simple forms, without sums: `3\sqrt{2}/2`, `2π`, `1 1/2`, `6 * 10^3`. */
+/**
+ * Products and quotients that are a way of writing a number: `3\sqrt{2}/2`, `2π`, `1 1/2`, `6 * 10^3`. `3 * 4` is something to
+ * be computed, and so is a sum.
+ */
 function parseProduct(text: string, start: number): Parsed | undefined {
   const mixed = parseMixed(text, start);
   if (mixed !== undefined) return mixed;
@@ -140,14 +167,15 @@ function parseProduct(text: string, start: number): Parsed | undefined {
   if (first === undefined) return undefined;
   let { value, end } = first;
   for (let count = 0; count < 8; count++) {
-    const operator = /^\s*(?:(\*|\/|over\b|divided by\b|times\b)\s*|(?=\\sqrt|√|sqrt\b|π|pi\b|\\frac))/.exec(
-      text.slice(end),
-    );
+    const operator = /^\s*(?:(\*|\/|over\b)\s*|(?=\\sqrt|√|sqrt\b|π|pi\b|\\frac))/.exec(text.slice(end));
     if (operator === null) break;
-    const next = parsePower(text, end + operator[0].length);
+    const from = end + operator[0].length;
+    const next = parsePower(text, from);
     if (next === undefined) break;
-    const divides = ['/', 'over', 'divided by'].includes(operator[1] ?? '');
-    value = divides ? value / next.value : value * next.value;
+    const multiplies = operator[1] === '*' || operator[1] === undefined;
+    if (multiplies && Number.isInteger(value) && Number.isInteger(next.value) && !/^10\s*\^/.test(text.slice(from)))
+      break;
+    value = multiplies ? value * next.value : value / next.value;
     end = next.end;
   }
   return { value, end };
