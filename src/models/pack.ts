@@ -19,7 +19,7 @@ import {
 } from './pack-format.ts';
 import { parseSource, type Source } from './source.ts';
 
-export type WeightsFormat = 'int8' | 'int4' | 'fp32';
+type WeightsFormat = 'int8' | 'int4' | 'fp32';
 
 export interface PackRole {
   readonly source: Source;
@@ -33,19 +33,19 @@ export interface PackRole {
   readonly templateVariables: Readonly<Record<string, unknown>>;
 }
 
-export interface PackMessage {
+interface PackMessage {
   readonly role: 'system' | 'user' | 'assistant';
   /** Jinja source. */
   readonly template: string;
 }
 
-export interface PackPrompt {
+interface PackPrompt {
   readonly messages: readonly PackMessage[];
   /** Written at the head of the model's answer. */
   readonly assistantPrefix?: string;
 }
 
-export interface PackPrompts {
+interface PackPrompts {
   /** Variables: `problem`. */
   readonly attempt: PackPrompt;
   /** Variables: `problem`, `attempt`, `feedback`, `verdict`. */
@@ -56,13 +56,13 @@ export interface PackPrompts {
   readonly verifyWithReference?: PackPrompt;
 }
 
-export interface PackFeedback {
+interface PackFeedback {
   readonly open: string;
   readonly close: string;
   readonly stop: readonly string[];
 }
 
-export interface PackVerdict {
+interface PackVerdict {
   readonly open: string;
   readonly close: string;
   readonly words: { readonly accept: string; readonly reject: string; readonly undetermined?: string };
@@ -70,20 +70,20 @@ export interface PackVerdict {
   readonly minMass: number;
 }
 
-export type PackAnswer =
+type PackAnswer =
   | { readonly kind: 'boxed' }
   | { readonly kind: 'last_line' }
   /** RE2 syntax. */
   | { readonly kind: 'pattern'; readonly pattern: string };
 
 /** From P(accept) as read to P(accept) as reported; `platt`: sigmoid(slope * logit(p) + intercept). */
-export type PackCalibration =
+type PackCalibration =
   | { readonly kind: 'none' }
   | { readonly kind: 'temperature'; readonly temperature: number }
   | { readonly kind: 'platt'; readonly slope: number; readonly intercept: number }
   | { readonly kind: 'isotonic'; readonly points: readonly (readonly [number, number])[] };
 
-export interface PackDefaults {
+interface PackDefaults {
   readonly sampling: {
     readonly temperature: number;
     readonly topK: number;

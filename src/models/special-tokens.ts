@@ -13,7 +13,7 @@ const ITSELF = `${ESCAPE}\uFDD1`;
 const MARK = `${ESCAPE}\uFDD2`;
 const WRITTEN = /\uFDD0([\uFDD1\uFDD2])/g;
 
-export type Stretch =
+type Stretch =
   | { readonly kind: 'plain'; readonly text: string; readonly isFirst: boolean }
   | { readonly kind: 'special'; readonly id: number };
 
@@ -29,7 +29,7 @@ function escapeForRegExp(text: string): string {
 }
 
 /** Undoes `shield` in a piece of rendered text. */
-export function unshield(rendered: string): string {
+function unshield(rendered: string): string {
   return rendered.includes(ESCAPE)
     ? rendered.replace(WRITTEN, (_, kind: string) => (kind === '\uFDD1' ? ESCAPE : ''))
     : rendered;

@@ -16,8 +16,6 @@ import {
 } from './tokenizer-files.ts';
 import { createPlainTokenizer, type PlainTokenizer } from './tokenizer-words.ts';
 
-export type { ChatTurn } from './chat-template.ts';
-
 export interface EncodeTextOptions {
   /** Put the beginning-of-sequence token first, if the model has one. Default false; `addsBos` says what it expects. */
   readonly addBos?: boolean;

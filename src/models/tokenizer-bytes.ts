@@ -23,16 +23,6 @@ function byteLevelTable(): Int16Array {
 
 const BYTE_OF_UNIT = byteLevelTable();
 
-/** The characters that stand for bytes 0..255 in a byte-level vocabulary, in order. */
-export function byteLevelAlphabet(): readonly string[] {
-  const alphabet: string[] = [];
-  for (let unit = 0; unit < BYTE_OF_UNIT.length; unit++) {
-    const byte = BYTE_OF_UNIT[unit] ?? -1;
-    if (byte >= 0) alphabet[byte] = String.fromCharCode(unit);
-  }
-  return alphabet;
-}
-
 function byteLevelBytes(token: string): Uint8Array | undefined {
   const bytes = new Uint8Array(token.length);
   for (let index = 0; index < token.length; index++) {

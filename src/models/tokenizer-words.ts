@@ -7,7 +7,7 @@ import { StvError } from '../errors.ts';
 import { type AddedTokenEntry, isJsonObject, type JsonObject, type TokenizerFiles } from './tokenizer-files.ts';
 
 /** Encodes stretches of text that hold no special token; `isFirst`: nothing stands before it in the prompt. */
-export type PlainEncoder = (text: string, isFirst: boolean, ids: number[]) => void;
+type PlainEncoder = (text: string, isFirst: boolean, ids: number[]) => void;
 
 export interface PlainTokenizer {
   readonly encode: PlainEncoder;

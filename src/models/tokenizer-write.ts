@@ -8,7 +8,7 @@ import { tokenizerFilesFromGguf } from './gguf-tokenizer.ts';
 import { readTokenizerFiles } from './tokenizer-files.ts';
 
 /** Every file of a checkpoint that `TextModel.load` looks at. */
-export const TOKENIZER_FILES: readonly string[] = [
+const TOKENIZER_FILES: readonly string[] = [
   'tokenizer.json',
   'tokenizer_config.json',
   'chat_template.jinja',

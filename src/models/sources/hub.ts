@@ -17,7 +17,7 @@ import {
 
 export type HubSource = Extract<Source, { kind: 'hf' }>;
 
-export interface HubProgress {
+interface HubProgress {
   readonly file: string;
   readonly bytesDone: number;
   readonly bytesTotal: number;
