@@ -82,11 +82,15 @@ export class Sequence {
     return this.numMissingTokens === 1;
   }
 
-  /** How much of the prompt may come from a cache: rows whose logits are wanted must be computed, the last one always. */
+  /**
+   * How much of the prompt may come from a cache. Rows whose logits are wanted must be computed, the last one always, and the
+   * token before them: a step of one row runs another kernel than a step of several, with integer weights their logits
+   * differ, and a prompt must not answer differently when it is found cached.
+   */
   get maxCachedTokens(): number {
     const next = this.spec.promptRows[this.numReportedRows];
-    const firstRow = next === undefined ? this.computeTarget - 1 : next.position;
-    return Math.min(this.computeTarget - 1, firstRow);
+    const firstRow = Math.min(this.computeTarget - 1, next?.position ?? this.computeTarget);
+    return Math.max(0, firstRow - 1);
   }
 
   get history(): TokenHistory | undefined {
