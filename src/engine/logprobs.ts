@@ -14,10 +14,10 @@ export function argmax(row: Float32Array): number | undefined {
   let index = -1;
   for (let i = 0; i < row.length; i++) {
     const value = row[i] as number; // i < row.length
-    if (value > best) {
-      best = value;
-      index = i;
-    } else if (Number.isNaN(value)) return undefined;
+    if (value <= best) continue; // the one comparison that nearly every value takes
+    if (!(value > best)) return undefined; // neither: a NaN
+    best = value;
+    index = i;
   }
   return index < 0 || best === Number.POSITIVE_INFINITY ? undefined : index;
 }

@@ -3,7 +3,7 @@
  * below 1e-11, about four times faster than Math.exp over 49,152 values.
  */
 
-const STEPS_PER_UNIT = 64;
+export const STEPS_PER_UNIT = 64;
 /** Beyond this e^-x is under 1e-19: a whole vocabulary of such terms changes no bit of a float32 logarithm. */
 export const NEGLIGIBLE_EXPONENT = 44;
 
@@ -20,4 +20,17 @@ export function negativeExp(x: number): number {
     (table[step] as number) *
     (1 + rest * (1 + rest * (0.5 + rest * (0.16666666666666666 + rest * 0.041666666666666664))))
   );
+}
+
+/** Number of table steps that are not negligible: `steps` below goes from 0 to just under this. */
+export const NUM_STEPS = NEGLIGIBLE_EXPONENT * STEPS_PER_UNIT;
+
+/**
+ * e^-(steps / STEPS_PER_UNIT) for sampling weights: two terms, relative error below 1e-6, which is what a float32 logit of 16 is
+ * worth. @param steps at least 0 and below NUM_STEPS
+ */
+export function samplingWeight(steps: number): number {
+  const step = steps | 0;
+  const rest = (step - steps) / STEPS_PER_UNIT;
+  return (table[step] as number) * (1 + rest * (1 + rest * 0.5));
 }

@@ -5,7 +5,7 @@
  */
 import type { SamplingParams } from './engine.ts';
 import { argmax } from './logprobs.ts';
-import { NEGLIGIBLE_EXPONENT, negativeExp } from './negative-exp.ts';
+import { NUM_STEPS, STEPS_PER_UNIT, samplingWeight } from './negative-exp.ts';
 import type { Rng } from './rng.ts';
 
 /** What penalties need to know of a sequence. Kept only for sequences that have penalties. */
@@ -21,24 +21,24 @@ export function hasPenalties(params: SamplingParams): boolean {
   return params.presencePenalty !== 0 || params.frequencyPenalty !== 0 || params.repetitionPenalty !== 1;
 }
 
-/** Buckets of top-p's mass histogram: four per unit of (scaled) logit below the maximum. */
-const BUCKETS_PER_UNIT = 4;
-const NUM_BUCKETS = NEGLIGIBLE_EXPONENT * BUCKETS_PER_UNIT;
+/** A bucket of the mass histogram is a quarter of a (scaled) logit below the maximum. */
+const STEPS_PER_BUCKET_LOG2 = 4;
+const NUM_BUCKETS = NUM_STEPS >> STEPS_PER_BUCKET_LOG2;
 
-/** Scratch for one vocabulary, reused for every row: a step allocates nothing here. */
+/**
+ * Scratch for one vocabulary, reused for every row: a step allocates nothing here. Depth = how far a logit lies below the largest,
+ * after temperature, in steps of the weight table.
+ */
 export class Sampler {
   readonly #logits: Float32Array;
   readonly #indices: Int32Array;
   readonly #weights: Float64Array;
-  /** How far below the maximum each collected entry lies, in scaled logits; valid until entries are moved. */
-  readonly #depths: Float64Array;
   readonly #buckets = new Float64Array(NUM_BUCKETS);
 
   constructor(vocabSize: number) {
     this.#logits = new Float32Array(vocabSize);
     this.#indices = new Int32Array(vocabSize);
     this.#weights = new Float64Array(vocabSize);
-    this.#depths = new Float64Array(vocabSize);
   }
 
   /**
@@ -49,16 +49,29 @@ export class Sampler {
     const row = this.#adjusted(raw, params, history);
     const best = argmax(row);
     if (best === undefined) return undefined;
-    const draw = params.temperature === 0 ? 0 : rng.nextFloat();
-    if (params.temperature === 0 || params.topK === 1 || params.topP === 0) return best;
+    if (params.temperature === 0) return best;
+    const draw = rng.nextFloat();
+    const { topK, topP, minP } = params;
+    if (topK === 1 || topP === 0) return best;
     const max = row[best] as number;
-    const inverseTemperature = 1 / params.temperature;
-    const size =
-      params.topK > 0 && params.topK < row.length
-        ? this.#collectTopK(row, params.topK, max, inverseTemperature)
-        : this.#collectAll(row, max, inverseTemperature);
-    if (params.topP >= 1) return this.#pick(draw, this.#dropBelow(params.minP, size));
-    return this.#pick(draw, this.#nucleus(params.topP, params.minP, size));
+    const scale = STEPS_PER_UNIT / params.temperature;
+    if (topK > 0 && topK < row.length) {
+      const size = this.#collectTopK(row, topK, max, scale);
+      return this.#pick(
+        draw,
+        topP < 1 ? this.#nucleus(topP * this.#massOf(size), minP, size) : this.#dropBelow(minP, size),
+      );
+    }
+    if (topP < 1) {
+      const wanted = topP * this.#measure(row, max, scale);
+      return this.#pick(draw, this.#nucleus(wanted, minP, this.#collect(row, max, scale, this.#depthOf(wanted))));
+    }
+    if (minP > 0) {
+      // one step of slack: the exact cut is made on the weights
+      const depth = Math.min(NUM_STEPS, 1 - Math.log(minP) * STEPS_PER_UNIT);
+      return this.#pick(draw, this.#dropBelow(minP, this.#collect(row, max, scale, depth)));
+    }
+    return this.#pickFromAll(row, max, scale, draw * this.#measure(row, max, scale));
   }
 
   #adjusted(raw: Float32Array, params: SamplingParams, history: TokenHistory | undefined): Float32Array {
@@ -87,27 +100,71 @@ export class Sampler {
     return row;
   }
 
-  /** Every token with a weight that counts, in index order. Returns how many. */
-  #collectAll(row: Float32Array, max: number, inverseTemperature: number): number {
+  /** Fills the histogram of mass over depth and returns the whole mass. The largest weight is 1. */
+  #measure(row: Float32Array, max: number, scale: number): number {
+    const buckets = this.#buckets;
+    buckets.fill(0);
+    for (let i = 0; i < row.length; i++) {
+      const depth = (max - (row[i] as number)) * scale; // i < row.length
+      if (!(depth < NUM_STEPS)) continue;
+      const bucket = depth >> STEPS_PER_BUCKET_LOG2;
+      buckets[bucket] = (buckets[bucket] as number) + samplingWeight(depth);
+    }
+    let total = 0;
+    for (let i = 0; i < NUM_BUCKETS; i++) total += buckets[i] as number;
+    return total;
+  }
+
+  /** Depth down to which the histogram holds the wanted mass. One bucket of slack, because another order of sums rounds otherwise. */
+  #depthOf(wanted: number): number {
+    let mass = 0;
+    let bucket = 0;
+    while (bucket < NUM_BUCKETS && mass < wanted) mass += this.#buckets[bucket++] as number;
+    return Math.min(NUM_BUCKETS, bucket + 1) << STEPS_PER_BUCKET_LOG2;
+  }
+
+  /** Draws from the whole vocabulary: the histogram names the bucket, a second look at the row the token in it. */
+  #pickFromAll(row: Float32Array, max: number, scale: number, drawn: number): number {
+    let rest = drawn;
+    let bucket = 0;
+    let last = 0; // non-empty bucket, should rounding lead past the end
+    for (; bucket < NUM_BUCKETS; bucket++) {
+      const mass = this.#buckets[bucket] as number;
+      if (mass > 0) last = bucket;
+      if (rest < mass) break;
+      rest -= mass;
+    }
+    const from = Math.min(bucket, last) << STEPS_PER_BUCKET_LOG2;
+    const to = from + (1 << STEPS_PER_BUCKET_LOG2);
+    let token = 0;
+    for (let i = 0; i < row.length; i++) {
+      const depth = (max - (row[i] as number)) * scale; // i < row.length
+      if (!(depth >= from && depth < to)) continue;
+      token = i;
+      rest -= samplingWeight(depth);
+      if (rest < 0) break;
+    }
+    return token;
+  }
+
+  /** Every token less than `limit` steps below the maximum, in index order. Returns how many. */
+  #collect(row: Float32Array, max: number, scale: number, limit: number): number {
     const indices = this.#indices;
     const weights = this.#weights;
-    const depths = this.#depths;
     let size = 0;
     for (let i = 0; i < row.length; i++) {
-      const below = (max - (row[i] as number)) * inverseTemperature; // i < row.length
-      if (!(below < NEGLIGIBLE_EXPONENT)) continue;
+      const depth = (max - (row[i] as number)) * scale; // i < row.length
+      if (!(depth < limit)) continue;
       indices[size] = i;
-      depths[size] = below;
-      weights[size++] = negativeExp(below);
+      weights[size++] = samplingWeight(depth);
     }
     return size;
   }
 
-  /** The k largest logits (lower index first on ties) through a heap whose root is the worst of them. Returns how many. */
-  #collectTopK(row: Float32Array, k: number, max: number, inverseTemperature: number): number {
+  /** The k largest logits (lower index first on ties) through a heap whose root is the worst of them. Returns how many count. */
+  #collectTopK(row: Float32Array, k: number, max: number, scale: number): number {
     const indices = this.#indices;
     const weights = this.#weights; // logits at first, weights at the end
-    const depths = this.#depths;
     for (let i = 0; i < k; i++) {
       indices[i] = i;
       weights[i] = row[i] as number; // k < row.length
@@ -124,11 +181,10 @@ export class Sampler {
     }
     let size = 0;
     for (let i = 0; i < k; i++) {
-      const below = (max - (weights[i] as number)) * inverseTemperature;
-      if (!(below < NEGLIGIBLE_EXPONENT)) continue;
+      const depth = (max - (weights[i] as number)) * scale;
+      if (!(depth < NUM_STEPS)) continue;
       indices[size] = indices[i] as number;
-      depths[size] = below;
-      weights[size++] = negativeExp(below);
+      weights[size++] = samplingWeight(depth);
     }
     return size;
   }
@@ -148,62 +204,35 @@ export class Sampler {
     return kept;
   }
 
-  /**
-   * The smallest set of most likely tokens that holds `topP` of the mass, cut at `minP`. A histogram of the mass finds how deep
-   * the set can reach, and only that part goes through a heap: nothing is sorted. Returns how many are kept.
-   */
-  #nucleus(topP: number, minP: number, size: number): number {
+  /** The smallest set of most likely collected tokens that holds the wanted mass, cut at `minP`: taken off a heap, never sorted. */
+  #nucleus(wanted: number, minP: number, size: number): number {
     const indices = this.#indices;
     const weights = this.#weights;
-    const depths = this.#depths;
-    const buckets = this.#buckets;
-    buckets.fill(0);
-    let total = 0;
-    for (let i = 0; i < size; i++) {
-      const weight = weights[i] as number;
-      total += weight;
-      const bucket = ((depths[i] as number) * BUCKETS_PER_UNIT) | 0; // collected depths are below NEGLIGIBLE_EXPONENT
-      buckets[bucket] = (buckets[bucket] as number) + weight;
-    }
-    const wanted = topP * total;
-    let mass = 0;
-    let depth = 0;
-    while (depth < NUM_BUCKETS - 1) {
-      mass += buckets[depth] as number;
-      depth++;
-      if (mass >= wanted) break;
-    }
-    // one bucket of slack: the two sums round differently
-    const floor = Math.max(minP, Math.exp(-(depth + 1) / BUCKETS_PER_UNIT));
-    let heapSize = 0;
-    for (let i = 0; i < size; i++) {
-      const weight = weights[i] as number;
-      if (weight < floor) continue;
-      indices[heapSize] = indices[i] as number;
-      weights[heapSize++] = weight;
-    }
-    for (let i = (heapSize >> 1) - 1; i >= 0; i--) this.#sink(i, heapSize, true);
-    // popping swaps the best to the end of the shrinking heap; the kept ones lie at [heapSize - kept, heapSize)
+    for (let i = (size >> 1) - 1; i >= 0; i--) this.#sink(i, size, true);
+    // popping swaps the best to the end of the shrinking heap; the kept ones lie at [size - kept, size)
     let kept = 0;
-    let keptMass = 0;
-    while (kept < heapSize && keptMass < wanted) {
-      keptMass += weights[0] as number;
+    let mass = 0;
+    while (kept < size && mass < wanted && (weights[0] as number) >= minP) {
+      mass += weights[0] as number;
       kept++;
-      this.#swap(0, heapSize - kept);
-      this.#sink(0, heapSize - kept, true);
+      this.#swap(0, size - kept);
+      this.#sink(0, size - kept, true);
     }
-    indices.copyWithin(0, heapSize - kept, heapSize);
-    weights.copyWithin(0, heapSize - kept, heapSize);
+    indices.copyWithin(0, size - kept, size);
+    weights.copyWithin(0, size - kept, size);
     return kept;
   }
 
-  #pick(draw: number, size: number): number {
-    const weights = this.#weights;
+  #massOf(size: number): number {
     let total = 0;
-    for (let i = 0; i < size; i++) total += weights[i] as number;
-    let rest = draw * total;
+    for (let i = 0; i < size; i++) total += this.#weights[i] as number;
+    return total;
+  }
+
+  #pick(draw: number, size: number): number {
+    let rest = draw * this.#massOf(size);
     for (let i = 0; i < size; i++) {
-      rest -= weights[i] as number;
+      rest -= this.#weights[i] as number;
       if (rest < 0) return this.#indices[i] as number;
     }
     return this.#indices[size - 1] as number; // rounding left a crumb: the last one takes it
