@@ -40,15 +40,20 @@ const nothing: Usage = {
   rejectedPredictionTokens: 0,
 };
 
-/** The model that answers to `name`. Throws StvError `model_not_found`; `param` is the request's field that named it. */
+/**
+ * The model that answers to `name`; `param` is the request's field that named it. Throws StvError `model_not_found`, or
+ * `not_ready` while the engine cannot tell.
+ */
 export function findModel(engine: Engine, name: string, param: string): ModelInfo {
   const model = engine.models().find((info) => info.name === name || info.aliases.includes(name));
-  if (model === undefined) {
-    throw new StvError('model_not_found', `The model that \`${param}\` names is not served here; see GET /v1/models.`, {
-      param,
-    });
+  if (model !== undefined) return model;
+  const { state, reason } = engine.status();
+  if (state !== 'ready') {
+    throw new StvError('not_ready', reason ?? `The engine is not ready yet (${state}).`, { retryAfterMs: 1_000 });
   }
-  return model;
+  throw new StvError('model_not_found', `The model that \`${param}\` names is not served here; see GET /v1/models.`, {
+    param,
+  });
 }
 
 /** Why a signal was aborted, as the error to throw. */
