@@ -27,6 +27,8 @@ type Stats<T extends EngineStats['type']> = Extract<EngineStats, { readonly type
 
 const latencyBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640];
 
+const lagResolutionMs = 10;
+
 export function createMetrics(): Metrics {
   const registry = new Registry();
   const registers = [registry];
@@ -181,8 +183,10 @@ export function createMetrics(): Metrics {
     registers,
   });
 
-  const lag = monitorEventLoopDelay({ resolution: 10 });
+  const lag = monitorEventLoopDelay({ resolution: lagResolutionMs });
   lag.enable();
+  // what is measured is the time between two timers, their own interval included
+  const lagSeconds = (ns: number): number => Math.max(0, ns / 1e9 - lagResolutionMs / 1000);
   new Gauge({
     name: 'stv_event_loop_lag_seconds',
     help: 'Delay of the event loop since the last scrape',
@@ -193,9 +197,9 @@ export function createMetrics(): Metrics {
         ['0.5', 50],
         ['0.99', 99],
       ] as const) {
-        this.set({ quantile }, lag.percentile(percentile) / 1e9);
+        this.set({ quantile }, lagSeconds(lag.percentile(percentile)));
       }
-      this.set({ quantile: '1' }, lag.max / 1e9);
+      this.set({ quantile: '1' }, lagSeconds(lag.max));
       lag.reset();
     },
   });
