@@ -1,0 +1,82 @@
+// npm run bench [-- --rounds N] [-- --only stock,llama,service] : every figure that the documentation quotes, in one run.
+// Needs a quiet machine. llama.cpp joins when its build folder is named: STV_LLAMA_DIR (scripts/build-llama-server.sh).
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { availableParallelism, cpus, homedir, loadavg } from 'node:os';
+import path from 'node:path';
+import { parseArgs } from 'node:util';
+import { benchLlama } from './llama.mjs';
+import { startStv } from './servers.mjs';
+import { benchService } from './service.mjs';
+import { measureDecode } from './stock.mjs';
+
+const { values } = parseArgs({
+  options: { rounds: { type: 'string', default: '3' }, only: { type: 'string', default: 'stock,llama,service' } },
+});
+const sections = new Set(values.only.split(','));
+const dataDir = process.env.STV_DATA_DIR ?? path.join(homedir(), '.cache/stv-ci/data');
+process.env.STV_DATA_DIR = dataDir;
+const log = (line) => console.log(line);
+
+/** The newest prepared model of the default pack; a first start makes it. */
+async function preparedModel() {
+  await (await startStv()).stop();
+  const folder = path.join(dataDir, 'models');
+  const prepared = readdirSync(folder)
+    .map((name) => path.join(folder, name))
+    .filter((dir) => existsSync(path.join(dir, 'model.json')))
+    .filter((dir) => JSON.parse(readFileSync(path.join(dir, 'model.json'), 'utf8')).weights === 'int8');
+  return prepared.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
+}
+
+/** Every file below a folder whose name ends so. */
+function filesBelow(folder, ending) {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(ending))
+    .map((entry) => path.join(entry.parentPath, entry.name));
+}
+
+/** llama.cpp's fast formats of the GGUF that our default pack was converted from, made once. */
+function requantized(llamaDir) {
+  const target = path.join(dataDir, 'bench');
+  mkdirSync(target, { recursive: true });
+  const [source] = filesBelow(path.join(dataDir, 'sources'), 'SmolLM2-135M-Instruct.Q4_1.gguf');
+  for (const format of ['Q8_0', 'Q4_0']) {
+    const file = path.join(target, `SmolLM2-135M-Instruct.${format}.gguf`);
+    if (existsSync(file)) continue;
+    const done = spawnSync(path.join(llamaDir, 'llama-quantize'), ['--allow-requantize', source, file, format]);
+    if (done.status !== 0) throw new Error(`llama-quantize to ${format} ended with ${done.status}`);
+  }
+  return target;
+}
+
+log(
+  `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, Node ${process.version}, load before ${loadavg()[0].toFixed(2)}`,
+);
+const modelDir = await preparedModel();
+
+if (sections.has('stock')) {
+  log('\nSame graph, same weights, cache of 1024 tokens: our runtime / session.run() of onnxruntime-node');
+  for (const lanes of [1, 8, 16]) {
+    const shape = { modelDir, lanes, cacheLength: 1024, prompt: 128 };
+    const ours = measureDecode('ours', { ...shape, steps: 60 });
+    const stock = measureDecode('stock', { ...shape, steps: 5 });
+    log(
+      `decode ${String(lanes).padStart(2)}: ${ours.toFixed(0)} / ${stock.toFixed(1)} tokens per second = ${(ours / stock).toFixed(1)}x`,
+    );
+  }
+}
+
+if (sections.has('llama')) {
+  const llamaDir = process.env.STV_LLAMA_DIR;
+  if (llamaDir === undefined) log('\nllama.cpp left out: STV_LLAMA_DIR is not set.');
+  else {
+    log('\nThrough HTTP on both sides, same weights, prompts of about 100 tokens (decode) and 900 (prefill)');
+    await benchLlama({ llamaDir, ggufDir: requantized(llamaDir), rounds: Number(values.rounds), stvArgs: [], log });
+  }
+}
+
+if (sections.has('service')) {
+  log('\nThe service');
+  await benchService({ stvArgs: [], log });
+}
