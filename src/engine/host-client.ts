@@ -136,6 +136,12 @@ export class HostClient {
     if (this.#entries.delete(id)) this.#supervisor.send({ type: 'abort', model, ids: [id] });
   }
 
+  /** Takes it out because its text is complete: it did its work without a crash. */
+  complete(sequence: OpenSequence): void {
+    this.#crashes.acquit(sequence.hash);
+    this.abort(sequence);
+  }
+
   /** Fails what is open and ends the host. */
   async close(error: StvError): Promise<void> {
     this.#failAll(error);
@@ -144,6 +150,13 @@ export class HostClient {
 
   #receive(message: FromHost): void {
     if (message.type === 'suspect-step') this.#suspectAtWork = message.id;
+    if (message.type === 'refused') {
+      this.#deliver({
+        id: message.id,
+        tokens: [],
+        finish: { reason: 'error', code: 'internal', message: message.message },
+      });
+    }
     if (message.type !== 'step') return;
     this.#suspectAtWork = undefined;
     this.#lastStepAtMs = this.#options.now();

@@ -6,7 +6,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { toStvError } from '../errors.ts';
 import type { CausalLM } from '../models/causal-lm.ts';
 import { EngineCore } from './core.ts';
-import type { FromHost, HostModel, ToHost } from './messages.ts';
+import type { FromHost, HostModel, SequenceSpec, ToHost } from './messages.ts';
 
 export type OpenModel = (model: HostModel) => CausalLM | Promise<CausalLM>;
 
@@ -34,7 +34,7 @@ export class HostLoop {
         await this.#load(message.models);
         break;
       case 'add':
-        this.#coreAt(message.model).add(message.sequence);
+        this.#add(message.model, message.sequence);
         await this.#run();
         break;
       case 'abort':
@@ -68,6 +68,15 @@ export class HostLoop {
       this.#options.post({ type: 'loading', model: index, ms: performance.now() - startMs });
     }
     this.#options.post({ type: 'ready', models: this.#models.map(({ limits }) => limits) });
+  }
+
+  #add(model: number, sequence: SequenceSpec): void {
+    const core = this.#coreAt(model);
+    try {
+      core.add(sequence);
+    } catch (thrown) {
+      this.#options.post({ type: 'refused', model, id: sequence.id, message: toStvError(thrown).message });
+    }
   }
 
   /** Steps until no core has work. Messages are read between steps: each step ends with a turn of the event loop. */

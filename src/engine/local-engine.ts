@@ -3,7 +3,7 @@
  * owns every open request from its place in the queue to its one ending, whatever the host does in between.
  */
 import { StvError, toStvError } from '../errors.ts';
-import { Admission, type AdmissionLimits, DEFAULT_ADMISSION_LIMITS, type Ticket } from './admission.ts';
+import { Admission, type AdmissionLimits, DEFAULT_ADMISSION_LIMITS } from './admission.ts';
 import type {
   Engine,
   EngineCallOptions,
@@ -14,14 +14,19 @@ import type {
   Prompt,
   ScoreRequest,
   ScoreResult,
+  Usage,
 } from './engine.ts';
 import type { EngineStats, EngineStatsListener } from './engine-stats.ts';
 import { GenerationStream } from './generation-stream.ts';
-import { HostClient, type OpenSequence } from './host-client.ts';
+import { HostClient } from './host-client.ts';
 import { type ForkHostOptions, forkHost, type SpawnHost } from './host-link.ts';
-import type { HostModel, PromptRowResult, SequenceOutput, SequenceSpec } from './messages.ts';
-import { checkSamplingParams, DEFAULT_SAMPLING } from './sampling-params.ts';
+import type { InterruptionSources } from './interruption.ts';
+import type { HostModel, SequenceSpec } from './messages.ts';
+import { OpenRequest } from './open-request.ts';
+import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits, TokenEstimate } from './request-limits.ts';
+import { checkSamplingParams } from './sampling-params.ts';
 import { collectScore, planScore } from './score-plan.ts';
+import { ScoreReader } from './score-reader.ts';
 import { openTextService, type TextService } from './text-service.ts';
 
 /** A model to serve. What is left out has a default that fits a small model on few cores. */
@@ -67,9 +72,6 @@ export interface LocalEngineOptions {
   readonly now?: () => number;
 }
 
-/** Characters of a token before any prompt has told; English text has about four. */
-const INITIAL_CHARS_PER_TOKEN = 3.5;
-
 /** Starts the host and resolves when every model is ready. Rejects with the StvError that says why it cannot be. */
 export async function startLocalEngine(options: LocalEngineOptions): Promise<LocalEngine> {
   const text = options.text ?? (await openTextService(options.models.map(({ dir }) => dir)));
@@ -90,9 +92,9 @@ export class LocalEngine implements Engine {
   readonly #admission: Admission;
   readonly #now: () => number;
   /** Requests between their call and their end, for draining. */
-  readonly #openRequests = new Set<object>();
+  readonly #openRequests = new Set<OpenRequest>();
   readonly #listeners = new Set<EngineStatsListener>();
-  #charsPerToken = INITIAL_CHARS_PER_TOKEN;
+  readonly #estimate = new TokenEstimate();
   #isDraining = false;
   #onIdle: (() => void) | undefined;
 
@@ -135,7 +137,7 @@ export class LocalEngine implements Engine {
       name,
       aliases,
       digest,
-      contextLength: this.#contextLength(index),
+      contextLength: this.#limits(index).contextLength,
       remote: false,
     }));
   }
@@ -155,155 +157,71 @@ export class LocalEngine implements Engine {
   }
 
   async *generate(request: GenerateRequest, { signal }: EngineCallOptions = {}): AsyncGenerator<GenerationEvent> {
-    const requestedAtMs = this.#now();
     const model = this.#resolve(request.model);
-    const { name } = this.#modelAt(model);
-    let ticket: Ticket | undefined;
+    const open = this.#open(model, { signal, deadline: request.deadline });
     let stream: GenerationStream | undefined;
-    let sequence: OpenSequence | undefined;
-    const owner = {};
-    const deadline = watchDeadline(request.deadline, (error) => stream?.fail(error));
-    const onAbort = (): void => stream?.finish('cancelled');
-    signal?.addEventListener('abort', onAbort);
-    this.#openRequests.add(owner);
     try {
       checkSamplingParams(request.sampling);
-      this.#checkReady();
-      ticket = this.#reserve(request.prompt, 1);
-      deadline.check();
-      const [prompt = new Int32Array(0)] = signal?.aborted ? [] : await this.#text.encode(model, request.prompt, ['']);
-      deadline.check();
-      if (signal?.aborted) {
-        yield cancelledBeforeStart(name, prompt.length, this.#now() - requestedAtMs);
-        return;
-      }
-      this.#learnCharsPerToken(request.prompt, prompt.length);
-      ticket.setTokens(prompt.length);
-      const maxTokens = this.#fitMaxTokens(model, request, prompt.length);
-      const stopTokens = request.ignoreEos === true ? [] : this.#tableAt(model).stopTokenIds;
-      stream = new GenerationStream({
-        table: this.#tableAt(model),
-        model: name,
-        prompt,
-        stop: request.stop,
-        includeStop: request.includeStop ?? false,
-        stopTokens,
-        wantsLogprobs: request.logprobs !== undefined,
-        wantsPromptLogprobs: request.promptLogprobs !== undefined,
-        requestedAtMs,
-        now: this.#now,
-        onStart: () => ticket?.start(),
-        onStopString: () => sequence !== undefined && this.#host.abort(sequence),
-      });
-      sequence = this.#host.send(model, stream, {
-        prompt,
-        maxTokens,
-        stopTokens,
-        sampling: request.sampling,
-        priority: request.priority,
-        logprobs: request.logprobs,
-        promptRows: request.promptLogprobs === undefined ? [] : promptRowsOf(prompt, request.promptLogprobs),
-      });
-      stream.markSent();
+      const [prompt] = await this.#encode(open, request.prompt, ['']);
+      const maxTokens = fitMaxTokens(request, prompt, this.#limits(model));
+      stream = this.#stream(open, { request, prompt, maxTokens });
       yield { type: 'start', promptTokens: prompt.length };
       for (;;) {
         const event = await stream.next();
-        // before the event is handed over: whoever reads it may never come back
-        if (event.type === 'end') this.#emitRequest('generate', event, stream.firstTokenMs);
+        if (event.type === 'end') {
+          // first of all: whoever reads the end may never come back for more
+          open.close();
+          this.#emitRequest('generate', event, stream.firstTokenMs);
+        }
         yield event;
         if (event.type === 'end') return;
       }
     } catch (thrown) {
       const error = toStvError(thrown);
-      this.#emit({ type: 'error', model: name, code: error.code });
+      open.close();
+      if (error.code === 'cancelled' && stream === undefined) {
+        const end = cancelledBeforeStart(open.name, this.#now() - open.requestedAtMs);
+        this.#emitRequest('generate', end, undefined);
+        yield end;
+        return;
+      }
+      this.#emit({ type: 'error', model: open.name, code: error.code });
       throw error;
     } finally {
-      deadline.stop();
-      signal?.removeEventListener('abort', onAbort);
-      if (sequence !== undefined) this.#host.abort(sequence);
-      ticket?.release();
-      this.#close(owner);
+      open.close();
     }
   }
 
   async score(request: ScoreRequest, { signal }: EngineCallOptions = {}): Promise<ScoreResult> {
-    const requestedAtMs = this.#now();
     const model = this.#resolve(request.model);
-    const { name } = this.#modelAt(model);
-    const open: OpenSequence[] = [];
-    let ticket: Ticket | undefined;
-    let rejectAll: (error: StvError) => void = () => {};
-    const failed = new Promise<never>((_, reject) => {
-      rejectAll = reject;
-    });
-    failed.catch(() => undefined); // may settle when nobody waits for it any more
-    const owner = {};
-    const deadline = watchDeadline(request.deadline, (error) => rejectAll(error));
-    const onAbort = (): void => rejectAll(new StvError('cancelled', 'The request was cancelled.'));
-    signal?.addEventListener('abort', onAbort);
-    this.#openRequests.add(owner);
+    const open = this.#open(model, { signal, deadline: request.deadline });
     try {
       checkCandidates(request.candidates);
-      this.#checkReady();
-      ticket = this.#reserve(request.prompt, 1);
-      deadline.check();
-      if (signal?.aborted) onAbort();
-      const [prompt = new Int32Array(0), ...encodings] = await Promise.race([
-        this.#text.encode(model, request.prompt, ['', ...request.candidates]),
-        failed,
-      ]);
+      const { priority } = request;
+      const [prompt, ...encodings] = await this.#encode(open, request.prompt, ['', ...request.candidates]);
+      const limits = this.#limits(model);
+      for (const encoding of [prompt, ...encodings])
+        checkPrompt(request.prompt, encoding, { limits, numOutputTokens: 0 });
       const plan = planScore(prompt, encodings);
-      for (const { prompt: path } of plan.sequences) this.#checkContext(model, request.prompt, path.length + 1);
-      ticket.setTokens(prompt.length);
-      const sentAtMs = this.#now();
-      let startedAtMs: number | undefined;
-      let cachedTokens: number | undefined;
-      const paths = plan.sequences.map((path) => {
-        return new Promise<readonly PromptRowResult[]>((resolve, reject) => {
-          const rows: PromptRowResult[] = [];
-          const receive = (output: SequenceOutput): void => {
-            if (output.started !== undefined) {
-              ticket?.start();
-              startedAtMs ??= Math.min(this.#now(), sentAtMs + output.started.waitedMs);
-              cachedTokens ??= output.started.cachedTokens;
-            }
-            rows.push(...(output.promptRows ?? []));
-            if (output.finish !== undefined) resolve(rows);
-          };
-          const spec = { ...SCORE_SPEC, ...path, priority: request.priority };
-          open.push(this.#host.send(model, { push: receive, fail: reject }, spec));
-        });
-      });
-      const results = await Promise.race([Promise.all(paths), failed]);
+      const reader = new ScoreReader({ host: this.#host, model, priority, now: this.#now, onStart: open.start });
+      open.onClose(() => reader.close());
+      const results = await open.interruption.race(reader.read(plan));
       const endMs = this.#now();
+      const startedAtMs = reader.startedAtMs ?? endMs;
       const result: ScoreResult = {
         logprobs: collectScore(plan, encodings, results),
-        usage: {
-          promptTokens: prompt.length,
-          cachedTokens: Math.min(cachedTokens ?? 0, prompt.length),
-          completionTokens: 0,
-          acceptedPredictionTokens: 0,
-          rejectedPredictionTokens: 0,
-        },
-        timings: {
-          queueMs: (startedAtMs ?? endMs) - requestedAtMs,
-          prefillMs: endMs - (startedAtMs ?? endMs),
-          decodeMs: 0,
-        },
-        model: name,
+        usage: { ...NO_USAGE, promptTokens: prompt.length, cachedTokens: reader.cachedTokens },
+        timings: { queueMs: startedAtMs - open.requestedAtMs, prefillMs: endMs - startedAtMs, decodeMs: 0 },
+        model: open.name,
       };
-      this.#emitRequest('score', { ...result, finishReason: 'length' }, endMs - requestedAtMs);
+      this.#emitRequest('score', { ...result, finishReason: 'length' }, endMs - open.requestedAtMs);
       return result;
     } catch (thrown) {
       const error = toStvError(thrown);
-      this.#emit({ type: 'error', model: name, code: error.code });
+      this.#emit({ type: 'error', model: open.name, code: error.code });
       throw error;
     } finally {
-      deadline.stop();
-      signal?.removeEventListener('abort', onAbort);
-      for (const sequence of open) this.#host.abort(sequence);
-      ticket?.release();
-      this.#close(owner);
+      open.close();
     }
   }
 
@@ -348,71 +266,82 @@ export class LocalEngine implements Engine {
     return index;
   }
 
-  /** As configured, until the host has told what the checkpoint allows. */
-  #contextLength(model: number): number {
-    return this.#host.limitsOf(model)?.maxLength ?? toHostModel(this.#modelAt(model)).maxLength;
-  }
-
   #modelAt(index: number): LocalModel {
     const model = this.#models[index];
     if (model === undefined) throw new Error(`There is no model ${index}.`);
     return model;
   }
 
-  #tableAt(index: number): TextService['tables'][number] {
-    const table = this.#text.tables[index];
-    if (table === undefined) throw new Error(`There is no token table ${index}.`);
-    return table;
+  /** As configured, until the host has told what the checkpoint allows. */
+  #limits(model: number): ModelLimits {
+    const known = this.#host.limitsOf(model);
+    const contextLength = known?.maxLength ?? toHostModel(this.#modelAt(model)).maxLength;
+    return { contextLength, vocabSize: known?.vocabSize };
   }
 
-  #checkReady(): void {
+  #open(model: number, sources: InterruptionSources): OpenRequest {
+    const open = new OpenRequest({
+      model,
+      name: this.#modelAt(model).name,
+      requestedAtMs: this.#now(),
+      ...sources,
+    });
+    this.#openRequests.add(open);
+    open.onClose(() => {
+      this.#openRequests.delete(open);
+      this.#emitQueue();
+      if (this.#openRequests.size === 0) this.#onIdle?.();
+    });
+    return open;
+  }
+
+  /** Reserves a place, at once, and then encodes the prompt with each continuation. */
+  async #encode(open: OpenRequest, prompt: Prompt, continuations: readonly string[]): Promise<Encodings> {
     if (this.#isDraining) throw new StvError('draining', 'The server is shutting down and takes no new requests.');
     this.#host.checkReady();
-  }
-
-  #reserve(prompt: Prompt, sequences: number): Ticket {
-    const ticket = this.#admission.reserve({ sequences, estimatedTokens: this.#estimateTokens(prompt) });
+    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens: this.#estimate.of(prompt) }));
     this.#emitQueue();
-    return ticket;
+    const encodings = await open.interruption.race(this.#text.encode(open.model, prompt, continuations));
+    const [first = new Int32Array(0), ...others] = encodings;
+    this.#estimate.learn(prompt, first.length);
+    open.setTokens(first.length);
+    return [first, ...others];
   }
 
-  #estimateTokens(prompt: Prompt): number {
-    return prompt.kind === 'tokens' ? prompt.tokens.length : Math.ceil(charsOf(prompt) / this.#charsPerToken);
-  }
-
-  #learnCharsPerToken(prompt: Prompt, numTokens: number): void {
-    if (prompt.kind === 'tokens' || numTokens === 0) return;
-    const seen = Math.min(8, Math.max(0.5, charsOf(prompt) / numTokens));
-    this.#charsPerToken += 0.05 * (seen - this.#charsPerToken);
-  }
-
-  /** Throws StvError `context_length_exceeded`. @param needed tokens that the slot has to have room for */
-  #checkContext(model: number, prompt: Prompt, needed: number): void {
-    const limit = this.#contextLength(model);
-    if (needed <= limit) return;
-    const param = prompt.kind === 'chat' ? 'messages' : 'prompt';
-    throw new StvError(
-      'context_length_exceeded',
-      `The prompt is too long: it needs ${needed} tokens with its first answer token, the model's context holds ${limit}.`,
-      { param },
-    );
-  }
-
-  /** The output ends with `length` where the context ends. */
-  #fitMaxTokens(model: number, request: GenerateRequest, numPromptTokens: number): number {
-    if (numPromptTokens === 0) {
-      throw new StvError('invalid_value', 'The prompt is empty: it has no token to continue from.', {
-        param: 'prompt',
-      });
-    }
-    this.#checkContext(model, request.prompt, numPromptTokens + (request.maxTokens > 0 ? 1 : 0));
-    return Math.min(request.maxTokens, this.#contextLength(model) - numPromptTokens);
-  }
-
-  #close(owner: object): void {
-    this.#openRequests.delete(owner);
-    this.#emitQueue();
-    if (this.#openRequests.size === 0) this.#onIdle?.();
+  /** Hands the sequence to the host; from here on the stream tells what becomes of it. */
+  #stream(
+    open: OpenRequest,
+    { request, prompt, maxTokens }: { request: GenerateRequest; prompt: Int32Array; maxTokens: number },
+  ): GenerationStream {
+    const table = this.#text.tables[open.model];
+    if (table === undefined) throw new Error(`There is no token table ${open.model}.`);
+    const stopTokens = request.ignoreEos === true ? [] : table.stopTokenIds;
+    const { stop, includeStop = false, logprobs, promptLogprobs, sampling, priority } = request;
+    const stream = new GenerationStream({
+      table,
+      model: open.name,
+      prompt,
+      stop,
+      includeStop,
+      stopTokens,
+      wantsLogprobs: logprobs !== undefined,
+      wantsPromptLogprobs: promptLogprobs !== undefined,
+      requestedAtMs: open.requestedAtMs,
+      now: this.#now,
+      onStart: open.start,
+      onStopString: () => this.#host.complete(sequence),
+    });
+    const promptRows = promptLogprobs === undefined ? [] : promptRowsOf(prompt, promptLogprobs);
+    const spec = { prompt, maxTokens, stopTokens, sampling, priority, logprobs, promptRows };
+    const sequence = this.#host.send(open.model, stream, spec);
+    stream.markSent();
+    open.onClose(() => this.#host.abort(sequence));
+    open.interruption.onInterrupt((error) => {
+      this.#host.abort(sequence); // now, not when the reader comes back
+      if (error.code === 'cancelled') stream.finish('cancelled');
+      else stream.fail(error);
+    });
+    return stream;
   }
 
   #ago(atMs: number | undefined): number | null {
@@ -439,7 +368,8 @@ export class LocalEngine implements Engine {
   }
 }
 
-const SCORE_SPEC = { maxTokens: 0, stopTokens: [], sampling: DEFAULT_SAMPLING, logprobs: undefined } as const;
+/** The prompt's own encoding and that of each continuation. */
+type Encodings = readonly [Int32Array, ...Int32Array[]];
 
 function toHostModel(model: LocalModel): HostModel {
   const maxLanes = model.maxLanes ?? 16;
@@ -456,11 +386,6 @@ function toHostModel(model: LocalModel): HostModel {
   };
 }
 
-function charsOf(prompt: Exclude<Prompt, { kind: 'tokens' }>): number {
-  if (prompt.kind === 'text') return prompt.text.length;
-  return prompt.messages.reduce((sum, { content }) => sum + content.length + 16, prompt.assistantPrefix?.length ?? 0);
-}
-
 /** Every token but the first is a target of the row before it. */
 function promptRowsOf(prompt: Int32Array, top: number): SequenceSpec['promptRows'] {
   return Array.from({ length: prompt.length - 1 }, (_, position) => ({
@@ -470,44 +395,15 @@ function promptRowsOf(prompt: Int32Array, top: number): SequenceSpec['promptRows
   }));
 }
 
-function checkCandidates(candidates: readonly string[]): void {
-  if (candidates.length > 0 && new Set(candidates).size === candidates.length && !candidates.includes('')) return;
-  throw new StvError('invalid_value', 'candidates must be one or more distinct texts that are not empty.', {
-    param: 'candidates',
-  });
-}
+const NO_USAGE: Usage = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  completionTokens: 0,
+  acceptedPredictionTokens: 0,
+  rejectedPredictionTokens: 0,
+};
 
-function cancelledBeforeStart(model: string, promptTokens: number, queueMs: number): GenerationEvent {
-  return {
-    type: 'end',
-    finishReason: 'cancelled',
-    usage: {
-      promptTokens,
-      cachedTokens: 0,
-      completionTokens: 0,
-      acceptedPredictionTokens: 0,
-      rejectedPredictionTokens: 0,
-    },
-    timings: { queueMs, prefillMs: 0, decodeMs: 0 },
-    model,
-  };
-}
-
-interface Deadline {
-  /** Throws once it has passed. */
-  check(): void;
-  stop(): void;
-}
-
-/** @param deadline milliseconds since the epoch */
-function watchDeadline(deadline: number | undefined, onPassed: (error: StvError) => void): Deadline {
-  if (deadline === undefined) return { check: () => {}, stop: () => {} };
-  const error = new StvError('deadline_exceeded', 'The deadline of the request passed before it was finished.');
-  const timer = setTimeout(() => onPassed(error), Math.min(0x7fff_ffff, Math.max(0, deadline - Date.now())));
-  return {
-    check: () => {
-      if (Date.now() >= deadline) throw error;
-    },
-    stop: () => clearTimeout(timer),
-  };
+function cancelledBeforeStart(model: string, queueMs: number): Extract<GenerationEvent, { type: 'end' }> {
+  const timings = { queueMs, prefillMs: 0, decodeMs: 0 };
+  return { type: 'end', finishReason: 'cancelled', usage: NO_USAGE, timings, model };
 }

@@ -118,6 +118,8 @@ export type FromHost =
       readonly outputs: readonly SequenceOutput[];
       readonly stats: StepStats;
     }
+  /** The sequence is not one that the core can take; a defect of the sender, harmless to the others. */
+  | { readonly type: 'refused'; readonly model: number; readonly id: number; readonly message: string }
   /** The next step computes this sequence and nothing else; sent before it begins. */
   | { readonly type: 'suspect-step'; readonly model: number; readonly id: number }
   | { readonly type: 'fatal'; readonly code: ErrorCode; readonly message: string };

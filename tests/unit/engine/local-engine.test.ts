@@ -1,10 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import type { EngineStats } from '../../../src/engine/engine-stats.ts';
+import { createInlineTextService } from '../../../src/engine/text-service.ts';
 import { StvError } from '../../../src/errors.ts';
 import { decodeBytes, encodeBytes } from '../../support/byte-tokenizer.ts';
 import { fakeLogits } from '../../support/fake-causal-lm.ts';
-import { collect, type FakeEngine, request, startFakeEngine } from '../../support/fake-engine.ts';
+import { byteTextSide, collect, type FakeEngine, request, startFakeEngine } from '../../support/fake-engine.ts';
 
 let running: FakeEngine | undefined;
 afterEach(async () => {
@@ -146,6 +147,46 @@ describe('LocalEngine', () => {
     expect(hosts[0]?.received.filter(({ type }) => type === 'abort')).toHaveLength(2);
   });
 
+  it('frees everything at the moment of the signal and of the end, without waiting for the reader', async () => {
+    const { engine, hosts } = await start();
+    const controller = new AbortController();
+    const reader = engine.generate(request('x', { maxTokens: 400, ignoreEos: true }), { signal: controller.signal });
+    expect((await reader.next()).value).toMatchObject({ type: 'start' });
+    expect((await reader.next()).value).toMatchObject({ type: 'delta' });
+    controller.abort();
+    expect(hosts[0]?.received.at(-1)?.type).toBe('abort');
+    expect(engine.status()).toMatchObject({ running: 0, waiting: 0 });
+    const short = engine.generate(request('y', { maxTokens: 2, ignoreEos: true }));
+    let event = await short.next();
+    while (event.value?.type !== 'end') event = await short.next();
+    const drained = engine.drain(60_000); // the first reader never came back for its end
+    await reader.return(undefined);
+    await drained;
+  });
+
+  it('is cancelled or late while its prompt is being encoded', async () => {
+    const text = createInlineTextService([byteTextSide]);
+    let encode: () => void = () => {};
+    const slow = { ...text, encode: () => new Promise<never[]>((resolve) => (encode = () => resolve([]))) };
+    const { engine } = await start({ text: slow });
+    const controller = new AbortController();
+    const cancelled = collect(engine, request('x'), controller.signal);
+    controller.abort();
+    expect((await cancelled).end).toMatchObject({ finishReason: 'cancelled', usage: { promptTokens: 0 } });
+    expect(await codeOf(collect(engine, request('x', { deadline: Date.now() + 10 })))).toBe('deadline_exceeded');
+    const score = {
+      id: 's',
+      model: 'generator',
+      prompt: { kind: 'text', text: 'x' },
+      candidates: ['a'],
+      priority: 'batch',
+    } as const;
+    expect(await codeOf(engine.score({ ...score, deadline: Date.now() + 10 }))).toBe('deadline_exceeded');
+    expect(await codeOf(engine.score(score, { signal: AbortSignal.abort() }))).toBe('cancelled');
+    encode(); // too late for anybody
+    expect(engine.status()).toMatchObject({ running: 0, waiting: 0 });
+  });
+
   it('cancels when the reader leaves early', async () => {
     const { engine, hosts } = await start();
     for await (const event of engine.generate(request('x', { maxTokens: 400, ignoreEos: true }))) {
@@ -170,7 +211,7 @@ describe('LocalEngine', () => {
     const { engine } = await start();
     const error = await collect(engine, request('x'.repeat(512))).catch((thrown: StvError) => thrown);
     expect(error).toMatchObject({ code: 'context_length_exceeded', param: 'prompt' });
-    expect((error as StvError).message).toMatch(/513 .*512/);
+    expect((error as StvError).message).toMatch(/has 512 tokens .*holds 512/);
     const { end } = await collect(engine, request('x'.repeat(500), { maxTokens: 100, ignoreEos: true }));
     expect(end).toMatchObject({ finishReason: 'length', usage: { completionTokens: 12 } });
   });
