@@ -108,6 +108,7 @@ function chatRequests(body: ChatBody, id: string, model: ModelInfo, { pack }: Se
     sampling: chatSampling(body, seedOf(first, choice, drawSeed), model, pack),
     maxTokens: chatMaxTokens(body, model, pack),
     stop: stopStrings(body.stop),
+    ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
     ...(body.logprobs === true ? { logprobs: body.top_logprobs ?? 0 } : {}),
     ...(prediction === undefined || prediction === '' ? {} : { prediction }),
     priority: 'interactive',

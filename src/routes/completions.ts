@@ -108,6 +108,7 @@ function completionRequests(
     sampling: samplingParams(body, seedOf(first, choice, drawSeed)),
     maxTokens: body.max_tokens ?? defaultMaxTokens,
     stop: stopStrings(body.stop),
+    ...(body.ignore_eos === true ? { ignoreEos: true } : {}),
     ...(body.logprobs === undefined ? {} : { logprobs: body.logprobs }),
     ...(body.logprobs !== undefined && body.echo === true ? { promptLogprobs: body.logprobs } : {}),
     priority: 'interactive',

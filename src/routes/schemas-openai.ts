@@ -7,16 +7,16 @@ import { GENERATION_BOUNDS, LOGIT_BIAS_BOUNDS, SAMPLING_BOUNDS } from '../engine
 import { FinishReason, type Limits, nullable, oneOf, strictObject, Usage } from './schemas.ts';
 import { solveOptions } from './schemas-solve.ts';
 
-function bounded(
+export function bounded(
   name: 'temperature' | 'topP' | 'topK' | 'minP' | 'presencePenalty' | 'frequencyPenalty' | 'repetitionPenalty',
 ) {
   const { minimum, maximum, integer } = SAMPLING_BOUNDS[name];
   return Type.Optional(integer ? Type.Integer({ minimum, maximum }) : Type.Number({ minimum, maximum }));
 }
 
-const stopString = Type.String({ minLength: 1, maxLength: GENERATION_BOUNDS.maxStopLength });
+export const stopString = Type.String({ minLength: 1, maxLength: GENERATION_BOUNDS.maxStopLength });
 /** Lists longer than this cannot fit the context of any model here. */
-const maxMessages = 4096;
+export const maxMessages = 4096;
 const maxPromptTokens = 1_048_576;
 
 function generationFields(limits: Limits, minTokens: 0 | 1) {
@@ -38,6 +38,9 @@ function generationFields(limits: Limits, minTokens: 0 | 1) {
       }),
     ),
     max_tokens: Type.Optional(Type.Integer({ minimum: minTokens, maximum: limits.maxOutputTokens })),
+    ignore_eos: Type.Optional(
+      Type.Boolean({ description: 'For benchmarks: go on past the end-of-sequence token up to max_tokens' }),
+    ),
     temperature: bounded('temperature'),
     top_p: bounded('topP'),
     top_k: bounded('topK'),
@@ -55,7 +58,7 @@ function generationFields(limits: Limits, minTokens: 0 | 1) {
   };
 }
 
-const contentPart = Type.Object({ type: Type.String({ maxLength: 64 }), text: Type.Optional(Type.String()) });
+export const contentPart = Type.Object({ type: Type.String({ maxLength: 64 }), text: Type.Optional(Type.String()) });
 
 export function chatBody(limits: Limits) {
   return Type.Object(
@@ -121,7 +124,7 @@ const ChatLogprobs = strictObject(
   { title: 'ChatLogprobs' },
 );
 
-const SolveSummary = strictObject(
+export const SolveSummary = strictObject(
   {
     id: Type.String(),
     status: Type.String(),
