@@ -5,6 +5,7 @@ import { clampToContext, type ResolvedRole, reserveCompletion } from './call-pla
 import { generateText } from './engine-call.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type RenderedPrompt, toEnginePrompt } from './prompts.ts';
+import type { QueuePatience } from './queue-patience.ts';
 import { ReasoningSplitter } from './reasoning.ts';
 import type { TokenBudget } from './token-budget.ts';
 
@@ -25,6 +26,7 @@ export interface AttemptContext {
   readonly findAnswer: AnswerExtractor;
   readonly signal: AbortSignal;
   readonly budget: TokenBudget;
+  readonly patience: QueuePatience;
   /** Called once for every engine call. */
   readonly account: (usage: Usage, timings: Timings, reasoningTokens: number) => void;
   readonly onDelta: (text: string) => Promise<void>;
@@ -61,6 +63,7 @@ export async function writeAttempt(job: AttemptJob, context: AttemptContext): Pr
       {
         engine: deps.engine,
         signal,
+        patience: context.patience,
         account: (usage, timings) => {
           reservation.charge(usage.promptTokens + usage.completionTokens);
           context.account(usage, timings, Math.min(reasoningTokens, usage.completionTokens));

@@ -9,6 +9,7 @@ import { throwIfAborted } from './engine-call.ts';
 import { type ChainEnding, pickAttempt, type SolveState } from './fold.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type PromptRenderer, promptHash, type RenderedPrompt } from './prompts.ts';
+import type { QueuePatience } from './queue-patience.ts';
 import { deriveSeed } from './seeds.ts';
 import type { RoundRecord, SolveEventBody, StopReason } from './solve-events.ts';
 import type { AcceptPlan, ChainView, RoundHistory, StopCondition, VerificationSummary } from './stop-conditions.ts';
@@ -28,7 +29,7 @@ import {
 import { type VerificationOutcome, verifySolution } from './verification.ts';
 
 /** A role of the run with everything filled in. */
-export interface RunRole extends ResolvedRole {
+interface RunRole extends ResolvedRole {
   readonly model: string;
   readonly contextLength: number;
 }
@@ -48,6 +49,7 @@ export interface RunContext {
   readonly seed: number;
   readonly priority: Priority;
   readonly budget: TokenBudget;
+  readonly patience: QueuePatience;
   readonly now: () => number;
   /** Since the run was created, milliseconds. */
   readonly elapsedMs: () => number;
@@ -204,6 +206,7 @@ async function makeAttempt({
       findAnswer: run.findAnswer,
       signal,
       budget: run.budget,
+      patience: run.patience,
       account: (reported: Usage, callTimings, reasoningTokens) => {
         usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
         timings = addTimings(timings, callTimings);
@@ -265,6 +268,7 @@ async function verifyAttempt({
         prompts: run.prompts,
         signal,
         budget: run.budget,
+        patience: run.patience,
         account: (reported, callTimings) => {
           usage = addUsage(usage, tokenUsage(reported));
           timings = addTimings(timings, callTimings);

@@ -13,12 +13,14 @@ import type {
   Usage,
 } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
+import type { QueuePatience } from './queue-patience.ts';
 import { noTimings } from './usage.ts';
 
 export interface EngineCallContext {
   readonly engine: Engine;
   readonly signal: AbortSignal;
-  /** Called exactly once per call, before it returns or throws. */
+  readonly patience: QueuePatience;
+  /** Called once for every try of a call, before it returns or throws. */
   readonly account: (usage: Usage, timings: Timings) => void;
 }
 
@@ -57,7 +59,7 @@ export function findModel(engine: Engine, name: string, param: string): ModelInf
 }
 
 /** Why a signal was aborted, as the error to throw. */
-export function abortError(signal: AbortSignal): StvError {
+function abortError(signal: AbortSignal): StvError {
   const reason: unknown = signal.reason;
   return reason instanceof StvError ? reason : new StvError('cancelled', 'The request was cancelled.');
 }
@@ -92,10 +94,20 @@ function abortTimeout(signal: AbortSignal): { readonly expired: Promise<never>; 
  * Generates to the end; `onText` gets the deltas (with their token counts) and may hold the engine back by not resolving.
  * Throws the engine's error, or the signal's reason once the engine has ended after an abort.
  */
-export async function generateText(
+export function generateText(
   context: EngineCallContext,
   request: GenerateRequest,
-  onText: (text: string, numTokens: number) => Promise<void> | void,
+  onText: OnText,
+): Promise<GeneratedText> {
+  return context.patience.call(context.signal, () => generateOnce(context, request, onText));
+}
+
+type OnText = (text: string, numTokens: number) => Promise<void> | void;
+
+async function generateOnce(
+  context: EngineCallContext,
+  request: GenerateRequest,
+  onText: OnText,
 ): Promise<GeneratedText> {
   const { engine, signal, account } = context;
   throwIfAborted(signal);
@@ -142,7 +154,11 @@ export async function generateText(
 }
 
 /** One prefill. Throws like `generateText`. */
-export async function scoreCandidates(context: EngineCallContext, request: ScoreRequest): Promise<ScoreResult> {
+export function scoreCandidates(context: EngineCallContext, request: ScoreRequest): Promise<ScoreResult> {
+  return context.patience.call(context.signal, () => scoreOnce(context, request));
+}
+
+async function scoreOnce(context: EngineCallContext, request: ScoreRequest): Promise<ScoreResult> {
   const { engine, signal, account } = context;
   throwIfAborted(signal);
   let result: ScoreResult | undefined;

@@ -7,6 +7,7 @@ import { findModel } from './engine-call.ts';
 import { eventStream } from './event-stream.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
 import { createPromptRenderer } from './prompts.ts';
+import { QueuePatience } from './queue-patience.ts';
 import { drawSeed } from './seeds.ts';
 import { TokenBudget } from './token-budget.ts';
 import { addTimings, addUsage, noTimings, noUsage, type RequestTimings, type TokenUsage, tokenUsage } from './usage.ts';
@@ -85,6 +86,7 @@ export function refine(
         findAnswer: createAnswerExtractor(deps.pack.answer),
         signal,
         budget: new TokenBudget(Number.POSITIVE_INFINITY),
+        patience: new QueuePatience(),
         account: (reported, callTimings, reasoningTokens) => {
           usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
           timings = addTimings(timings, callTimings);

@@ -11,6 +11,7 @@ import { type Emit, eventStream, linkAbort } from './event-stream.ts';
 import { endedAnswer, foldSolve, type SolveEnding, type SolveState } from './fold.ts';
 import type { LoopCallOptions, LoopDeps } from './loop-deps.ts';
 import { createPromptRenderer } from './prompts.ts';
+import { QueuePatience } from './queue-patience.ts';
 import { drawSeed } from './seeds.ts';
 import type {
   ResolvedSampling,
@@ -106,6 +107,7 @@ async function runSolve({ request, deps, resume, push, signal }: SolveCall): Pro
     seed: start.seed,
     priority: request.priority,
     budget: new TokenBudget(tokens ?? Number.POSITIVE_INFINITY, resume?.answer.usage.totalTokens ?? 0),
+    patience: new QueuePatience(),
     now,
     elapsedMs: () => Math.max(0, now() - startedAt),
     emit,

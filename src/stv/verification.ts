@@ -13,6 +13,7 @@ import { locateByPrefixes, locateFromFeedback } from './first-error.ts';
 import type { LeakFlag, LeakGuard } from './leak-guard.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type PromptRenderer, type RenderedPrompt, toEnginePrompt } from './prompts.ts';
+import type { QueuePatience } from './queue-patience.ts';
 import { retrySeed } from './seeds.ts';
 import { type StepSpan, splitSteps } from './steps.ts';
 import type { Reservation, TokenBudget } from './token-budget.ts';
@@ -53,6 +54,7 @@ export interface VerificationContext {
   readonly prompts: PromptRenderer;
   readonly signal: AbortSignal;
   readonly budget: TokenBudget;
+  readonly patience: QueuePatience;
   /** With a reference only. */
   readonly guard?: LeakGuard | undefined;
   /** Called once for every engine call, also for those of votes that do not count. */
@@ -255,6 +257,7 @@ class Verification {
     return {
       engine: this.#context.deps.engine,
       signal,
+      patience: this.#context.patience,
       account: (usage, timings) => {
         reservation?.charge(usage.promptTokens + usage.completionTokens);
         this.#context.account(usage, timings);

@@ -8,6 +8,7 @@ import { eventStream } from './event-stream.ts';
 import { createLeakGuard, type LeakFlag } from './leak-guard.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
 import { createPromptRenderer } from './prompts.ts';
+import { QueuePatience } from './queue-patience.ts';
 import { drawSeed, voteSeed } from './seeds.ts';
 import type { StepSpan } from './steps.ts';
 import { TokenBudget } from './token-budget.ts';
@@ -98,6 +99,7 @@ export function verify(
         prompts,
         signal,
         budget: new TokenBudget(Number.POSITIVE_INFINITY),
+        patience: new QueuePatience(),
         guard:
           reference === undefined ? undefined : createLeakGuard({ reference, problem, solution }, deps.pack.answer),
         account: (reported, callTimings) => {

@@ -13,7 +13,7 @@ import { ScriptedEngine, type ScriptedGeneration, type ScriptedScore } from '../
 
 const failure = fc.constantFrom(
   new StvError('engine_crashed', 'Gone.'),
-  new StvError('queue_full', 'Full.'),
+  new StvError('remote_unavailable', 'Away.'),
   new Error('anything'),
 );
 

@@ -275,7 +275,7 @@ describe('solve', () => {
   it('goes on from the finished rounds of an interrupted run with every event once', async () => {
     const script = scripted([0.1, 0.2, 0.3, 0.4]);
     const whole = await runSolve({ chains: 2 }, script);
-    for (let cut = 1; cut < whole.events.length; cut += 3) {
+    for (let cut = 1; cut < whole.events.length; cut += 7) {
       const seen = whole.events.slice(0, cut);
       const state = seen.reduce<SolveState | undefined>(foldSolve, undefined);
       const rest = await runSolve({ chains: 2 }, script, { resume: state });
@@ -294,6 +294,29 @@ describe('solve', () => {
     const { events } = await runSolve({}, scripted([0.9]));
     const state = events.reduce<SolveState | undefined>(foldSolve, undefined);
     await expect(runSolve({}, {}, { resume: state })).rejects.toMatchObject({ code: 'conflict' });
+  });
+
+  it('waits for its turn when the queue is full in mid-run, and is refused when it has nothing yet', async () => {
+    const full = new StvError('queue_full', 'The queue is full.', { retryAfterMs: 1 });
+    const script = scripted([0.2, 0.9]);
+    let numRefused = 0;
+    const waiting = await runSolve(
+      {},
+      {
+        ...script,
+        generate: (request, count) => {
+          if (!request.id.includes('-r1-') || numRefused >= 3) return script.generate?.(request, count) ?? '';
+          numRefused++;
+          return { text: '', error: full };
+        },
+      },
+    );
+    expect(numRefused).toBe(3);
+    expect(waiting.answer).toMatchObject({ status: 'accepted', round: 1 });
+    expect(waiting.answer.usage.totalTokens).toBe(waiting.engine.totalTokens());
+    const refused = await runSolve({}, { generate: () => ({ text: '', error: full }) });
+    expect(refused.answer).toMatchObject({ status: 'failed', error: { code: 'queue_full' } });
+    expect(refused.engine.generateRequests).toHaveLength(1);
   });
 
   it('frees the engine when the consumer leaves', async () => {

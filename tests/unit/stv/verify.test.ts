@@ -195,8 +195,8 @@ describe('verify', () => {
     ],
     [
       'an error of the score',
-      { score: () => ({ probabilities: [], error: new StvError('queue_full', 'Full.') }) },
-      'queue_full',
+      { score: () => ({ probabilities: [], error: new StvError('remote_unavailable', 'Away.') }) },
+      'remote_unavailable',
     ],
     ['an engine that ends without a word', { generate: () => ({ text: '', endsSilently: true }) }, 'internal'],
     [
