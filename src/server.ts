@@ -4,9 +4,10 @@ import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import fastify, { LogController } from 'fastify';
+import { Type } from 'typebox';
 import { type ApiKeys, noApiKeys } from './api-keys.ts';
 import type { Config } from './config.ts';
-import type { Metrics } from './metrics.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
 import { hoistTitledSchemas } from './openapi-components.ts';
 import { installAuth } from './routes/auth.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
@@ -22,8 +23,8 @@ import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import { createValidatorCompiler } from './routes/validation.ts';
 import { registerVerify } from './routes/verify.ts';
-import type { RunRegistry } from './runs/run-registry.ts';
-import type { Serving } from './serving.ts';
+import { RunRegistry } from './runs/run-registry.ts';
+import { Serving } from './serving.ts';
 import type { Traffic } from './traffic.ts';
 
 export interface ServerDeps {
@@ -70,6 +71,8 @@ export function buildServer(deps: ServerDeps): App {
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.server.maxConnections = config.maxConnections;
 
+  // JSON only; whatever else comes is 415
+  app.removeContentTypeParser('text/plain');
   app.setValidatorCompiler(createValidatorCompiler());
   // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
@@ -96,8 +99,10 @@ export function buildServer(deps: ServerDeps): App {
       components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
     },
     transform: ({ schema, url, route }) => {
-      const scope = route.config?.scope;
-      return { schema: { ...schema, ...(scope === undefined ? {} : { security: [{ bearer: [] }] }) }, url };
+      const security = route.config?.scope === undefined ? {} : { security: [{ bearer: [] }] };
+      // names of models hold slashes, so the route itself is a wildcard
+      const params = url.endsWith('*') ? { params: Type.Object({ model: Type.String() }) } : {};
+      return { schema: { ...schema, ...security, ...params }, url: url.replace('*', ':model') };
     },
     transformObject: (document) =>
       hoistTitledSchemas(
@@ -107,7 +112,10 @@ export function buildServer(deps: ServerDeps): App {
   app.register(fastifySwaggerUi, { routePrefix: '/docs', staticCSP: true, uiConfig: { docExpansion: 'list' } });
 
   // inside a plugin, so that the contract above sees the routes
-  app.register(async (scope) => registerRoutes(scope as App, deps));
+  app.register((scope, _options, done) => {
+    registerRoutes(scope as App, deps);
+    done();
+  });
   return app;
 }
 
@@ -133,10 +141,23 @@ function installRequestTrail(app: App, metrics: Metrics, traffic: Traffic | unde
     reply.raw.once('close', () => {
       leave?.();
       const route = request.routeOptions.url ?? 'unknown';
-      const status = reply.raw.writableFinished ? reply.raw.statusCode : 499;
+      const status = reply.raw.writableEnded ? reply.raw.statusCode : 499;
       const ms = performance.now() - started;
       metrics.observeHttp(route, request.method, status, ms / 1000);
       request.log.debug({ route, method: request.method, status, ms: Math.round(ms) }, 'request');
     });
   });
+}
+
+/** The contract as a document, without serving anything. */
+export async function describeContract(config: Config): Promise<object> {
+  const loop = (): never => {
+    throw new Error('the contract runs nothing');
+  };
+  const runs = new RunRegistry({ loop, maxEventChars: 0, holder: 'contract' });
+  const app = buildServer({ config, serving: new Serving(), runs, metrics: createMetrics() });
+  await app.ready();
+  const document = app.swagger();
+  await app.close();
+  return document;
 }

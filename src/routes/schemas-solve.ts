@@ -207,7 +207,7 @@ const ids = { ...solveId, chain: index, round: index };
 
 export const SolveEvent = Type.Union(
   [
-    eventOf('solve-start', {
+    eventOf('solve', 'solve-start', {
       ...solveId,
       created,
       models,
@@ -227,10 +227,10 @@ export const SolveEvent = Type.Union(
       seed: seedField,
       metadata,
     }),
-    eventOf('round-start', { ...ids, carried: nullable(RoleUsage) }),
-    eventOf('attempt-start', { ...ids, seed: nullable(seedField), prompt_hash: hash }),
-    eventOf('attempt-delta', { ...ids, text: Type.String() }),
-    eventOf('attempt-end', {
+    eventOf('solve', 'round-start', { ...ids, carried: nullable(RoleUsage) }),
+    eventOf('solve', 'attempt-start', { ...ids, seed: nullable(seedField), prompt_hash: hash }),
+    eventOf('solve', 'attempt-delta', { ...ids, text: Type.String() }),
+    eventOf('solve', 'attempt-end', {
       ...ids,
       attempt: Type.String(),
       answer: nullable(Type.String()),
@@ -238,9 +238,9 @@ export const SolveEvent = Type.Union(
       usage: Usage,
       timings: callTimings,
     }),
-    eventOf('verification-start', { ...ids, prompt_hash: Type.String() }),
-    eventOf('verification-delta', { ...ids, vote: index, text: Type.String() }),
-    eventOf('verification-end', {
+    eventOf('solve', 'verification-start', { ...ids, prompt_hash: Type.String() }),
+    eventOf('solve', 'verification-delta', { ...ids, vote: index, text: Type.String() }),
+    eventOf('solve', 'verification-end', {
       ...ids,
       verdict: Verdict,
       score,
@@ -252,7 +252,7 @@ export const SolveEvent = Type.Union(
       usage: Usage,
       timings: callTimings,
     }),
-    eventOf('round-end', {
+    eventOf('solve', 'round-end', {
       ...ids,
       finished: Type.Boolean(),
       accepted: Type.Boolean(),
@@ -261,7 +261,7 @@ export const SolveEvent = Type.Union(
       timings: callTimings,
       elapsed_ms: Type.Number(),
     }),
-    strictObject({ ...solveId, ...Solve.properties }, { title: 'SolveEndEvent' }),
+    strictObject({ ...solveId, ...Solve.properties }, { title: 'SolveSolveEndEvent' }),
     ErrorAnswer,
   ],
   {

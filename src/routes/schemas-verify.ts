@@ -90,9 +90,9 @@ const voteIndex = Type.Integer({ minimum: 0 });
 
 export const VerifyEvent = Type.Union(
   [
-    eventOf('verification-start', { id: Type.String(), created, model: Type.String() }),
-    eventOf('verification-delta', { vote: voteIndex, text: Type.String() }),
-    eventOf('vote-end', { vote: voteIndex, ...Vote.properties }),
+    eventOf('verify', 'verification-start', { id: Type.String(), created, model: Type.String() }),
+    eventOf('verify', 'verification-delta', { vote: voteIndex, text: Type.String() }),
+    eventOf('verify', 'vote-end', { vote: voteIndex, ...Vote.properties }),
     Verification,
     ErrorAnswer,
   ],
@@ -143,8 +143,8 @@ export const Refinement = strictObject(
 
 export const RefineEvent = Type.Union(
   [
-    eventOf('refinement-start', { id: Type.String(), created, model: Type.String() }),
-    eventOf('attempt-delta', { text: Type.String() }),
+    eventOf('refine', 'refinement-start', { id: Type.String(), created, model: Type.String() }),
+    eventOf('refine', 'attempt-delta', { text: Type.String() }),
     Refinement,
     ErrorAnswer,
   ],

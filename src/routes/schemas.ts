@@ -158,8 +158,8 @@ export function answerOrStream(answer: TSchema, event: TSchema, description: str
   };
 }
 
-/** The data of one event as it stands on the wire, named after the event. */
-export function eventOf<P extends TProperties>(name: string, properties: P) {
-  const title = `${name.replaceAll(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase())}Event`;
-  return strictObject(properties, { title, description: `Data of the event \`${name}\`` });
+/** The data of one event of a route as it stands on the wire; the component is named after both. */
+export function eventOf<P extends TProperties>(route: string, name: string, properties: P) {
+  const pascal = `${route}-${name}`.replaceAll(/(?:^|-)([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  return strictObject(properties, { title: `${pascal}Event`, description: `Data of the event \`${name}\`` });
 }

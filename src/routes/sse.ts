@@ -30,7 +30,7 @@ export function clientSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   const { raw } = reply;
   const onClose = (): void => {
-    if (!raw.writableFinished) controller.abort(new Error('the client closed the connection'));
+    if (!raw.writableEnded) controller.abort(new Error('the client closed the connection'));
   };
   if (raw.destroyed || raw.closed) onClose();
   else raw.once('close', onClose);

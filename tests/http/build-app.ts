@@ -60,7 +60,22 @@ export interface TestAppOptions {
   readonly ready?: boolean;
 }
 
+/** One for a single test; closes itself. */
 export async function buildApp(options: TestAppOptions = {}): Promise<TestApp> {
+  const built = await createApp(options);
+  onTestFinished(() => closeApp(built));
+  return built;
+}
+
+/** Clients of the tests keep connections open that have never carried a request; the server would wait for them. */
+export async function closeApp({ app }: TestApp): Promise<void> {
+  const closed = app.close();
+  app.server.closeAllConnections();
+  await closed;
+}
+
+/** One for several tests, which close it. */
+export async function createApp(options: TestAppOptions = {}): Promise<TestApp> {
   const engine = new TestEngine(options.engine);
   const config = loadConfig({ env: {}, cwd: '/nonexistent', flags: options.config ?? {} });
   const serving = new Serving();
@@ -81,7 +96,6 @@ export async function buildApp(options: TestAppOptions = {}): Promise<TestApp> {
   });
   if (options.ready !== false) serving.ready({ engine, pack: testPack });
   await app.ready();
-  onTestFinished(() => app.close());
   return { app, engine, serving, metrics, runs };
 }
 

@@ -2,6 +2,7 @@
 import type {
   Engine,
   EngineStatus,
+  FinishReason,
   GenerateRequest,
   GenerationEvent,
   ModelInfo,
@@ -10,7 +11,6 @@ import type {
   TokenLogprob,
   Usage,
 } from '../../src/engine/engine.ts';
-import { StvError } from '../../src/errors.ts';
 
 export interface TestEngineOptions {
   /** The text to generate. Throwing makes the generation fail. */
@@ -86,12 +86,14 @@ export class TestEngine implements Engine {
     let completionTokens = 0;
     try {
       yield { type: 'start', promptTokens };
+      let finishReason: FinishReason | undefined;
       const words = request.maxTokens === 0 ? [] : (text.match(/\s*\S+|\s+$/g) ?? []);
       for (const word of words.slice(0, request.maxTokens)) {
         await this.#pause(signal);
         if (signal?.aborted) {
           this.aborted.push(request.id);
-          throw new StvError('cancelled', 'The request was cancelled.');
+          finishReason = 'cancelled';
+          break;
         }
         completionTokens += 1;
         const logprobs = request.logprobs === undefined ? {} : { logprobs: [logprobOf(word, request.logprobs)] };
@@ -100,7 +102,7 @@ export class TestEngine implements Engine {
       const { promptLogprobs } = request;
       yield {
         type: 'end',
-        finishReason: words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop',
+        finishReason: finishReason ?? (words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop'),
         usage: usageOf(promptTokens, completionTokens),
         timings: { queueMs: 1, prefillMs: 2, decodeMs: 3 },
         model: this.#nameOf(request.model),
@@ -166,15 +168,13 @@ export class TestEngine implements Engine {
     const { delayMs } = this.#options;
     if (delayMs === undefined) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, delayMs);
-      signal?.addEventListener(
-        'abort',
-        () => {
-          clearTimeout(timer);
-          resolve();
-        },
-        { once: true },
-      );
+      const settle = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', settle);
+        resolve();
+      };
+      const timer = setTimeout(settle, delayMs);
+      signal?.addEventListener('abort', settle);
     });
   }
 }

@@ -1,0 +1,212 @@
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { type ApiKeys, loadApiKeys } from '../../src/api-keys.ts';
+import { loadConfig } from '../../src/config.ts';
+import { describeContract } from '../../src/server.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { buildApp } from './build-app.ts';
+import { call, committed, expectComponent, post } from './contract.ts';
+
+describe('health', () => {
+  it('is live before it is ready, and says why not', async () => {
+    const { app, serving, engine } = await buildApp({ ready: false });
+    serving.loading('Converting weights.');
+    expect((await call(app, { url: '/health/live' })).json()).toEqual({ status: 'live' });
+    const early = await call(app, { url: '/health/ready' });
+    expect(early.statusCode).toBe(503);
+    expect(early.json()).toEqual({ status: 'loading', reason: 'Converting weights.' });
+    expect((await call(app, { url: '/health/progress' })).statusCode).toBe(503);
+    const { testPack } = await import('./build-app.ts');
+    serving.ready({ engine, pack: testPack });
+    expect((await call(app, { url: '/health/ready' })).json()).toEqual({ status: 'ready', reason: null });
+    serving.drain();
+    expect((await call(app, { url: '/health/ready' })).json().status).toBe('draining');
+    const refused = await post(app, '/verify', { problem: 'p', solution: 's' });
+    expect(refused.statusCode).toBe(503);
+    expect(refused.json().error.code).toBe('draining');
+  });
+
+  it('is not ready while the engine restarts', async () => {
+    const { app } = await buildApp({ engine: { status: { state: 'restarting', reason: 'The engine host crashed.' } } });
+    const answer = await call(app, { url: '/health/ready' });
+    expect(answer.statusCode).toBe(503);
+    expect(answer.json()).toEqual({ status: 'restarting', reason: 'The engine host crashed.' });
+  });
+
+  it('progress is 503 when work waits and nothing moves for the limit, not before', async () => {
+    const stuck = { running: 1, waiting: 2, lastStepMsAgo: 900_000, lastTokenMsAgo: 900_000 };
+    const { app } = await buildApp({ engine: { status: stuck }, config: { stallSeconds: 1 } });
+    // a long idle time before this work says nothing about it
+    const first = await call(app, { url: '/health/progress' });
+    expect([first.statusCode, first.json().status]).toEqual([200, 'ok']);
+    await new Promise((resolve) => setTimeout(resolve, 1100));
+    const later = await call(app, { url: '/health/progress' });
+    expect(later.statusCode).toBe(503);
+    expect(later.json()).toEqual({
+      status: 'stalled',
+      running: 1,
+      waiting: 2,
+      last_step_ms_ago: 900_000,
+      last_token_ms_ago: 900_000,
+    });
+  });
+
+  it('progress of an idle server is 200', async () => {
+    const { app } = await buildApp({ engine: { status: { lastStepMsAgo: 9e6, lastTokenMsAgo: 9e6 } } });
+    expect((await call(app, { url: '/health/progress' })).json()).toMatchObject({
+      status: 'idle',
+      running: 0,
+      waiting: 0,
+    });
+  });
+});
+
+describe('metrics', () => {
+  it('count verdicts, runs, tokens and errors without any text of a user', async () => {
+    const { app } = await buildApp();
+    await post(app, '/verify', { problem: 'PRIVATE', solution: 'PRIVATE' });
+    await post(app, '/solve', { problem: 'PRIVATE', max_rounds: 1, metadata: { PRIVATE: 'PRIVATE' } });
+    await post(app, '/verify', { PRIVATE: 1 });
+    await app.inject({ url: '/PRIVATE' });
+    const answer = await app.inject({ url: '/metrics' });
+    expect(answer.headers['content-type']).toContain('text/plain');
+    const text = answer.body;
+    expect(text).toContain('stv_verdicts_total{verdict="accept",mode="full"} 1');
+    expect(text).toContain('stv_solves_total{status="accepted",stop_reason="accepted"} 1');
+    expect(text).toContain('stv_solves_running 0');
+    expect(text).toContain('stv_tokens_total{role="generator",kind="completion"} 3');
+    expect(text).toContain('stv_errors_total{code="not_found"} 1');
+    expect(text).toMatch(/stv_http_request_duration_seconds_count\{route="\/verify",method="POST",status="200"\} 1/);
+    expect(text).toContain('stv_event_loop_lag_seconds{quantile="0.99"}');
+    expect(text).not.toContain('PRIVATE');
+  });
+
+  it('take what the engine tells', async () => {
+    const { app, metrics } = await buildApp();
+    metrics.setEngineStatus(() => ({ state: 'ready', running: 3, waiting: 4, lastStepMsAgo: 1, lastTokenMsAgo: 2000 }));
+    metrics.observeEngine({
+      type: 'request',
+      model: 'm',
+      kind: 'generate',
+      finishReason: 'stop',
+      usage: {
+        promptTokens: 10,
+        cachedTokens: 4,
+        completionTokens: 5,
+        acceptedPredictionTokens: 0,
+        rejectedPredictionTokens: 0,
+      },
+      timings: { queueMs: 1, prefillMs: 2, decodeMs: 40 },
+      firstTokenMs: 3,
+    });
+    const text = (await app.inject({ url: '/metrics' })).body;
+    for (const line of [
+      'stv_sequences_running 3',
+      'stv_sequences_waiting 4',
+      'stv_last_token_age_seconds 2',
+      'stv_requests_total{model="m",kind="generate",finish_reason="stop"} 1',
+      'stv_output_tokens_total{model="m"} 5',
+      'stv_time_to_first_token_seconds_sum{model="m"} 0.003',
+      'stv_inter_token_latency_seconds_sum{model="m"} 0.01',
+    ]) {
+      expect(text).toContain(line);
+    }
+  });
+});
+
+describe('contract', () => {
+  it('openapi/openapi.json is what the schemas give', async () => {
+    const document = await describeContract(loadConfig({ env: { STV_DATA_DIR: '/' }, cwd: '/nonexistent' }));
+    // as JSON, which knows no undefined
+    expect(committed, 'run `npm run openapi`').toEqual(JSON.parse(JSON.stringify(document)));
+  });
+
+  it('the server answers its own contract with the limits that it was started with', async () => {
+    const { app } = await buildApp({ config: { maxTextLength: 99, maxOutputTokens: 77 } });
+    const document = (await app.inject({ url: '/openapi.json' })).json();
+    const { properties } = document.components.schemas.VerifyRequest;
+    expect(properties.problem.maxLength).toBe(99);
+    expect(properties.max_tokens.maximum).toBe(77);
+    expect(Object.keys(document.paths)).toEqual(Object.keys(committed.paths));
+  });
+
+  it('/docs shows it without anything from outside', async () => {
+    const { app } = await buildApp();
+    const answer = await app.inject({ url: '/docs/' });
+    expect(answer.statusCode).toBe(200);
+    expect(answer.headers['content-security-policy']).toContain("default-src 'self'");
+    expect(answer.body).not.toMatch(/(?:src|href)="https?:/);
+    expect((await app.inject({ url: '/docs/static/swagger-ui-bundle.js' })).statusCode).toBe(200);
+  });
+});
+
+describe('x-request-id', () => {
+  it.each(['abc-123', 'a'.repeat(128)])('%s is echoed', async (id) => {
+    const { app } = await buildApp();
+    const answer = await app.inject({ url: '/health/live', headers: { 'x-request-id': id } });
+    expect(answer.headers['x-request-id']).toBe(id);
+  });
+
+  it.each(['a'.repeat(129), 'a b', 'a"b', 'ä', ''])('%j is replaced', async (id) => {
+    const { app } = await buildApp();
+    const answer = await app.inject({ url: '/nope', headers: { 'x-request-id': id } });
+    expect(answer.headers['x-request-id']).toMatch(/^req_[0-9A-Z]{26}$/);
+  });
+});
+
+describe('keys and scopes', () => {
+  function keys(): ApiKeys {
+    const file = path.join(temporaryFolder(), 'keys');
+    writeFileSync(file, '# keys\nkey-infer infer one\nkey-metrics metrics two\n\nkey-all infer,metrics,traces,admin\n');
+    return loadApiKeys(file);
+  }
+  const body = { problem: 'p', solution: 's' };
+
+  it.each([
+    [undefined, 401, 'invalid_api_key'],
+    ['Bearer wrong', 401, 'invalid_api_key'],
+    ['Basic key-infer', 401, 'invalid_api_key'],
+    ['Bearer key-metrics', 403, 'insufficient_scope'],
+    ['Bearer key-infer', 200, undefined],
+    ['bearer key-all', 200, undefined],
+  ])('%s on /verify: %i', async (authorization, status, code) => {
+    const { app, engine } = await buildApp({ keys: keys() });
+    const answer = await post(app, '/verify', body, authorization === undefined ? {} : { authorization });
+    expect(answer.statusCode).toBe(status);
+    if (code === undefined) return;
+    expect(answer.json().error.code).toBe(code);
+    expect(answer.headers['www-authenticate']).toBe(status === 401 ? 'Bearer' : undefined);
+    expect(engine.requests).toHaveLength(0);
+  });
+
+  it('guard every route that is not open', async () => {
+    const { app } = await buildApp({ keys: keys() });
+    const open = ['/health/live', '/health/ready', '/health/progress', '/openapi.json'];
+    for (const [template, operations] of Object.entries(committed.paths)) {
+      for (const method of Object.keys(operations)) {
+        const url = template.replaceAll(/\{\w+\}/g, 'x');
+        const answer = await app.inject({ method: method.toUpperCase() as 'GET', url });
+        if (open.includes(template)) expect(answer.statusCode, url).toBe(200);
+        else expect(answer.statusCode, `${method} ${url}`).toBe(401);
+      }
+    }
+    expect((await app.inject({ url: '/metrics', headers: { authorization: 'Bearer key-infer' } })).statusCode).toBe(
+      403,
+    );
+    expect((await app.inject({ url: '/metrics', headers: { authorization: 'Bearer key-metrics' } })).statusCode).toBe(
+      200,
+    );
+    expect((await app.inject({ url: '/docs/' })).statusCode).toBe(200);
+  });
+
+  it('without keys only loopback names are answered', async () => {
+    const { app } = await buildApp();
+    for (const host of ['127.0.0.1:8000', 'localhost:8000', '[::1]:8000']) {
+      expect((await app.inject({ url: '/v1/models', headers: { host } })).statusCode, host).toBe(200);
+    }
+    const answer = await app.inject({ url: '/v1/models', headers: { host: 'rebound.example:8000' } });
+    expect(answer.statusCode).toBe(403);
+    expectComponent('Error', answer.json());
+  });
+});
