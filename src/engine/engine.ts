@@ -60,6 +60,7 @@ export interface GenerateRequest {
 
 /** One token with its exact log-probability (natural log, before temperature and filters). */
 export interface TokenLogprob {
+  /** -1 where a remote server tells the text only. */
   readonly token: number;
   readonly text: string;
   readonly bytes: readonly number[];
@@ -79,6 +80,8 @@ export interface Usage {
   readonly completionTokens: number;
   readonly acceptedPredictionTokens: number;
   readonly rejectedPredictionTokens: number;
+  /** A remote server did not count: the numbers are this server's estimate. */
+  readonly isEstimated?: true;
 }
 
 /** Milliseconds. `prefill` ends with the first token, `decode` is the rest. */
@@ -133,6 +136,11 @@ export interface ScoreResult {
   readonly usage: Usage;
   readonly timings: Timings;
   readonly model: string;
+  /**
+   * How a remote server was read; absent = exactly, over all tokens of the candidates. `first-token`: from the texts of the most
+   * likely first tokens. `vote`: it gives no log-probabilities, so one short greedy answer counts as 0 against -Infinity.
+   */
+  readonly method?: 'first-token' | 'vote';
 }
 
 export interface ModelInfo {
@@ -146,6 +154,24 @@ export interface ModelInfo {
   readonly remote: boolean;
 }
 
+/** How one remote server is doing. Counters run since the start. */
+export interface RemoteStatus {
+  /** Host and port. */
+  readonly remote: string;
+  readonly model: string;
+  readonly dialect: string;
+  readonly circuit: 'closed' | 'open' | 'half-open';
+  readonly failuresInARow: number;
+  readonly circuitOpened: number;
+  readonly running: number;
+  readonly waiting: number;
+  readonly requests: number;
+  readonly retries: number;
+  readonly failures: number;
+  /** Answers whose tokens the server did not count. */
+  readonly estimatedUsages: number;
+}
+
 export interface EngineStatus {
   readonly state: 'loading' | 'ready' | 'restarting' | 'draining' | 'closed';
   /** Why it is not ready, for `/health/ready`. */
@@ -154,6 +180,8 @@ export interface EngineStatus {
   readonly waiting: number;
   readonly lastStepMsAgo: number | null;
   readonly lastTokenMsAgo: number | null;
+  /** One for each remote server, where there are any. */
+  readonly remotes?: readonly RemoteStatus[];
 }
 
 export interface EngineCallOptions {

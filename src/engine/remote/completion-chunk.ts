@@ -133,7 +133,8 @@ function readChatLogprob(remote: string, value: unknown): TokenLogprob {
   const one = (from: Readonly<Record<string, unknown>>): Omit<TokenLogprob, 'top'> => {
     const { token, logprob, bytes, id } = from;
     // llama-server writes null for a probability that rounds to 0
-    if (typeof token !== 'string' || (typeof logprob !== 'number' && logprob !== null)) throw malformed(remote, 'logprobs');
+    if (typeof token !== 'string' || (typeof logprob !== 'number' && logprob !== null))
+      throw malformed(remote, 'logprobs');
     return {
       ...spelled(token, isByteList(bytes) ? bytes : undefined, typeof id === 'number' ? id : undefined),
       logprob: logprob ?? Number.NEGATIVE_INFINITY,
@@ -150,7 +151,8 @@ function readTextLogprobs(remote: string, object: Readonly<Record<string, unknow
   }
   return tokens.map((token: unknown, index) => {
     const logprob: unknown = own[index];
-    if (typeof token !== 'string' || (typeof logprob !== 'number' && logprob !== null)) throw malformed(remote, 'logprobs');
+    if (typeof token !== 'string' || (typeof logprob !== 'number' && logprob !== null))
+      throw malformed(remote, 'logprobs');
     const top: unknown = Array.isArray(alternatives) ? alternatives[index] : undefined;
     const entries = typeof top === 'object' && top !== null ? Object.entries(top) : [];
     return {
@@ -199,7 +201,10 @@ function asObject(remote: string, value: unknown, what: string): Readonly<Record
 }
 
 function malformed(remote: string, what: string): RemoteFailure {
-  return new RemoteFailure('malformed', `The remote ${remote} answered with JSON in which ${what} is not as it should be.`);
+  return new RemoteFailure(
+    'malformed',
+    `The remote ${remote} answered with JSON in which ${what} is not as it should be.`,
+  );
 }
 
 /** What the engine reports. `estimated` fills what the server left out. */

@@ -5,7 +5,7 @@
  */
 import { createParser } from 'eventsource-parser';
 import { type Dispatcher, Pool } from 'undici';
-import { type RemoteAddress, type RemoteLimits, parseRemoteUrl } from './remote-config.ts';
+import { parseRemoteUrl, type RemoteAddress, type RemoteLimits } from './remote-config.ts';
 import { failureOfStatus, RemoteFailure } from './remote-failure.ts';
 import { readRetryAfter } from './retry.ts';
 
@@ -90,13 +90,25 @@ export class RemoteHttp {
   /**
    * The data of each event, without `[DONE]`, which ends the iteration like the end of the answer. Leaving early closes the
    * connection. Reading slowly costs no time: only waiting for the server does.
+   * @param options.patienceMs asked before each wait: how long the server may take for the next event
    */
-  async *stream(route: RemoteRoute, body: unknown, signal: AbortSignal): AsyncGenerator<string, void, undefined> {
-    const clock = new Deadline(signal, this.#limits.firstEventMs, () => this.#silent(this.#limits.firstEventMs));
+  async *stream(
+    route: RemoteRoute,
+    body: unknown,
+    { signal, patienceMs }: { readonly signal: AbortSignal; readonly patienceMs: () => number },
+  ): AsyncGenerator<string, void, undefined> {
+    const firstMs = patienceMs();
+    const clock = new Deadline(signal, firstMs, () => this.#silent(firstMs));
     let isDone = false;
     let rest: AsyncIterator<Uint8Array> | undefined;
     try {
-      const response = await this.#send({ route, method: 'POST', body, accept: 'text/event-stream', signal: clock.signal });
+      const response = await this.#send({
+        route,
+        method: 'POST',
+        body,
+        accept: 'text/event-stream',
+        signal: clock.signal,
+      });
       if (response.statusCode !== 200) {
         const text = await this.#readText(response, MAX_ERROR_BYTES);
         throw this.#statusFailure(response, parseJson(text));
@@ -133,7 +145,8 @@ export class RemoteHttp {
           }
           clock.pause();
           yield data;
-          clock.restart(this.#limits.stallMs, () => this.#silent(this.#limits.stallMs));
+          const ms = patienceMs();
+          clock.restart(ms, () => this.#silent(ms));
         }
       }
     } catch (thrown) {

@@ -1,0 +1,148 @@
+/** Requests to one remote server with everything around them: circuit, retries, strict reading, counters. Knows no prompts. */
+import { type AttemptsOptions, settle, withAttempts } from './attempts.ts';
+import type { CallSignal } from './call-signal.ts';
+import { CircuitBreaker } from './circuit-breaker.ts';
+import { type CompletionChunk, readChunk } from './completion-chunk.ts';
+import type { RemoteLimits } from './remote-config.ts';
+import { RemoteFailure } from './remote-failure.ts';
+import { parseJson, type RemoteHttp, type RemoteRoute } from './remote-http.ts';
+
+export interface RemoteClientOptions {
+  readonly http: RemoteHttp;
+  readonly limits: RemoteLimits;
+  readonly now: () => number;
+  readonly random: () => number;
+}
+
+type Chunks = AsyncGenerator<CompletionChunk, void, undefined>;
+
+interface StreamOptions {
+  readonly call: CallSignal;
+  /** What the server was asked for: a stream that goes on far beyond is ended. */
+  readonly maxTokens: number;
+}
+
+/** Events beyond the tokens asked for (roles, usage, progress) that a server may send. */
+const SPARE_EVENTS = 1024;
+
+export class RemoteClient {
+  readonly breaker: CircuitBreaker;
+  numRequests = 0;
+  numRetries = 0;
+  numFailures = 0;
+  readonly #http: RemoteHttp;
+  readonly #limits: RemoteLimits;
+  readonly #random: () => number;
+
+  constructor({ http, limits, now, random }: RemoteClientOptions) {
+    this.#http = http;
+    this.#limits = limits;
+    this.#random = random;
+    this.breaker = new CircuitBreaker(http.name, limits, now);
+  }
+
+  get name(): string {
+    return this.#http.name;
+  }
+
+  /** A JSON call, tried again where that can help. */
+  async ask(route: RemoteRoute, body: unknown, call: CallSignal): Promise<unknown> {
+    this.numRequests += 1;
+    const { value, pass } = await withAttempts(
+      () => this.#http.json(route, body, { signal: call.signal }),
+      this.#attempts(call),
+    );
+    pass.succeed();
+    return value;
+  }
+
+  /**
+   * The chunks of a streamed answer, tried again until the first with something in it; a failure behind that is thrown. Complete
+   * once a chunk has told the finish, whatever comes behind. Leaving the iteration closes the connection.
+   */
+  async *stream(route: RemoteRoute, body: unknown, { call, maxTokens }: StreamOptions): Chunks {
+    this.numRequests += 1;
+    const { value: opened, pass } = await withAttempts(
+      () => this.#begin(route, body, { call, maxTokens }),
+      this.#attempts(call),
+    );
+    let hasFinished = false;
+    try {
+      let next: IteratorResult<CompletionChunk, void> = { value: opened.first, done: false };
+      while (next.done !== true) {
+        hasFinished ||= next.value.finish !== undefined;
+        yield next.value;
+        next = await opened.chunks.next();
+      }
+      if (!hasFinished) throw this.#endedEarly();
+      pass.succeed();
+    } catch (thrown) {
+      // only its usage is lost
+      if (hasFinished && thrown instanceof RemoteFailure) return pass.succeed();
+      settle(pass, thrown);
+      if (thrown instanceof RemoteFailure) this.numFailures += 1;
+      throw thrown;
+    } finally {
+      // no effect where it was settled; who leaves early says nothing about the server
+      pass.leave();
+      await opened.chunks.return();
+    }
+  }
+
+  async #begin(
+    route: RemoteRoute,
+    body: unknown,
+    { call, maxTokens }: StreamOptions,
+  ): Promise<{ readonly first: CompletionChunk; readonly chunks: Chunks }> {
+    let hasBegun = false;
+    const events = this.#http.stream(route, body, {
+      signal: call.signal,
+      patienceMs: () => (hasBegun ? this.#limits.stallMs : this.#limits.firstEventMs),
+    });
+    const chunks = this.#read(events, maxTokens + SPARE_EVENTS);
+    for (;;) {
+      const { value, done } = await chunks.next();
+      if (done === true) throw this.#endedEarly();
+      if (isEmpty(value)) continue;
+      hasBegun = true;
+      return { first: value, chunks };
+    }
+  }
+
+  async *#read(events: AsyncIterable<string>, maxEvents: number): Chunks {
+    let numEvents = 0;
+    for await (const data of events) {
+      numEvents += 1;
+      if (numEvents > maxEvents) {
+        throw new RemoteFailure('malformed', `The remote ${this.name} goes on past the tokens that it was asked for.`);
+      }
+      yield readChunk(this.name, parseJson(data));
+    }
+  }
+
+  #attempts(call: CallSignal): AttemptsOptions {
+    return {
+      breaker: this.breaker,
+      limits: this.#limits,
+      random: this.#random,
+      call,
+      onFailure: () => {
+        this.numFailures += 1;
+      },
+      onRetry: () => {
+        this.numRetries += 1;
+      },
+    };
+  }
+
+  #endedEarly(): RemoteFailure {
+    return new RemoteFailure('broken', `The remote ${this.name} ended its answer before it was complete.`);
+  }
+}
+
+/** Roles, keep-alive chunks, progress: nothing of the answer itself. */
+function isEmpty({ text, numReasoningChars, finish, tokens }: CompletionChunk): boolean {
+  return (
+    text === '' && numReasoningChars === 0 && finish === undefined && (tokens === undefined || tokens.length === 0)
+  );
+}

@@ -1,0 +1,125 @@
+/**
+ * How likely candidates are behind a prompt, asked of a remote server. With a tokenizer: exactly, one short request for each place
+ * where the candidates' tokens part. Without: from the texts of the most likely first tokens. Without log-probabilities: one vote.
+ */
+import type { Prompt, ScoreResult, Usage } from '../engine.ts';
+import type { PromptRowResult } from '../messages.ts';
+import { collectScore, planScore } from '../score-plan.ts';
+import type { CallSignal } from './call-signal.ts';
+import { type CompletionChunk, readChunk, usageOf } from './completion-chunk.ts';
+import type { RemoteProfile } from './probe.ts';
+import type { RemoteClient } from './remote-client.ts';
+import { RemoteFailure } from './remote-failure.ts';
+import { readingBody, voteCall } from './request-body.ts';
+import { scoreFirstToken, scoreVote, tokenBehindEcho } from './score-by-text.ts';
+
+export interface ScoreDeps {
+  readonly client: RemoteClient;
+  readonly profile: RemoteProfile;
+  readonly call: CallSignal;
+}
+
+export type RemoteScore = Pick<ScoreResult, 'logprobs' | 'usage' | 'method'>;
+
+/** Alternatives to ask for: vLLM allows 20 unless it is told otherwise, llama-server any number. */
+const NUM_ALTERNATIVES: Readonly<Record<RemoteProfile['dialect'], number>> = { 'llama.cpp': 200, vllm: 20, openai: 20 };
+/** Enough for a word, and for a short beginning that a server repeats. */
+const VOTE_TOKENS = 16;
+
+/**
+ * Exact but for candidates outside the alternatives, which get -Infinity. undefined when the server gives no log-probabilities.
+ * @param encodings the prompt, and the prompt with each candidate
+ */
+export async function scoreByTokens(
+  [prompt = new Int32Array(0), ...encodings]: readonly Int32Array[],
+  deps: ScoreDeps,
+): Promise<RemoteScore | undefined> {
+  const plan = planScore(prompt, encodings);
+  const results: PromptRowResult[][] = [];
+  let numReadings = 0;
+  let numRead = prompt.length;
+  let cachedTokens: number | undefined;
+  for (const sequence of plan.sequences) {
+    const rows: PromptRowResult[] = [];
+    for (const { position, targets } of sequence.promptRows) {
+      const reading = await read(sequence.prompt.subarray(0, position + 1), deps);
+      const place = reading.logprobs?.[0];
+      if (place === undefined) return undefined;
+      const ofToken = new Map(place.top.map(({ token, logprob }) => [token, logprob]));
+      ofToken.set(place.token, place.logprob);
+      rows.push({
+        position,
+        logprobs: targets.map((target) => ofToken.get(target) ?? Number.NEGATIVE_INFINITY),
+        topTokens: [],
+        topLogprobs: [],
+      });
+      numReadings += 1;
+      numRead += numReadings === 1 ? 0 : position + 1 - plan.numShared;
+      cachedTokens ??= reading.usage?.cachedTokens;
+    }
+    results.push(rows);
+  }
+  return {
+    logprobs: collectScore(plan, encodings, results),
+    // the prompt once: behind the first reading the server has it in its cache
+    usage: {
+      ...noUsage,
+      promptTokens: numRead,
+      cachedTokens: Math.min(cachedTokens ?? 0, prompt.length),
+      completionTokens: numReadings,
+    },
+  };
+}
+
+async function read(tokens: Int32Array, { client, profile, call }: ScoreDeps): Promise<CompletionChunk> {
+  const body = readingBody(profile, tokens, NUM_ALTERNATIVES[profile.dialect]);
+  return readChunk(client.name, await client.ask({ api: '/completions' }, body, call));
+}
+
+/** One short greedy answer, read by its first token where log-probabilities come with it, else as a vote. */
+export async function scoreByText(
+  prompt: Prompt,
+  candidates: readonly string[],
+  deps: ScoreDeps & {
+    readonly withLogprobs: boolean;
+    readonly estimate: { readonly promptTokens: number };
+  },
+): Promise<RemoteScore> {
+  const { client, profile, call, estimate } = deps;
+  const ask = async (top: number | undefined): Promise<CompletionChunk> => {
+    const { route, body } = voteCall(prompt, profile, { maxTokens: VOTE_TOKENS, top });
+    return readChunk(client.name, await client.ask(route, body, call));
+  };
+  const answer = deps.withLogprobs ? await orWithout(ask) : await ask(undefined);
+  const prefix = prompt.kind === 'chat' ? (prompt.assistantPrefix ?? '') : '';
+  const usage = usageOf(answer.usage, {
+    promptTokens: estimate.promptTokens,
+    completionTokens: answer.logprobs?.length ?? 1,
+  });
+  const place = tokenBehindEcho(answer.logprobs ?? [], prefix);
+  if (place !== undefined && place.top.length > 0) {
+    return { logprobs: scoreFirstToken(place.top, candidates), usage, method: 'first-token' };
+  }
+  const core = prefix.trimEnd();
+  const text = core !== '' && answer.text.startsWith(core) ? answer.text.slice(core.length) : answer.text;
+  return { logprobs: scoreVote(text, candidates), usage, method: 'vote' };
+}
+
+/** A server that refuses to give log-probabilities is asked again without them. */
+async function orWithout(ask: (top: number | undefined) => Promise<CompletionChunk>): Promise<CompletionChunk> {
+  try {
+    return await ask(NUM_ALTERNATIVES.openai);
+  } catch (thrown) {
+    if (!(thrown instanceof RemoteFailure) || (thrown.kind !== 'refused' && thrown.kind !== 'unsupported'))
+      throw thrown;
+    return ask(undefined);
+  }
+}
+
+const noUsage: Usage = {
+  promptTokens: 0,
+  cachedTokens: 0,
+  completionTokens: 0,
+  acceptedPredictionTokens: 0,
+  rejectedPredictionTokens: 0,
+};
