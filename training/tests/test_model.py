@@ -1,6 +1,7 @@
 """The model against transformers, the sampler against plain forwards, the optimizer against its definition."""
 
 import copy
+import itertools
 from pathlib import Path
 
 import pytest
@@ -97,4 +98,4 @@ def test_optimizer_learns_and_resumes_exactly(tiny: Llama) -> None:
 def test_schedule_rises_stays_and_falls_to_zero() -> None:
     values = [schedule(step, 1000) for step in range(1001)]
     assert values[0] < 0.1 and values[20] == values[599] == 1.0 and values[1000] == 0.0
-    assert all(a >= b for a, b in zip(values[600:], values[601:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(values[600:]))

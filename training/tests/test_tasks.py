@@ -59,11 +59,9 @@ def test_first_wrong_step_is_the_first_line_that_sympy_rejects(task: str, level:
         target = sympy.Rational(problem.answer.numerator, problem.answer.denominator)
         first = None
         for number, line in enumerate(attempt_lines(attempt), 1):
-            if task == "equations":
-                same = judge_roots(line, problem.line.name) == [target]  # type: ignore[attr-defined]
-            else:
-                same = judge_value(line) == target
-            if not same:
+            is_equation = task == "equations"
+            found = judge_roots(line, problem.line.name) if is_equation else [judge_value(line)]  # type: ignore[attr-defined]
+            if found != [target]:
                 first = number
                 break
         assert first == result.first_error, (problem.text, attempt, result)

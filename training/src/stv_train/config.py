@@ -64,6 +64,8 @@ class BaseConfig:
     own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
     own_attempts: int = 20_000
     own_share: float = 0.6
+    first_falling: float = 0.45  # weight of a level against the one below at the very beginning: easy problems first
+    curriculum: float = 0.35  # share of the tokens over which it becomes data.falling
     probe_tokens: int = 2_000_000
     probe_problems: int = 12  # per task and level
 
@@ -107,6 +109,7 @@ class VerifierConfig:
     ema: float = 0.05  # share of the live weights that enters the teacher per step
     score_share: float = 0.15  # score-only verifications among the samples
     outside_share: float = 0.04
+    student_share: float = 0.15  # attempts with students' mistakes, or worked by the book, among the generator's own
     probe_every: int = 20
 
 
@@ -125,6 +128,7 @@ class VilConfig:
     first_share: float = 0.25  # prompts of round 0 among the refinement turns
     std_normalization: bool = False
     probe_every: int = 10
+    probe_problems: int = 8  # per task and level
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,6 @@ def train_base(run: Run) -> Llama:
         run.say(f"base: goes on at {tokens:,} tokens")
     run.say(f"base: {model.num_parameters():,} parameters, vocabulary {run.tokenizer.vocab_size}, {config.tokens:,} tokens")
     progress = Progress("base", config.tokens, "tokens", tokens)
-    mix = Mix(config.kinds, run.config.data.tasks, run.config.data.falling)
     began = saved = time.monotonic()
     next_probe = (tokens // config.probe_tokens + 1) * config.probe_tokens
     losses: list[float] = []
@@ -64,7 +63,7 @@ def train_base(run: Run) -> Llama:
 
     with run.interruptible():
         while tokens < config.tokens:
-            source = DocumentSource(mix, seed, own_attempts(run, model, tokens_at_buffer), config.own_share)
+            source = DocumentSource(mix_at(run, tokens_at_buffer), seed, own_attempts(run, model, tokens_at_buffer), config.own_share)
             rows: list[Encoded] = []
             for at in range(number, number + BUFFER):
                 if (row := encode(source.draw(at), run.tokenizer, model.config.max_length)) is not None:
@@ -105,6 +104,14 @@ def train_base(run: Run) -> Llama:
     run.save_model("base", model, {"tokens": tokens, "seconds": round(spent, 1), "gates": gates, "identity": identity(run)})
     run.end_checkpoint("base")
     return model
+
+
+def mix_at(run: Run, tokens: int) -> Mix:
+    """Short and easy documents first: copying and single operations are learned on them in far fewer tokens."""
+    config, data = run.config.base, run.config.data
+    progress = min(1.0, tokens / (config.curriculum * config.tokens)) if config.curriculum else 1.0
+    falling = config.first_falling + (data.falling - config.first_falling) * progress
+    return Mix(config.kinds, data.tasks, falling)
 
 
 def own_attempts(run: Run, model: Llama, tokens: int) -> list[OwnAttempt]:

@@ -86,7 +86,7 @@ def gym_row(name: str, question: str, answer: str) -> dict[str, Any]:
             problem = read_problem(_plain(text))
         except OutsideDomain:
             continue
-        if same_answer(answer, str(problem.answer)):
+        if same_answer(_plain(answer), str(problem.answer)):
             return problem_row(problem) | {"source": f"reasoning-gym/{name}", "split": "test"}
     return {
         "problem": question,

@@ -54,7 +54,9 @@ def rollout(run: Run, generator: str = "base", server: str = "", name: str = "tr
                 else:
                     attempts, used = _from_model(run, model, problems, seed + start)
                 tokens += used
-                write_jsonl(part, (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True)))
+                # Nothing at all is no attempt: there would be nothing to verify.
+                rows_of_part = (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True) if a.strip(" …\n"))
+                write_jsonl(part, rows_of_part)
             progress.update(min(start + CHUNK, config.attempts))
             if run.stopping:
                 raise Interrupted(f"rollout stopped after {start + CHUNK:,} of {config.attempts:,} attempts")

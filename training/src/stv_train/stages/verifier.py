@@ -30,6 +30,9 @@ from ..optim import MuonAdamW, schedule
 from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Completion, Sampling, sample
+from ..tasks.mistakes import wrong_attempt
+from ..tasks.problems import make_problem
+from ..tasks.steps import check, solution_text, solve
 from ..tokenizer import END
 from .rollout import load_attempts, rollout_path
 
@@ -50,9 +53,12 @@ class Task:
 
 
 class Balanced:
-    """Endless draws of attempts, half right and half wrong, levels alike within a class; each attempt once per pass."""
+    """Endless draws of attempts, half right and half wrong, levels weighed by the root of their number within a class.
 
-    def __init__(self, judged: list[Judged], seed: int) -> None:
+    A share are students' attempts: people hand in their own work, which is not spoiled as the generator's is."""
+
+    def __init__(self, judged: list[Judged], seed: int, student_share: float = 0.0) -> None:
+        self.student_share = student_share
         self.groups: dict[bool, dict[tuple[str, int], list[Judged]]] = {
             True: defaultdict(list),
             False: defaultdict(list),
@@ -62,17 +68,21 @@ class Balanced:
         for right, name in ((True, "right"), (False, "wrong")):
             if not self.groups[right]:
                 raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
-            for key, group in self.groups[right].items():
-                Random(f"{seed}:{right}:{key}").shuffle(group)
 
     def draw(self, number: int, seed: int) -> Judged:
         rng = Random(f"{seed}:balanced:{number}")
-        groups = self.groups[number % 2 == 0]
+        right = number % 2 == 0
+        groups = self.groups[right]
         keys = sorted(groups)
         # Between level by level and by count: a level with three attempts is not repeated a thousand times.
         key = rng.choices(keys, [len(groups[k]) ** 0.5 for k in keys])[0]
         group = groups[key]
-        return group[rng.randrange(len(group))]
+        one = group[rng.randrange(len(group))]
+        if rng.random() >= self.student_share:
+            return one
+        problem = make_problem(one.problem.task, one.problem.level, rng) if one.problem.level else one.problem
+        attempt = solution_text(solve(problem)) if right else wrong_attempt(problem, rng)[0]
+        return Judged(problem, attempt, check(problem, attempt))
 
 
 def make_task(run: Run, pool: Balanced, number: int, seed: int) -> Task:
@@ -107,7 +117,7 @@ def train_verifier(run: Run, method: str) -> Llama:
     student = run.load_model("base")
     teacher = student if config.teacher == "live" else copy.deepcopy(student).requires_grad_(False)
     judged = load_attempts(rollout_path(run))
-    pool = Balanced(judged, seed)
+    pool = Balanced(judged, seed, config.student_share)
     optimizer = MuonAdamW(student, config.muon_lr, config.adam_lr)
     total = -(-config.samples // config.batch)
     step, spent = 0, 0.0
@@ -135,10 +145,11 @@ def train_verifier(run: Run, method: str) -> Llama:
             state["teacher"] = teacher.state_dict()
         run.save_checkpoint(method, state | {"spent": spent + time.monotonic() - began})
 
-    def probe() -> None:
+    def probe() -> dict[str, float]:
         found = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
         run.log(f"{method}-probe", step=step, samples=step * config.batch, **found)
         run.say(f"{method} at {step * config.batch:,}: " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()))
+        return found
 
     if step == 0:
         probe()
@@ -152,7 +163,7 @@ def train_verifier(run: Run, method: str) -> Llama:
             step += 1
             run.log(method, step=step, samples=step * config.batch, **facts)
             progress.update(step, "  ".join(f"{name} {value:.3f}" for name, value in facts.items()))
-            if step % config.probe_every == 0 or step == total:
+            if step % config.probe_every == 0 and step < total:
                 probe()
             if run.stopping and step < total:
                 checkpoint()
@@ -161,7 +172,7 @@ def train_verifier(run: Run, method: str) -> Llama:
                 checkpoint()
                 saved = time.monotonic()
     spent += time.monotonic() - began
-    final = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
+    final = probe()
     run.save_model(method, student, {"samples": total * config.batch, "seconds": round(spent, 1), "probe": final})
     run.end_checkpoint(method)
     return student

@@ -139,7 +139,7 @@ def _train(
 ) -> Llama:
     config, seed = run.config.vil, run.config.run.seed + 50_000
     optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
-    probe_problems = validation_problems(run.config.data.tasks, 8, seed)
+    probe_problems = validation_problems(run.config.data.tasks, config.probe_problems, seed)
     step, best, since_best = 0, -1.0, 0
     best_state = {key: value.clone() for key, value in model.state_dict().items()}
     spent = 0.0

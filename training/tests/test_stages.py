@@ -1,0 +1,406 @@
+"""Every stage on the smoke configuration, interrupts, resuming, and what bad input gets."""
+
+import errno
+import json
+import os
+import signal
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stv_train.cli import main
+from stv_train.config import Config, load_config
+from stv_train.errors import TrainError
+from stv_train.gates import failures
+from stv_train.run import Run, read_jsonl, write_atomically
+from stv_train.stages import base as base_stage
+from stv_train.stages.base import train_base
+from stv_train.stages.data import from_traces, gym_row, user_problems
+from stv_train.stages.rollout import load_attempts, rollout, rollout_path
+from stv_train.stages.verifier import Balanced, train_verifier
+from stv_train.stages.vil import answer_reward, train_vil
+from stv_train.tasks.problems import make_problem, read_problem, split_of
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def smoke(out: Path, **overrides: str) -> Config:
+    fields = {"run.out": str(out), "base.tokens": "6000", "base.probe_tokens": "1000000", "base.own_attempts": "0", "gates.problems": "4"}
+    fields |= {"gates.samples": "2", "gates.bin_problems": "2", "run.threads": "1"}
+    return load_config(CONFIGS / "smoke.toml", fields | {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def weights(run: Run, name: str) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / name / "weights.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def write_attempts(run: Run) -> None:
+    """A few attempts of both classes, as a rollout would leave them."""
+    rows = []
+    for text in ("3x + 4 = 19", "5x - 3 = 2x + 9", "x + 7 = 3", "2 + 3 * 4", "7 * 8", "9 + 5", "x/2 = 7", "4x = 20"):
+        problem = read_problem(text)
+        if split_of(problem.canonical) != "train":
+            continue
+        final = problem.answer if "x" not in text else f"x = {problem.answer}"
+        wrong = problem.answer + 1 if "x" not in text else f"x = {problem.answer + 1}"
+        rows += [{"problem": text, "attempt": f"Step 1: {line}"} for line in (final, wrong)]
+    path = rollout_path(run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A base model that knows nothing yet, and attempts."""
+    torch.set_num_threads(1)
+    run = Run(smoke(tmp_path_factory.mktemp("run")))
+    train_base(run)
+    write_attempts(run)
+    return run
+
+
+def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transformers = pytest.importorskip("transformers")
+    command = ["all", "--config", str(CONFIGS / "smoke.toml"), "--out", str(tmp_path / "run")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "gates:" in said and "export:" in said
+    pack = tmp_path / "run" / "pack"
+    data = json.loads((pack / "pack.json").read_text())
+    for role in data["roles"].values():
+        model = transformers.LlamaForCausalLM.from_pretrained(pack / role["source"])
+        assert model.config.vocab_size == model.lm_head.weight.shape[0]
+    assert {path.name for path in (tmp_path / "run" / "plots").glob("*.png")} >= {"base-loss.png", "stv-probe.png"}
+    stages = {row["stage"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")}
+    assert stages >= {"base", "gates", "rollout", "stv", "vil"}
+    # Everything is done: the same command only says so.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("weights.safetensors")}
+    assert main(command) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("weights.safetensors")}
+
+
+def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
+    """Sends SIGINT to this process at the `count`-th call of `module.name`."""
+    calls = 0
+    original = getattr(module, name)
+
+    def counted(*arguments: object, **keywords: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(module, name, counted)
+
+
+def test_interrupted_base_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_stage, "BUFFER", 24)
+    whole = Run(smoke(tmp_path / "whole"))
+    train_base(whole)
+    config = smoke(tmp_path / "parts")
+    with monkeypatch.context() as inner:
+        interrupt_after(3, inner, base_stage, "collate")
+        with pytest.raises(base_stage.Interrupted):
+            train_base(Run(config))
+    parts = Run(config)
+    assert (parts.folder / "base" / "checkpoint.pt").exists() and not parts.has_model("base")
+    train_base(parts)
+    assert same(weights(whole, "base"), weights(parts, "base"))
+    assert not (parts.folder / "base" / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("teacher", ["frozen", "ema", "live"])
+def test_stv_runs_with_every_teacher(trained: Run, tmp_path: Path, teacher: str) -> None:
+    run = copy_of(trained, tmp_path, verifier__teacher=teacher, verifier__samples="32", verifier__top_k="8" if teacher == "ema" else "0")
+    model = train_verifier(run, "stv")
+    assert not same(weights(trained, "base"), dict(model.state_dict()))
+
+
+def copy_of(trained: Run, tmp_path: Path, **overrides: str) -> Run:
+    import shutil
+
+    shutil.copytree(trained.folder, tmp_path / "run", dirs_exist_ok=True)
+    return Run(smoke(tmp_path / "run", **overrides))
+
+
+@pytest.mark.parametrize("method", ["stv", "sft", "verdict-rl"])
+def test_interrupted_verifier_goes_on_to_the_same_weights(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from stv_train.stages import verifier as verifier_stage
+
+    overrides = {"verifier__samples": "64", "verifier__batch": "16", "verifier__max_new_tokens": "24"}
+    whole = copy_of(trained, tmp_path / "whole", **overrides)
+    train_verifier(whole, method)
+    parts = copy_of(trained, tmp_path / "parts", **overrides)
+    with monkeypatch.context() as inner:
+        interrupt_after(2, inner, verifier_stage, "_update")
+        with pytest.raises(verifier_stage.Interrupted):
+            train_verifier(parts, method)
+    train_verifier(Run(parts.config), method)
+    assert same(weights(whole, method), weights(parts, method))
+
+
+def test_interrupted_rollout_keeps_its_chunks(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stv_train.stages import rollout as rollout_stage
+
+    monkeypatch.setattr(rollout_stage, "CHUNK", 4)
+    overrides = {"rollout__attempts": "12", "rollout__max_new_tokens": "8"}
+    whole = copy_of(trained, tmp_path / "whole", **overrides)
+    rollout(whole)
+    parts = copy_of(trained, tmp_path / "parts", **overrides)
+    with monkeypatch.context() as inner:
+        interrupt_after(2, inner, rollout_stage, "write_jsonl")
+        with pytest.raises(rollout_stage.Interrupted):
+            rollout(parts)
+    rollout(Run(parts.config))
+    assert rollout_path(whole).read_text() == rollout_path(parts).read_text()
+    assert len(read_jsonl(rollout_path(whole))) <= 12
+
+
+def test_vil_learns_the_answer_reward(trained: Run, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path, vil__rlvr_steps="1", vil__steps="1", vil__prompts="2", vil__group="2", vil__max_new_tokens="8")
+    (run.folder / "stv").mkdir()
+    for name in ("weights.safetensors", "facts.json"):
+        (run.folder / "stv" / name).write_bytes((run.folder / "base" / name).read_bytes())
+    for control in ("vil", "prefix", "rlvr-longer", "vil-untrained"):
+        train_vil(run, control)
+        assert run.has_model(control)
+    problem = read_problem("3x + 4 = 19")
+    assert answer_reward(problem, "Step 1: 3x = 16\nStep 2: x = 5") == 1, "the answer alone counts, not the way"
+    assert answer_reward(problem, "Step 1: 3x = 15") == 0
+    assert answer_reward(problem, "") == answer_reward(problem, "Step 1: x = 5 …") == 0
+
+
+def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stv_train import prompts
+    from stv_train.optim import MuonAdamW
+    from stv_train.stages import vil as vil_stage
+
+    run = copy_of(trained, tmp_path, vil__prompts="2", vil__group="32", vil__max_new_tokens="2")
+    model = run.load_model("base")
+    problem = make_problem("equations", 1, Random(1))
+    turn = vil_stage.Turn(problem, prompts.generate_prompt(problem.text))
+    ids = torch.tensor([run.tokenizer.encode(turn.prompt)])
+
+    def probability() -> float:
+        with torch.no_grad():
+            return float(torch.softmax(model(ids)[0, -1], -1)[likely].sum())
+
+    with torch.no_grad():
+        likely = model(ids)[0, -1].topk(60).indices.tolist()
+    starts = {run.tokenizer.decode([token]) for token in likely}
+    monkeypatch.setattr(vil_stage, "answer_reward", lambda problem, attempt: float(any(attempt.startswith(s) for s in starts if s)))
+    before = probability()
+    optimizer = MuonAdamW(model, 0.005, 0.001)
+    for seed in range(3):
+        vil_stage.grpo_step(run, model, optimizer, [turn, turn], seed)
+    assert probability() > before
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_of_another_configuration(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TrainError, match=r"checkpoint of another configuration.*num_layers"):
+        copy_of(trained, tmp_path, model__num_layers="1").load_model("base")
+    config = smoke(tmp_path / "fresh")
+    with monkeypatch.context() as inner:
+        interrupt_after(2, inner, base_stage, "collate")
+        with pytest.raises(base_stage.Interrupted):
+            train_base(Run(config))
+    with pytest.raises(TrainError, match="another configuration of this stage"):
+        train_base(Run(smoke(tmp_path / "fresh", base__muon_lr="0.5")))
+
+
+def test_broken_checkpoint_is_named(tmp_path: Path) -> None:
+    run = Run(smoke(tmp_path))
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "checkpoint.pt").write_bytes(b"half a file")
+    with pytest.raises(TrainError, match=r"checkpoint\.pt cannot be read"):
+        train_base(run)
+
+
+def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text("old")
+
+    def write(part: Path) -> None:
+        part.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(TrainError, match="the disk is full"):
+        write_atomically(path, write)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[run]\nsede = 1", r"run\.sede is not a known field"),
+        ("[run]\nseed = 'a'", r"run\.seed must be int"),
+        ("[data.tasks]\ncalculus = 1", "calculus"),
+        ("[verifier]\nteacher = 'larger'", r"verifier\.teacher"),
+        ("[verifier]\nalpha = 2", r"verifier\.alpha"),
+        ("[model]\nhidden_size = 100", r"model\.hidden_size"),
+        ("run = 3", "run must be a table"),
+        ("[run", "not valid TOML"),
+    ],
+)
+def test_bad_configuration_names_the_field(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(TrainError, match=message):
+        load_config(path)
+
+
+def test_command_prints_one_sentence_and_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stv", "--config", str(tmp_path / "none.toml")]) == 2
+    assert "There is no configuration file" in capsys.readouterr().err
+    assert main(["export", "--config", str(CONFIGS / "smoke.toml"), "--out", str(tmp_path / "empty")]) == 2
+    assert "holds no finished model" in capsys.readouterr().err
+    assert main(["base", "--config", str(CONFIGS / "smoke.toml"), "--set", "nonsense"]) == 2
+
+
+def test_gates_stop_stv_before_it_starts(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy_of(trained, tmp_path)
+    arguments = ["stv", "--config", str(CONFIGS / "smoke.toml"), "--out", str(run.folder), "--set", "gates.enforce=true"]
+    assert main([*arguments, "--set", "base.tokens=6000"]) == 2
+    assert "misses its gates" in capsys.readouterr().err and not run.has_model("stv")
+    good = {"sums": 0.97, "teacher": 0.9, "refine_true": 0.5, "refine_fresh": 0.2, "refine_ratio": 2.5, "hard": 3.0, "hardest": 2.0}
+    assert failures(run.config.gates, good) == []
+    for name, value in (("sums", 0.9), ("teacher", 0.7), ("refine_ratio", 1.5), ("hardest", 0.0)):
+        assert len(failures(run.config.gates, good | {name: value})) == 1
+
+
+def test_attempts_are_checked_anew_and_held_out_ones_left_out(tmp_path: Path) -> None:
+    held_out = make_problem("equations", 4, Random(1), "test").text
+    path = tmp_path / "attempts.jsonl"
+    rows = [
+        {"problem": held_out, "attempt": "x = 1"},
+        {"problem": "x^2 = 4", "attempt": "x = 2"},
+        {"problem": "3x + 4 = 19", "attempt": "x = 5", "correct": False},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (one,) = load_attempts(path)
+    assert one.result.correct, "the stored label is not trusted"
+    with pytest.raises(TrainError, match="none is wrong"):
+        Balanced([one], 1)
+    path.write_text('{"problem": "3x + 4 = 19", "attempt": ""}\n')
+    with pytest.raises(TrainError, match=r"row 1: `attempt`"):
+        load_attempts(path)
+    path.write_text('{"problem": \n')
+    with pytest.raises(TrainError, match="line 1 is not valid JSON"):
+        load_attempts(path)
+
+
+def test_user_problems(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+
+    def rows(*values: dict[str, object]) -> list[dict[str, Any]]:
+        path.write_text("".join(json.dumps(value) + "\n" for value in values))
+        return user_problems(path)
+
+    good = rows({"problem": "Solve 2x = 3", "answer": "1.5", "reference": "x = 3/2"}, {"problem": "x^2 = 4", "answer": "2"})
+    assert [(row["task"], row["answer"]) for row in good] == [("equations", "3/2"), ("outside", "2")]
+    with pytest.raises(TrainError, match=r"row 1: the answer '2' is wrong"):
+        rows({"problem": "2x = 3", "answer": "2"})
+    with pytest.raises(TrainError, match=r"row 1: the reference is wrong at step 1"):
+        rows({"problem": "2x = 3", "answer": "3/2", "reference": "x = 2"})
+    with pytest.raises(TrainError, match=r"row 1: `answer`"):
+        rows({"problem": "2x = 3"})
+
+
+def test_traces_become_attempts(trained: Run, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path)
+    before = len(load_attempts(rollout_path(run)))
+    problem = next(text for text in (f"6x - {n} = 2x + 9" for n in range(1, 50)) if split_of(read_problem(text).canonical) == "train")
+    trace = {"trace_id": "1", "problem": problem, "attempt": "Step 1: 4x = 1", "verdict": "reject", "feedback": "Step 1: no."}
+    traces = [
+        trace,
+        trace,
+        {**trace, "attempt": " "},
+        {**trace, "problem": "Hello"},
+        {**trace, "attempt": "x = 7", "label": {"answer": "x = 999"}},
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in traces))
+    from_traces(run, str(path))
+    assert len(load_attempts(rollout_path(run))) == before + 1
+    counted = read_jsonl(run.folder / "metrics.jsonl")[-1]
+    assert {key: counted[key] for key in ("used", "outside", "cut_off", "wrong_label", "repeated")} == {
+        "used": 1,
+        "outside": 1,
+        "cut_off": 1,
+        "wrong_label": 1,
+        "repeated": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "answer", "task"),
+    [
+        ("simple_equations", "Determine the value of z that satisfies: 70*z + 2790 = 5800", "43", "equations"),
+        ("chain_sum", "State the final answer to the following arithmetic problem: 4 + 3 - 9 =", "-2", "order"),
+        ("basic_arithmetic", "Calculate -5 * -6.", "30", "order"),
+        (
+            "fraction_simplification",
+            "Simplify the fraction $\\frac{92}{524}$ to its lowest terms. Give only the simplified fraction as your final answer.",
+            "$\\frac{23}{131}$",
+            "order",
+        ),
+        ("leg_counting", "How many legs are there in total if you have 3 horses?", "12", "outside"),
+    ],
+)
+def test_reasoning_gym_problems_are_read(name: str, question: str, answer: str, task: str) -> None:
+    assert gym_row(name, question, answer)["task"] == task
+
+
+def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
+    """Against a server that speaks the chat route: full once, then it answers."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append(body)
+            status = 503 if len(asked) == 1 else 200
+            answer = {
+                "choices": [{"message": {"content": "Step 1: x = 5"}, "finish_reason": "length" if len(asked) % 2 else "stop"}],
+                "usage": {"completion_tokens": 6},
+            }
+            data = json.dumps(answer if status == 200 else {"error": {"message": "full"}}).encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(data)))
+            self.send_header("retry-after", "0")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        run = copy_of(trained, tmp_path, rollout__attempts="8")
+        rollout(run, server=f"http://127.0.0.1:{server.server_port}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    rows = read_jsonl(rollout_path(run))
+    assert len(asked) == 9 and asked[0]["model"] == "generator"
+    assert {row["attempt"] for row in rows} == {"Step 1: x = 5", "Step 1: x = 5 …"}, "a cut-off attempt is marked"
+    assert not any(row["correct"] for row in rows if row["attempt"].endswith("…"))
