@@ -18,6 +18,7 @@ import { registerModels } from './routes/models.ts';
 import { registerOperations } from './routes/operations.ts';
 import { registerRefine } from './routes/refine.ts';
 import { requestIdOf } from './routes/request-id.ts';
+import { registerResponses } from './routes/responses.ts';
 import type { App, RouteDeps } from './routes/route-deps.ts';
 import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
@@ -125,6 +126,7 @@ function registerRoutes(app: App, deps: RouteDeps): void {
   registerSolve(app, deps);
   registerChatCompletions(app, deps);
   registerCompletions(app, deps);
+  registerResponses(app, deps);
   registerModels(app, deps);
   registerTokenize(app, deps);
   registerHealth(app, deps);

@@ -5,16 +5,14 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
-import type { TokenUsage } from '../stv/usage.ts';
-import { chatMessages, seedOf, stopStrings, unsupportedParameter } from './openai-params.ts';
+import { chatMessages, stopStrings, unsupportedParameter } from './openai-params.ts';
+import { isSideBySide, solveBodyOf, startSolve, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
 import { streamOpenAi } from './openai-stream.ts';
-import { drawSeed, makeId } from './request-id.ts';
+import { makeId } from './request-id.ts';
 import type { RouteDeps } from './route-deps.ts';
-import type { WireUsage } from './schemas.ts';
 import type { ChatBody } from './schemas-openai.ts';
 import type { SolveBody } from './schemas-solve.ts';
-import { ownerOf, toSolveRequest } from './solve-request.ts';
-import { holdFor, isEmptyFailure, solveAnswerOf } from './solve-wire.ts';
+import { solveAnswerOf } from './solve-wire.ts';
 import { clientSignal } from './sse.ts';
 
 export async function answerChatSolve(
@@ -23,16 +21,9 @@ export async function answerChatSolve(
   body: ChatBody,
   deps: RouteDeps,
 ): Promise<unknown> {
-  const solveBody = toSolveBody(body, deps.config.maxTextLength);
   const signal = clientSignal(reply);
-  const found = await deps.runs.start({
-    request: toSolveRequest(solveBody, makeId('slv'), deps.config),
-    owner: ownerOf(request),
-    isStored: solveBody.store === true,
-    label: solveBody.label,
-  });
-  if (found.kind === 'live' && solveBody.store !== true) holdFor(found.live, signal);
-  const events = deps.runs.events(found, 0, signal);
+  const solveBody = chatSolveBody(body, deps.config.maxTextLength);
+  const events = await startSolve(request, solveBody, deps, signal);
   const head = { id: makeId('chatcmpl'), created: Math.floor(Date.now() / 1000), model: 'solve' };
   const field = deps.config.reasoningField;
   if (body.stream === true) {
@@ -68,7 +59,7 @@ export async function answerChatSolve(
   throw new StvError('cancelled', 'The client closed the connection.');
 }
 
-function toSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
+function chatSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
   for (const name of ['logprobs', 'top_logprobs', 'logit_bias', 'prediction'] as const) {
     if (body[name] !== undefined && body[name] !== false) {
       throw unsupportedParameter(name, `The parameter \`${name}\` is not supported with the model \`solve\`.`);
@@ -83,34 +74,15 @@ function toSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
   if (stopStrings(body.stop).length > 0) {
     throw unsupportedParameter('stop', 'The parameter `stop` is not supported with the model `solve`.');
   }
-  const problem = chatMessages(body).findLast((message) => message.role === 'user')?.content ?? '';
-  if (problem.length < 1 || problem.length > maxTextLength) {
-    throw new StvError(
-      'invalid_value',
-      `The last user message must hold 1 to ${maxTextLength} UTF-16 units, got ${problem.length}.`,
-      { param: 'messages' },
-    );
-  }
-  const { temperature, top_p, top_k, min_p } = body;
-  const max_tokens = body.max_completion_tokens ?? body.max_tokens;
-  const given = Object.entries({ temperature, top_p, top_k, min_p, max_tokens }).filter(
-    ([, value]) => value !== undefined,
+  return solveBodyOf(
+    chatMessages(body),
+    { ...body, max_tokens: body.max_completion_tokens ?? body.max_tokens },
+    { field: 'messages', maxTextLength },
   );
-  return {
-    ...body.x_solve,
-    problem,
-    generator: { ...Object.fromEntries(given), ...body.x_solve?.generator },
-    seed: body.x_solve?.seed ?? seedOf(body.seed, 0, drawSeed),
-  };
-}
-
-/** Texts that grow at the same time cannot share one stream of reasoning; they come whole, when they are finished. */
-function isSideBySide(body: SolveBody): boolean {
-  return (body.chains ?? 1) > 1 || (body.accept?.rule === 'votes' && body.accept.n > 1);
 }
 
 /** What one event adds to the reasoning. */
-export function reasoningText(event: SolveEvent, sideBySide: boolean): string {
+function reasoningText(event: SolveEvent, sideBySide: boolean): string {
   switch (event.type) {
     case 'attempt-start':
       return sideBySide ? '' : `Round ${event.round}, attempt:\n`;
@@ -176,40 +148,7 @@ async function* solveChunks(
   }
 }
 
-function throwEmptyFailure(answer: SolveAnswer): void {
-  if (answer.error === null || !isEmptyFailure(answer)) return;
-  const { code, message, param } = answer.error;
-  throw new StvError(code, message, param === null ? {} : { param });
-}
-
 function finishReasonOf(answer: SolveAnswer): string {
   if (answer.status === 'failed') return 'error';
   return answer.status === 'cancelled' ? 'cancelled' : 'stop';
-}
-
-function summaryOf(answer: SolveAnswer): object {
-  const { id, status, stopReason, score, chain, round } = answer;
-  return { id, status, stop_reason: stopReason, score, chain, round };
-}
-
-/** Both roles together. What was generated beside the solution itself counts as reasoning. */
-function usageOf(answer: SolveAnswer): WireUsage {
-  const { generator, verifier } = answer.usage;
-  const sum = (read: (usage: TokenUsage) => number): number => read(generator) + read(verifier);
-  const completion = sum((usage) => usage.completionTokens);
-  const chosen = answer.chains
-    .find((chain) => chain.chain === answer.chain)
-    ?.rounds.find((round) => round.round === answer.round);
-  const shown = answer.solution === null ? 0 : (chosen?.usage.generator.completionTokens ?? 0);
-  return {
-    prompt_tokens: sum((usage) => usage.promptTokens),
-    completion_tokens: completion,
-    total_tokens: sum((usage) => usage.totalTokens),
-    prompt_tokens_details: { cached_tokens: sum((usage) => usage.promptTokensDetails.cachedTokens) },
-    completion_tokens_details: {
-      accepted_prediction_tokens: sum((usage) => usage.completionTokensDetails.acceptedPredictionTokens),
-      rejected_prediction_tokens: sum((usage) => usage.completionTokensDetails.rejectedPredictionTokens),
-      reasoning_tokens: Math.max(0, completion - shown),
-    },
-  };
 }

@@ -12,8 +12,8 @@ export function dropNulls(body: unknown): void {
   for (const [name, value] of Object.entries(fields)) if (value === null) delete fields[name];
 }
 
-type Harmless = (value: unknown) => boolean;
-const isEmptyList: Harmless = (value) => Array.isArray(value) && value.length === 0;
+export type Harmless = (value: unknown) => boolean;
+export const isEmptyList: Harmless = (value) => Array.isArray(value) && value.length === 0;
 
 /** Fields that would change the output, with the values at which they do not. */
 const unsupported: Readonly<Record<string, Harmless>> = {
@@ -34,9 +34,9 @@ const unsupported: Readonly<Record<string, Harmless>> = {
 };
 
 /** Throws `unsupported_parameter` for the first field that this server cannot honour. */
-export function refuseUnsupported(body: object): void {
+export function refuseUnsupported(body: object, table: Readonly<Record<string, Harmless>> = unsupported): void {
   const fields = body as Readonly<Record<string, unknown>>;
-  for (const [name, isHarmless] of Object.entries(unsupported)) {
+  for (const [name, isHarmless] of Object.entries(table)) {
     const value = fields[name];
     if (value === undefined || isHarmless(value)) continue;
     throw unsupportedParameter(name, `The parameter \`${name}\` is not supported by this server with this value.`);
@@ -95,12 +95,16 @@ export function samplingParams(
   };
 }
 
-export function chatSampling(body: ChatBody, seed: number, model: ModelInfo, pack: LoopPack): SamplingParams {
+export function chatSampling(body: WireGeneration, seed: number, model: ModelInfo, pack: LoopPack): SamplingParams {
   return samplingParams(body, seed, roleDefaults(model, pack)?.sampling);
 }
 
 /** `max_completion_tokens` is the newer name and wins. */
-export function chatMaxTokens(body: ChatBody, model: ModelInfo, pack: LoopPack): number {
+export function chatMaxTokens(
+  body: { readonly max_tokens?: number | undefined; readonly max_completion_tokens?: number | undefined },
+  model: ModelInfo,
+  pack: LoopPack,
+): number {
   return body.max_completion_tokens ?? body.max_tokens ?? roleDefaults(model, pack)?.maxTokens ?? 1024;
 }
 

@@ -1,0 +1,109 @@
+/** What the OpenAI routes share about the model `solve`: the last user message is the problem of a run like any other. */
+import type { FastifyRequest } from 'fastify';
+import type { Static } from 'typebox';
+import type { ChatMessage } from '../engine/engine.ts';
+import { StvError } from '../errors.ts';
+import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
+import type { TokenUsage } from '../stv/usage.ts';
+import { seedOf } from './openai-params.ts';
+import { drawSeed, makeId } from './request-id.ts';
+import type { RouteDeps } from './route-deps.ts';
+import type { WireUsage } from './schemas.ts';
+import type { SolveSummary as SolveSummarySchema } from './schemas-openai.ts';
+import type { SolveBody } from './schemas-solve.ts';
+import { ownerOf, toSolveRequest } from './solve-request.ts';
+import { holdFor, isEmptyFailure } from './solve-wire.ts';
+
+type SolveSummary = Static<typeof SolveSummarySchema>;
+
+/** What an OpenAI body says about the run, beside its messages. */
+interface SolveParams {
+  readonly temperature?: number | undefined;
+  readonly top_p?: number | undefined;
+  readonly top_k?: number | undefined;
+  readonly min_p?: number | undefined;
+  readonly max_tokens?: number | undefined;
+  readonly seed?: number | undefined;
+  readonly x_solve?: Omit<SolveBody, 'problem'> | undefined;
+}
+
+/** The body of `POST /solve` that an OpenAI body means; `field` is where its messages stand. */
+export function solveBodyOf(
+  messages: readonly ChatMessage[],
+  params: SolveParams,
+  { field, maxTextLength }: { readonly field: string; readonly maxTextLength: number },
+): SolveBody {
+  const problem = messages.findLast((message) => message.role === 'user')?.content ?? '';
+  if (problem.length < 1 || problem.length > maxTextLength) {
+    throw new StvError(
+      'invalid_value',
+      `The last user message must hold 1 to ${maxTextLength} UTF-16 units, got ${problem.length}.`,
+      { param: field },
+    );
+  }
+  const { temperature, top_p, top_k, min_p, max_tokens, x_solve } = params;
+  const given = Object.entries({ temperature, top_p, top_k, min_p, max_tokens }).filter(
+    ([, value]) => value !== undefined,
+  );
+  return {
+    ...x_solve,
+    problem,
+    generator: { ...Object.fromEntries(given), ...x_solve?.generator },
+    seed: x_solve?.seed ?? seedOf(params.seed, 0, drawSeed),
+  };
+}
+
+/** Starts the run and gives its events; they end when `signal` is aborted, and the run with them unless it is stored. */
+export async function startSolve(
+  request: FastifyRequest,
+  solveBody: SolveBody,
+  deps: RouteDeps,
+  signal: AbortSignal,
+): Promise<AsyncIterable<SolveEvent>> {
+  const found = await deps.runs.start({
+    request: toSolveRequest(solveBody, makeId('slv'), deps.config),
+    owner: ownerOf(request),
+    isStored: solveBody.store === true,
+    label: solveBody.label,
+  });
+  if (found.kind === 'live' && solveBody.store !== true) holdFor(found.live, signal);
+  return deps.runs.events(found, 0, signal);
+}
+
+/** Texts that grow at the same time cannot share one stream of reasoning; they come whole, when they are finished. */
+export function isSideBySide(body: SolveBody): boolean {
+  return (body.chains ?? 1) > 1 || (body.accept?.rule === 'votes' && body.accept.n > 1);
+}
+
+export function throwEmptyFailure(answer: SolveAnswer): void {
+  if (answer.error === null || !isEmptyFailure(answer)) return;
+  const { code, message, param } = answer.error;
+  throw new StvError(code, message, param === null ? {} : { param });
+}
+
+export function summaryOf(answer: SolveAnswer): SolveSummary {
+  const { id, status, stopReason, score, chain, round } = answer;
+  return { id, status, stop_reason: stopReason, score, chain, round };
+}
+
+/** Both roles together. What was generated beside the solution itself counts as reasoning. */
+export function usageOf(answer: SolveAnswer): WireUsage {
+  const { generator, verifier } = answer.usage;
+  const sum = (read: (usage: TokenUsage) => number): number => read(generator) + read(verifier);
+  const completion = sum((usage) => usage.completionTokens);
+  const chosen = answer.chains
+    .find((chain) => chain.chain === answer.chain)
+    ?.rounds.find((round) => round.round === answer.round);
+  const shown = answer.solution === null ? 0 : (chosen?.usage.generator.completionTokens ?? 0);
+  return {
+    prompt_tokens: sum((usage) => usage.promptTokens),
+    completion_tokens: completion,
+    total_tokens: sum((usage) => usage.totalTokens),
+    prompt_tokens_details: { cached_tokens: sum((usage) => usage.promptTokensDetails.cachedTokens) },
+    completion_tokens_details: {
+      accepted_prediction_tokens: sum((usage) => usage.completionTokensDetails.acceptedPredictionTokens),
+      rejected_prediction_tokens: sum((usage) => usage.completionTokensDetails.rejectedPredictionTokens),
+      reasoning_tokens: Math.max(0, completion - shown),
+    },
+  };
+}
