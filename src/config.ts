@@ -101,6 +101,18 @@ export const configOptions = {
     defaultDataDir,
     "Folder for runs, downloads and prepared models (the platform's own)",
   ),
+  database: option(
+    optionalText('file|postgres://…'),
+    undefined,
+    'Where stored runs are kept (an SQLite file in the data folder when absent)',
+    { secret: true },
+  ),
+  retainDays: option(integer(1, 36_500), 30, 'Days after which ended stored runs are erased'),
+  retainMegabytes: option(
+    integer(1, 1_000_000_000),
+    4096,
+    'Megabytes of stored runs above which the oldest are erased',
+  ),
   apiKeysFile: option(optionalText('file'), undefined, 'File with the API keys; without one only loopback is served'),
   offline: option(onOff, false, 'Never touch the network'),
   logLevel: option(

@@ -2,6 +2,7 @@
  * `stv serve`: puts the parts together, listens at once, loads the models meanwhile, and ends in good order. The first line on
  * stdout names the address; progress and logs go to stderr.
  */
+import path from 'node:path';
 import { ulid } from 'ulid';
 import { loadApiKeys, noApiKeys } from '../api-keys.ts';
 import type { Config } from '../config.ts';
@@ -11,6 +12,8 @@ import type { App } from '../routes/route-deps.ts';
 import { RunRegistry } from '../runs/run-registry.ts';
 import { buildServer, version } from '../server.ts';
 import { Serving } from '../serving.ts';
+import { openDatabase } from '../store/open-database.ts';
+import { SqlRunStore } from '../store/sql-run-store.ts';
 import { solve } from '../stv/solve.ts';
 import { Traffic } from '../traffic.ts';
 import { type LoadedService, loadService } from './load-service.ts';
@@ -22,7 +25,11 @@ export async function serve(config: Config): Promise<number> {
   const serving = new Serving();
   const metrics = createMetrics();
   const traffic = new Traffic();
+  const db = await openDatabase(config.database ?? path.join(config.dataDir, 'runs.db'));
+  const store = new SqlRunStore(db);
   const runs = new RunRegistry({
+    store,
+    retention: { maxAgeMs: config.retainDays * 86_400_000, maxBytes: config.retainMegabytes * 1_000_000 },
     loop: (request, signal, resume) => solve(request, serving.service(), { signal, resume }),
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
@@ -65,10 +72,12 @@ export async function serve(config: Config): Promise<number> {
   } catch (thrown) {
     loading.abort();
     await app.close();
+    await store.close();
     throw thrown;
   }
   loading.abort();
   await drain({ config, serving, runs, traffic, app, loaded });
+  await store.close();
   return 0;
 }
 

@@ -8,6 +8,8 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** What a key must allow; absent = open to everybody. */
     scope?: Scope;
+    /** A share token in the query (`?token=`) may stand for a key; the handler checks it. */
+    isShareable?: boolean;
   }
   interface FastifyRequest {
     /** Set on every route that needs a scope. */
@@ -20,8 +22,18 @@ export function installAuth(app: FastifyInstance, keys: ApiKeys): void {
   app.addHook('onRequest', async (request) => {
     if (!keys.isRequired) refuseForeignHost(request);
     const scope = request.routeOptions.config.scope;
-    request.apiKey = scope === undefined ? anonymous : authorize(request, keys, scope);
+    const isOpen =
+      scope === undefined || (request.routeOptions.config.isShareable && shareTokenOf(request) !== undefined);
+    request.apiKey = isOpen ? nobody : authorize(request, keys, scope);
   });
+}
+
+/** Whoever calls an open route. */
+const nobody: ApiKey = { id: 'nobody', scopes: new Set() };
+
+export function shareTokenOf(request: FastifyRequest): string | undefined {
+  const { token } = request.query as { readonly token?: unknown };
+  return typeof token === 'string' && token !== '' ? token : undefined;
 }
 
 function authorize(request: FastifyRequest, keys: ApiKeys, scope: Scope): ApiKey {

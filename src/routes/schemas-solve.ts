@@ -272,6 +272,15 @@ export const SolveEvent = Type.Union(
 
 export const solveParams = strictObject({ id: Type.String({ minLength: 1, maxLength: 64 }) });
 
+export const shareQuery = strictObject({
+  token: Type.Optional(Type.String({ minLength: 1, maxLength: 128, description: 'A share token in place of a key' })),
+});
+
+export const Share = strictObject(
+  { object: oneOf(['share']), solve_id: Type.String(), token: Type.String(), path: Type.String() },
+  { title: 'Share', description: 'Whoever has the token can read this run and follow it, and nothing else' },
+);
+
 export const listQuery = strictObject({
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 20 })),
   after: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),

@@ -2,17 +2,20 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { FoundRun } from '../runs/run-registry.ts';
+import { shareTokenOf } from './auth.ts';
 import { streamFrames, wantsStream } from './named-events.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, errorAnswers, inferenceErrors, jsonAnswer } from './schemas.ts';
 import {
   listQuery,
+  Share,
   Solve,
   type SolveBody,
   SolveEvent,
   SolveList,
   SolveState,
+  shareQuery,
   solveBody,
   solveParams,
 } from './schemas-solve.ts';
@@ -89,31 +92,39 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     },
   );
 
+  const shareable = { ...config, isShareable: true } as const;
+  const findFor = (request: FastifyRequest, id: string): Promise<FoundRun> => {
+    const token = shareTokenOf(request);
+    return token === undefined ? deps.runs.find(id, ownerOf(request)) : deps.runs.findShared(id, token);
+  };
+
   app.get(
     '/solve/:id',
     {
-      config,
+      config: shareable,
       schema: {
         operationId: 'getSolve',
         tags: ['loop'],
         summary: 'State or answer of a run',
         params: solveParams,
-        response: { 200: jsonAnswer(SolveState, 'The run'), ...errorAnswers(401, 403, 404) },
+        querystring: shareQuery,
+        response: { 200: jsonAnswer(SolveState, 'The run'), ...errorAnswers(400, 401, 403, 404) },
       },
     },
-    async (request) => stateOf(await deps.runs.find(request.params.id, ownerOf(request)), deps),
+    async (request) => stateOf(await findFor(request, request.params.id), deps),
   );
 
   app.get(
     '/solve/:id/events',
     {
-      config,
+      config: shareable,
       schema: {
         operationId: 'replaySolve',
         tags: ['loop'],
         summary: 'Replay the events of a run, then follow it',
         description: 'From the beginning, or after the event that the header `Last-Event-ID` names.',
         params: solveParams,
+        querystring: shareQuery,
         response: {
           200: { description: 'The events', content: { 'text/event-stream': { schema: SolveEvent } } },
           ...errorAnswers(400, 401, 403, 404),
@@ -122,9 +133,28 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     },
     async (request, reply) => {
       const after = lastEventId(request);
-      const found = await deps.runs.find(request.params.id, ownerOf(request));
+      const found = await findFor(request, request.params.id);
       const signal = clientSignal(reply);
       return streamFrames(request, reply, solveFrames(deps.runs.events(found, after, signal)), deps, signal);
+    },
+  );
+
+  app.post(
+    '/solve/:id/share',
+    {
+      config,
+      schema: {
+        operationId: 'shareSolve',
+        tags: ['loop'],
+        summary: 'A read-only link to a stored run',
+        params: solveParams,
+        response: { 200: jsonAnswer(Share, 'The link'), ...errorAnswers(401, 403, 404, 409) },
+      },
+    },
+    async (request) => {
+      const { id } = request.params;
+      const token = await deps.runs.share(await deps.runs.find(id, ownerOf(request)));
+      return { object: 'share', solve_id: id, token, path: `/solve/${id}?token=${token}` };
     },
   );
 

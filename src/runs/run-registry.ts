@@ -2,6 +2,7 @@
  * The runs that this server knows: those going on here, and those of the store. Decides who may see a run, what an
  * idempotency key attaches to, which runs of a dead server are taken over, and what a shutdown does. No HTTP here.
  */
+import { createHash, randomBytes } from 'node:crypto';
 import { StvError } from '../errors.ts';
 import { foldSolve, type SolveState } from '../stv/fold.ts';
 import type { Lease, NewRun, RunLabel, RunStore, StoredRun } from '../stv/run-store.ts';
@@ -34,6 +35,8 @@ export interface RunRegistryOptions {
   readonly store?: RunStore | undefined;
   /** Unique to this process. */
   readonly holder: string;
+  /** Ended stored runs beyond these are erased. */
+  readonly retention?: { readonly maxAgeMs: number; readonly maxBytes: number } | undefined;
   readonly onEvent?: ((event: SolveEvent) => void) | undefined;
   /** What goes wrong with nobody waiting for it. */
   readonly onError?: ((error: unknown) => void) | undefined;
@@ -47,6 +50,7 @@ const pageSize = 256;
 const pollMs = 500;
 /** Abandoned runs that are taken over at one look. */
 const maxClaimed = 4;
+const sweepIntervalMs = 3_600_000;
 
 export class RunRegistry {
   readonly #options: RunRegistryOptions;
@@ -54,6 +58,7 @@ export class RunRegistry {
   readonly #keys: IdempotencyKeys;
   readonly #lease: Lease;
   #upkeep: NodeJS.Timeout | undefined;
+  #sweptAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: RunRegistryOptions) {
     this.#options = options;
@@ -141,6 +146,27 @@ export class RunRegistry {
     return 'erased';
   }
 
+  /** A token that shows this stored run, and nothing else, to whoever has it. A new one replaces the last. */
+  async share(found: FoundRun): Promise<string> {
+    const id = found.kind === 'live' ? found.live.run.id : found.stored.id;
+    if (found.kind === 'live' && !found.live.isStored) {
+      throw new StvError('conflict', 'Only a stored run can be shared; this one is forgotten when it ends.');
+    }
+    const token = `shr_${randomBytes(24).toString('base64url')}`;
+    await this.#store().share(id, digestOf(token));
+    return token;
+  }
+
+  /** The run that a token shows; throws `not_found` where it shows another one or none. */
+  async findShared(id: string, token: string): Promise<FoundRun> {
+    const stored = await this.#options.store?.findShared(digestOf(token));
+    if (stored === undefined || stored.id !== id) {
+      throw new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
+    }
+    const live = this.#live.get(id);
+    return live === undefined ? { kind: 'stored', stored } : { kind: 'live', live };
+  }
+
   /** Keeps the leases of this server and takes over what dead ones left. Call when the models are ready. */
   beginUpkeep(): void {
     if (this.#options.store === undefined || this.#upkeep !== undefined) return;
@@ -218,6 +244,11 @@ export class RunRegistry {
 
   async #keepUp(): Promise<void> {
     const store = this.#store();
+    const { retention, now = Date.now } = this.#options;
+    if (retention !== undefined && now() - this.#sweptAt >= sweepIntervalMs) {
+      this.#sweptAt = now();
+      await store.sweep({ ...retention, now: now() });
+    }
     const held = await store.renew(this.#lease);
     for (const [id, live] of this.#live) {
       if (live.isStored && !live.isEnded && !held.has(id)) live.release(takenOver());
@@ -252,7 +283,7 @@ export class RunRegistry {
   }
 }
 
-export function takenOver(): StvError {
+function takenOver(): StvError {
   return new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.');
 }
 
@@ -260,8 +291,12 @@ function keyReused(): StvError {
   return new StvError('idempotency_key_reused', 'This Idempotency-Key came with another body before.');
 }
 
-export function isEnded(stored: StoredRun): boolean {
+function isEnded(stored: StoredRun): boolean {
   return stored.status !== 'queued' && stored.status !== 'running' && stored.status !== 'parked';
+}
+
+function digestOf(token: string): string {
+  return createHash('sha256').update(token).digest('hex');
 }
 
 function maySee(runOwner: string, owner: RunOwner): boolean {

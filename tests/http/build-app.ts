@@ -1,4 +1,5 @@
 /** The whole HTTP server over the test engine; closes itself with the test. */
+import { ulid } from 'ulid';
 import { onTestFinished } from 'vitest';
 import type { ApiKeys } from '../../src/api-keys.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
@@ -83,7 +84,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
   const runs = new RunRegistry({
     loop: (request, signal, resume) => solve(request, { engine, pack: testPack }, { signal, resume }),
     maxEventChars: config.maxRunEventBytes,
-    holder: 'test',
+    holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
     store: options.store,
   });
