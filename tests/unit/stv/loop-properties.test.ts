@@ -227,6 +227,14 @@ describe('solve, with any engine and any moment of cancellation', () => {
           if (asked.budget?.tokens !== undefined) {
             expect(known + again.totalTokens()).toBeLessThanOrEqual(asked.budget.tokens);
           }
+          // tokens that were spent once stay in the account, also those of a round that begins again
+          let folded: SolveState | undefined;
+          let spent = 0;
+          for (const event of all) {
+            folded = foldSolve(folded, event);
+            expect(folded.answer.usage.totalTokens).toBeGreaterThanOrEqual(spent);
+            spent = folded.answer.usage.totalTokens;
+          }
           const rounds = answer?.chains.flatMap((chain) => chain.rounds) ?? [];
           expect(rounds.reduce((sum, { usage }) => addRoleUsage(sum, usage), noRoleUsage)).toEqual(answer?.usage);
         },
