@@ -42,8 +42,9 @@ const loop = new HostLoop({
 
 new Worker(PARENT_WATCH, { eval: true }).unref();
 process.on('disconnect', () => process.exit());
-// the terminal's ctrl-c reaches the whole group; the parent decides when the host ends
+// signals to end reach the whole process group; the parent decides when the host ends
 process.on('SIGINT', () => {});
+process.on('SIGTERM', () => {});
 process.on('message', (message: ToHost) => {
   loop.handle(message).catch((thrown: unknown) => loop.crash(thrown));
 });

@@ -106,7 +106,7 @@ export class Scheduler {
     if (sequence === undefined) return undefined;
     this.#running.splice(place, 1);
     this.#running.push(sequence);
-    return { sequence, numTokens: Math.min(this.#options.maxBatchedTokens, sequence.numMissingTokens) };
+    return { sequence, numTokens: shareOf(this.#options.maxBatchedTokens, sequence.numMissingTokens) };
   }
 
   #scheduleAll(nowMs: number): Pick<Schedule, 'lanes' | 'admitted'> {
@@ -146,7 +146,7 @@ export class Scheduler {
         if (waiting.spec.isSuspect === true) continue;
         sequence = waiting;
       } else break;
-      const numTokens = Math.min(budget, sequence.numMissingTokens);
+      const numTokens = shareOf(budget, sequence.numMissingTokens);
       lanes.push({ sequence, numTokens });
       budget -= numTokens;
     }
@@ -256,6 +256,12 @@ export class Scheduler {
     }
     this.#waiting.splice(low, 0, sequence);
   }
+}
+
+/** A prompt's last chunk is never one token if that can be helped: one row alone runs another kernel, see `maxCachedTokens`. */
+function shareOf(budget: number, numMissing: number): number {
+  const numTokens = Math.min(budget, numMissing);
+  return numMissing - numTokens === 1 && numTokens > 1 ? numTokens - 1 : numTokens;
 }
 
 function byKey(a: Sequence, b: Sequence): number {

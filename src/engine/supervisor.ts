@@ -15,6 +15,8 @@ export interface SupervisorOptions {
   readonly loadTimeoutMs: number;
   readonly minRestartDelayMs: number;
   readonly maxRestartDelayMs: number;
+  /** How long a host may take to end by itself. Default 3 s. */
+  readonly shutdownGraceMs?: number;
   /** Whether the host owes us something. */
   readonly hasWork: () => boolean;
   readonly onMessage: (message: FromHost) => void;
@@ -28,8 +30,7 @@ export type SupervisorState = 'loading' | 'ready' | 'restarting' | 'closed';
 
 /** A host that has lived so long is not part of a series of failures. */
 const STABLE_AFTER_MS = 60_000;
-/** How long a host may take to end by itself. */
-const SHUTDOWN_GRACE_MS = 3000;
+const DEFAULT_SHUTDOWN_GRACE_MS = 3000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -93,10 +94,12 @@ export class Supervisor {
     this.#reason = 'The engine is closed.';
     clearInterval(this.#watch);
     clearTimeout(this.#restart);
+    this.#settleStart?.reject(new StvError('draining', 'The engine was closed while it was loading.'));
+    this.#settleStart = undefined;
     const link = this.#link;
     if (link === undefined) return;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(() => link.kill(), SHUTDOWN_GRACE_MS);
+      const timer = setTimeout(() => link.kill(), this.#options.shutdownGraceMs ?? DEFAULT_SHUTDOWN_GRACE_MS);
       this.#onClosed = () => {
         clearTimeout(timer);
         resolve();

@@ -122,7 +122,7 @@ describe('EngineCore', () => {
           }
         },
       ),
-      { numRuns: 150 },
+      { numRuns: 100 },
     );
   }, 60_000);
 
@@ -140,25 +140,51 @@ describe('EngineCore', () => {
     }
   });
 
-  it('computes the shared prompt of eight votes that arrive together about once', () => {
-    const driver = new CoreDriver(
-      { numSlots: 8, maxLanes: 8, maxBatchedTokens: 64, maxLength: 512 },
-      { chunkTokens: 64 },
-    );
-    const prompt = Array.from({ length: 400 }, (_, i) => (i * 31) % 250);
-    for (let id = 0; id < 8; id++) {
-      const sampling = { ...DEFAULT_SAMPLING, temperature: 1, seed: id };
-      driver.add(spec(id, prompt, { sampling, maxTokens: 4 }));
+  it.each([
+    { length: 400, maxBatchedTokens: 64 },
+    { length: 100, maxBatchedTokens: 1024 },
+  ])(
+    'computes the shared prompt of eight votes that arrive together about once, %o',
+    ({ length, maxBatchedTokens }) => {
+      const model = { numSlots: 8, maxLanes: 8, maxBatchedTokens, maxLength: 512 };
+      const driver = new CoreDriver(model, { chunkTokens: maxBatchedTokens });
+      const prompt = Array.from({ length }, (_, i) => (i * 31) % 250);
+      const vote = (id: number): SequenceSpec => {
+        return spec(id, prompt, { sampling: { ...DEFAULT_SAMPLING, temperature: 1, seed: id }, maxTokens: 4 });
+      };
+      for (let id = 0; id < 8; id++) driver.add(vote(id));
+      driver.run();
+      const computed = driver.stats.reduce((sum, stats) => sum + stats.numTokens, 0);
+      expect(computed - 8 * 3).toBeLessThanOrEqual(length * 1.2);
+      for (let id = 0; id < 8; id++) {
+        expect(driver.result(id).tokens).toEqual(runAlone(vote(id), { maxLength: 512 }).tokens);
+      }
+    },
+  );
+
+  it('does not give up a long cached prefix for a short hit while an older slot is free', () => {
+    const driver = new CoreDriver({ numSlots: 2, maxLanes: 2, maxLength: 128 });
+    const older = Array.from({ length: 20 }, (_, i) => 200 + (i % 50));
+    const long = Array.from({ length: 60 }, (_, i) => i);
+    for (const [id, prompt] of [older, long].entries()) {
+      driver.add(spec(id, prompt, { maxTokens: 1 }));
+      driver.run();
     }
+    driver.add(spec(2, [...long.slice(0, 20), 99, 98], { maxTokens: 1 }));
     driver.run();
-    const computed = driver.stats.reduce((sum, stats) => sum + stats.numTokens, 0);
-    expect(computed - 8 * 3).toBeLessThanOrEqual(400 * 1.2);
-    for (let id = 0; id < 8; id++) {
-      const alone = runAlone(spec(id, prompt, { sampling: { ...DEFAULT_SAMPLING, seed: id }, maxTokens: 4 }), {
-        maxLength: 512,
-      });
-      expect(driver.result(id).tokens).toEqual(alone.tokens);
-    }
+    expect(driver.result(2).cachedTokens).toBe(20);
+    driver.add(spec(3, [...long, 97, 96], { maxTokens: 1 }));
+    driver.run();
+    expect(driver.result(3).cachedTokens).toBe(60);
+  });
+
+  it('does not preempt batch work whose turn came first', () => {
+    const driver = new CoreDriver({ numSlots: 2, maxLanes: 1, maxLength: 128 }, { batchDelayMs: 10 });
+    driver.add(spec(0, [1, 2, 3], { priority: 'batch', maxTokens: 40 }));
+    for (let i = 0; i < 20; i++) driver.step();
+    driver.add(spec(1, [4, 5, 6], { maxTokens: 2 }));
+    driver.run();
+    expect(driver.stats.reduce((sum, stats) => sum + stats.numPreemptions, 0)).toBe(0);
   });
 
   it('takes over the slot that a conversation left and keeps its content', () => {
