@@ -6,11 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from .calibrate import calibrate
 from .config import load_config
 from .errors import TrainError
 from .export import export_pack
 from .gates import require_gates
-from .plots import plot_run
+from .report import write_report
 from .run import Interrupted, Run
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems
@@ -112,7 +113,10 @@ def _execute(arguments: argparse.Namespace) -> None:
             evaluate_served(run, arguments.pack or run.folder / "pack")
         case "export":
             generator = arguments.generator or _newest(run, ("vil", "rlvr"))
-            export_pack(run, generator, arguments.verifier or _newest(run, ("stv",)), arguments.to)
+            verifier = arguments.verifier or _newest(run, ("stv",))
+            if run.has_model(verifier):
+                calibrate(run, verifier)
+            export_pack(run, generator, verifier, arguments.to)
         case "all":
             write_problems(run)
             _gated_base(run)
@@ -125,9 +129,11 @@ def _execute(arguments: argparse.Namespace) -> None:
             if arguments.baselines:
                 for control in CONTROLS[1:]:
                     train_vil(run, control)
+            calibrate(run, "stv")
             export_pack(run, "vil", "stv")
             probe_loops(run)
-    plot_run(run)
+    if (run.folder / "metrics.jsonl").exists():
+        write_report(run)
 
 
 def main(argv: list[str] | None = None) -> int:

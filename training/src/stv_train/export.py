@@ -38,7 +38,7 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
     pack = json.loads(json.dumps(prompts.pack_json()))
     write_checkpoint(building / "generator", run.load_model(generator), config.weights)
     if verifier == generator:
-        pack["roles"]["verifier"]["source"] = "generator"
+        pack["roles"]["verifier"]["source"] = "./generator"
     else:
         write_checkpoint(building / "verifier", run.load_model(verifier), config.weights)
     for prompt in pack["prompts"].values():

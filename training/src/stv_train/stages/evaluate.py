@@ -17,6 +17,7 @@ from ..model import Llama
 from ..probes import Judged, attempt_all, complete
 from ..run import Run, write_json, write_jsonl
 from ..sampler import Sampling
+from ..statistics import bootstrap
 from ..tasks.problems import TASKS, make_problem
 from ..tasks.steps import Problem, check
 from .data import problem_row
@@ -105,6 +106,7 @@ class Loop:
     pass_at_1: list[float]
     accept_rate: list[float]
     precision: list[float]
+    interval: tuple[float, float]  # of the final pass@1, 95 % over problems
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -112,6 +114,7 @@ class Loop:
             "pass_at_1": self.pass_at_1,
             "accept_rate": self.accept_rate,
             "precision": self.precision,
+            "interval": list(self.interval),
         }
 
 
@@ -162,7 +165,11 @@ def loop_probe(
         made = complete(generator, run.tokenizer, asked, Sampling(temperature), seed + 2 * number + 1)
         for at, text in zip(open_rows, made, strict=True):
             current[at] = Judged(current[at].problem, text, check(current[at].problem, text))
-    return Loop(name, pass_at_1, accept_rate, precision)
+    by_problem: dict[str, list[bool]] = {}
+    for one in current:
+        by_problem.setdefault(one.problem.canonical, []).append(one.result.correct)
+    interval = bootstrap([sum(found) / len(found) for found in by_problem.values()])
+    return Loop(name, pass_at_1, accept_rate, precision, interval)
 
 
 def probe_loops(run: Run) -> dict[str, list[Loop]]:

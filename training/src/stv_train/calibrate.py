@@ -1,0 +1,48 @@
+"""Calibration of the verifier's score on validation attempts: temperature scaling, kept for the pack."""
+
+from __future__ import annotations
+
+import torch
+
+from . import prompts
+from .model import Llama
+from .probes import Judged, complete
+from .run import Run, write_json
+from .sampler import Sampling
+from .stages.verifier import probe_attempts
+from .statistics import expected_calibration_error, fit_temperature, logit, sigmoid
+
+
+@torch.no_grad()
+def accept_scores(run: Run, verifier: Llama, judged: list[Judged], seed: int) -> list[float]:
+    """P(accept) among the verdict words, read behind the verifier's own feedback, as the server elicits it."""
+    written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
+    reviews = complete(verifier, run.tokenizer, written, Sampling(1.0, run.config.verifier.max_new_tokens), seed)
+    words = [run.tokenizer.encode(word)[0] for word in prompts.VERDICTS]
+    scores = []
+    for prompt, review in zip(written, reviews, strict=True):
+        feedback = prompts.split_review(review)[0].removesuffix(" …")
+        ids = run.tokenizer.encode(prompt + feedback + prompts.verdict_opening())[-verifier.config.max_length :]
+        logits = verifier(torch.tensor([ids], device=run.device))[0, -1, words]
+        scores.append(float(torch.softmax(logits, -1)[0]))
+    return scores
+
+
+def calibrate(run: Run, name: str) -> dict[str, float]:
+    """Fits on one half of the validation attempts, measures the error on the other, writes `calibration.json`."""
+    judged = probe_attempts(run, run.load_model("base"))
+    scores = accept_scores(run, run.load_model(name), judged, run.config.run.seed + 91)
+    truths = [one.result.correct for one in judged]
+    fit, held = slice(0, None, 2), slice(1, None, 2)
+    temperature = fit_temperature(scores[fit], truths[fit])
+    scaled = [sigmoid(logit(score) / temperature) for score in scores[held]]
+    figures = {
+        "temperature": round(temperature, 4),
+        "ece_before": expected_calibration_error(scores[held], truths[held]),
+        "ece_after": expected_calibration_error(scaled, truths[held]),
+        "attempts": float(len(judged)),
+    }
+    write_json(run.folder / "calibration.json", {"temperature": figures["temperature"]})
+    run.log("calibration", verifier=name, **figures)
+    run.say(f"calibration: temperature {temperature:.3f}, ECE {figures['ece_before']:.3f} -> {figures['ece_after']:.3f}")
+    return figures
