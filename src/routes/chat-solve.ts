@@ -6,7 +6,15 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
 import { chatMessages, stopStrings, unsupportedParameter } from './openai-params.ts';
-import { isSideBySide, solveBodyOf, startSolve, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
+import {
+  isSideBySide,
+  reasoningText,
+  solveBodyOf,
+  startSolve,
+  summaryOf,
+  throwEmptyFailure,
+  usageOf,
+} from './openai-solve.ts';
 import { streamOpenAi } from './openai-stream.ts';
 import { makeId } from './request-id.ts';
 import type { RouteDeps } from './route-deps.ts';
@@ -79,28 +87,6 @@ function chatSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
     { ...body, max_tokens: body.max_completion_tokens ?? body.max_tokens },
     { field: 'messages', maxTextLength },
   );
-}
-
-/** What one event adds to the reasoning. */
-function reasoningText(event: SolveEvent, sideBySide: boolean): string {
-  switch (event.type) {
-    case 'attempt-start':
-      return sideBySide ? '' : `Round ${event.round}, attempt:\n`;
-    case 'attempt-delta':
-    case 'verification-delta':
-      return sideBySide ? '' : event.text;
-    case 'attempt-end':
-      return sideBySide ? `Chain ${event.chain}, round ${event.round}, attempt:\n${event.attempt}\n\n` : '\n\n';
-    case 'verification-start':
-      return sideBySide ? '' : `Round ${event.round}, verification:\n`;
-    case 'verification-end': {
-      const verdict = `Verdict: ${event.verdict} (score ${event.score.toFixed(2)})\n\n`;
-      if (!sideBySide) return `\n${verdict}`;
-      return `Chain ${event.chain}, round ${event.round}, verification:\n${event.feedback}\n${verdict}`;
-    }
-    default:
-      return '';
-  }
 }
 
 type ReasoningField = RouteDeps['config']['reasoningField'];

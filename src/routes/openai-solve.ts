@@ -75,6 +75,28 @@ export function isSideBySide(body: SolveBody): boolean {
   return (body.chains ?? 1) > 1 || (body.accept?.rule === 'votes' && body.accept.n > 1);
 }
 
+/** What one event adds to the reasoning: headings, texts, verdicts. */
+export function reasoningText(event: SolveEvent, sideBySide: boolean): string {
+  switch (event.type) {
+    case 'attempt-start':
+      return sideBySide ? '' : `Round ${event.round}, attempt:\n`;
+    case 'attempt-delta':
+    case 'verification-delta':
+      return sideBySide ? '' : event.text;
+    case 'attempt-end':
+      return sideBySide ? `Chain ${event.chain}, round ${event.round}, attempt:\n${event.attempt}\n\n` : '\n\n';
+    case 'verification-start':
+      return sideBySide ? '' : `Round ${event.round}, verification:\n`;
+    case 'verification-end': {
+      const verdict = `Verdict: ${event.verdict} (score ${event.score.toFixed(2)})\n\n`;
+      if (!sideBySide) return `\n${verdict}`;
+      return `Chain ${event.chain}, round ${event.round}, verification:\n${event.feedback}\n${verdict}`;
+    }
+    default:
+      return '';
+  }
+}
+
 export function throwEmptyFailure(answer: SolveAnswer): void {
   if (answer.error === null || !isEmptyFailure(answer)) return;
   const { code, message, param } = answer.error;

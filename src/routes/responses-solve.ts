@@ -3,7 +3,7 @@
  * parts of the summary, the solution is the message. Summaries, because their events have the same names in every client.
  */
 import type { SolveEvent } from '../stv/solve-events.ts';
-import { isSideBySide, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
+import { isSideBySide, reasoningText, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
 import type { ResponseEnding, ResponseEvent, ResponseRecord } from './response-record.ts';
 import { responseUsage } from './responses-wire.ts';
 import type { SolveBody } from './schemas-solve.ts';
@@ -45,26 +45,22 @@ export async function* solvedResponse(
 
 type RoundEvents = (event: SolveEvent) => ResponseEvent[];
 
-function verdictLine(event: { readonly verdict: string; readonly score: number }): string {
-  return `\n\nVerdict: ${event.verdict} (score ${event.score.toFixed(2)})`;
-}
-
 /** One chain and one vote: every part grows as its tokens come. */
 function growingRounds(record: ResponseRecord): RoundEvents {
   return (event) => {
+    const text = reasoningText(event, false);
     switch (event.type) {
       case 'round-start':
         return record.openReasoning();
       case 'attempt-start':
       case 'verification-start':
-        return record.openSummary();
+        return [...record.openSummary(), ...record.addSummary(text)];
       case 'attempt-delta':
       case 'verification-delta':
-        return record.addSummary(event.text);
+        return record.addSummary(text);
       case 'attempt-end':
-        return record.closeSummary();
       case 'verification-end':
-        return [...record.addSummary(verdictLine(event)), ...record.closeSummary()];
+        return [...record.addSummary(text), ...record.closeSummary()];
       case 'round-end':
         return record.closeReasoning();
       default:
@@ -79,31 +75,19 @@ function wholeRounds(record: ResponseRecord): RoundEvents {
   return (event) => {
     if (!('chain' in event) || event.type === 'solve-end') return [];
     const key = `${event.chain}.${event.round}`;
-    const texts = parts.get(key) ?? [];
+    // a round that begins anew drops what it had
+    const texts = (event.type === 'round-start' ? undefined : parts.get(key)) ?? [];
     parts.set(key, texts);
-    switch (event.type) {
-      // a round that begins anew drops what it had
-      case 'round-start':
-        parts.set(key, []);
-        return [];
-      case 'attempt-end':
-        texts.push(`Chain ${event.chain}, round ${event.round}\n\n${event.attempt}`);
-        return [];
-      case 'verification-end':
-        texts.push(`${event.feedback}${verdictLine(event)}`);
-        return [];
-      case 'round-end': {
-        parts.delete(key);
-        const opened = record.openReasoning();
-        const summaries = texts.flatMap((text) => [
-          ...record.openSummary(),
-          ...record.addSummary(text),
-          ...record.closeSummary(),
-        ]);
-        return [...opened, ...summaries, ...record.closeReasoning()];
-      }
-      default:
-        return [];
-    }
+    const text = reasoningText(event, true);
+    if (text !== '') texts.push(text);
+    if (event.type !== 'round-end') return [];
+    parts.delete(key);
+    const opened = record.openReasoning();
+    const summaries = texts.flatMap((part) => [
+      ...record.openSummary(),
+      ...record.addSummary(part),
+      ...record.closeSummary(),
+    ]);
+    return [...opened, ...summaries, ...record.closeReasoning()];
   };
 }

@@ -17,6 +17,8 @@ export interface TestEngineOptions {
   readonly reply?: (request: GenerateRequest) => string;
   /** P(first candidate) of a score request; the others share the rest. */
   readonly accept?: (request: ScoreRequest) => number;
+  /** Called before each delta with the words given so far; throwing makes the generation fail there. */
+  readonly onWord?: (request: GenerateRequest, numWords: number) => void;
   /** Milliseconds before each delta. */
   readonly delayMs?: number;
   readonly status?: Partial<EngineStatus>;
@@ -95,6 +97,7 @@ export class TestEngine implements Engine {
           finishReason = 'cancelled';
           break;
         }
+        this.#options.onWord?.(request, completionTokens);
         completionTokens += 1;
         const logprobs = request.logprobs === undefined ? {} : { logprobs: [logprobOf(word, request.logprobs)] };
         yield { type: 'delta', text: word, tokens: [word.length], ...logprobs };
