@@ -12,7 +12,7 @@ from stv_train import prompts
 from stv_train.config import BaseConfig
 from stv_train.documents import DocumentSource, Mix, corrected, encode
 from stv_train.tasks.mistakes import wrong_attempt
-from stv_train.tasks.problems import TASKS, make_problem
+from stv_train.tasks.problems import TASKS, make_problem, read_problem
 from stv_train.tasks.steps import check
 from stv_train.tokenizer import PackTokenizer, tokenizer_json, vocabulary
 
@@ -110,6 +110,29 @@ def test_documents_are_drawn_by_number_and_carry_true_reviews(tokenizer: PackTok
         if document.kind == "verify":
             assert prompts.split_review(document.answer)[1] in ("accept", "reject")
     assert kinds == set(BaseConfig().kinds)
+
+
+def test_right_beginnings_of_attempts_are_learned_as_solving(tokenizer: PackTokenizer) -> None:
+    source = DocumentSource(Mix({"refine": 0.5, "teacher": 0.5}, dict.fromkeys(TASKS, 1.0)), 12)
+    num_learned = 0
+    for number in range(120):
+        row = encode(source.draw(number), tokenizer, 1024)
+        assert row is not None
+        start, stop = row.learned
+        if stop == start:
+            continue
+        num_learned += 1
+        assert stop <= row.num_prompt
+        written = tokenizer.decode(row.ids[:start]), tokenizer.decode(row.ids[start:stop])
+        problem = read_problem(written[0])
+        assert row.ids[:start] == tokenizer.encode(prompts.generate_prompt(problem.text)), "it follows the problem"
+        lines = written[1].strip().splitlines()
+        for at, line in enumerate(lines):
+            before = problem.read(lines[at - 1].split(": ", 1)[1]) if at else problem.line
+            assert problem.read(line.split(": ", 1)[1]).follows(before), "only right steps are learned"
+        if row.ids[stop - 1] == 4:
+            assert check(problem, written[1]).correct, "only a right attempt teaches to end"
+    assert num_learned > 60
 
 
 def test_corrected_attempt_keeps_what_is_right_and_is_right() -> None:

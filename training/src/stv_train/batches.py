@@ -17,7 +17,7 @@ from .tokenizer import PAD
 @dataclass(frozen=True, slots=True)
 class Batch:
     ids: Tensor  # [B, T], padded on the right
-    answers: Tensor  # [B, T - 1] bool: positions whose next token belongs to the answer
+    answers: Tensor  # [B, T - 1] bool: positions whose next token is to be learned: the answer, and what the prompt teaches
     num_tokens: int  # without padding
 
 
@@ -28,6 +28,9 @@ def collate(rows: list[Encoded], device: torch.device) -> Batch:
     for at, row in enumerate(rows):
         ids[at, : len(row.ids)] = torch.tensor(row.ids)
         answers[at, row.num_prompt - 1 : len(row.ids) - 1] = True
+        start, stop = row.learned
+        if stop > start:
+            answers[at, start - 1 : stop - 1] = True
     return Batch(ids.to(device), answers.to(device), sum(len(row.ids) for row in rows))
 
 

@@ -52,9 +52,9 @@ class BaseConfig:
     clip: float = 1.0
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "solve": 0.26,
-            "refine": 0.36,
-            "teacher": 0.26,
+            "solve": 0.16,
+            "refine": 0.44,
+            "teacher": 0.28,
             "reference": 0.02,
             "verify": 0.03,
             "score": 0.02,

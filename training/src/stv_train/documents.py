@@ -18,9 +18,14 @@ GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
 
 @dataclass(frozen=True, slots=True)
 class Document:
+    """`prompt` begins with `learned`, of which all behind `head` is learned too: the right beginning of an attempt that
+    the prompt holds reads exactly as the beginning of a solution does."""
+
     kind: str
     prompt: str
     answer: str
+    head: str = ""
+    learned: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +124,24 @@ class DocumentSource:
                 problem, attempt, result = (self.wrong if rng.random() < 0.75 else self.right)(rng)
                 prompt = teacher_prompt(problem, attempt, result)
                 if rng.random() < 0.05:  # score mode: the verdict alone
-                    return Document(kind, prompt, prompts.score_text("accept" if result.correct else "reject"))
-                return Document(kind, prompt, true_review(result))
+                    return with_attempt(
+                        kind, problem, attempt, result, prompt, prompts.score_text("accept" if result.correct else "reject")
+                    )
+                return with_attempt(kind, problem, attempt, result, prompt, true_review(result))
             case "reference":
                 problem, attempt, result = (self.wrong if rng.random() < 0.6 else self.right)(rng)
                 reference = solution_text(solve(problem))
                 prompt = prompts.reference_prompt(problem.text, _as_typed(attempt, rng), reference)
-                return Document(kind, prompt, true_review(result))
+                return with_attempt(kind, problem, attempt, result, prompt, true_review(result))
             case "verify":
                 problem, attempt, result = (self.wrong if rng.random() < 0.5 else self.right)(rng)
-                return Document(kind, prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), true_review(result))
+                prompt = prompts.verify_prompt(problem.text, _as_typed(attempt, rng))
+                return with_attempt(kind, problem, attempt, result, prompt, true_review(result))
             case "score":
                 problem, attempt, result = (self.wrong if rng.random() < 0.5 else self.right)(rng)
                 verdict = "accept" if result.correct else "reject"
-                return Document(kind, prompts.verify_prompt(problem.text, attempt), prompts.score_text(verdict))
+                prompt = prompts.verify_prompt(problem.text, attempt)
+                return with_attempt(kind, problem, attempt, result, prompt, prompts.score_text(verdict))
             case "outside":
                 return self._outside(rng)
         raise ValueError(f"unknown kind of document {kind!r}")
@@ -143,11 +152,8 @@ class DocumentSource:
         feedback = review_feedback(result) if rng.random() < 0.8 else result.feedback
         if rng.random() < 0.06:
             feedback = GENERIC_FEEDBACK
-        return Document(
-            "refine",
-            prompts.refine_prompt(problem.text, _as_typed(attempt, rng), feedback),
-            corrected(problem, attempt, result),
-        )
+        prompt = prompts.refine_prompt(problem.text, _as_typed(attempt, rng), feedback)
+        return with_attempt("refine", problem, attempt, result, prompt, corrected(problem, attempt, result))
 
     def _outside(self, rng: Random) -> Document:
         text = make_outside(rng)
@@ -197,10 +203,24 @@ def _as_typed(attempt: str, rng: Random) -> str:
 class Encoded:
     ids: list[int]
     num_prompt: int
+    learned: tuple[int, int] = (0, 0)  # positions inside the prompt that are learned as well
 
 
 def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
     """Token ids with the end token; None when longer than the model's context."""
     prompt = tokenizer.encode(document.prompt)
     ids = [*prompt, *tokenizer.encode(document.answer), END]
-    return Encoded(ids, len(prompt)) if len(ids) <= max_length else None
+    if len(ids) > max_length:
+        return None
+    learned = (0, 0)
+    if document.learned and document.prompt.startswith(document.learned):
+        learned = (len(tokenizer.encode(document.head)), len(tokenizer.encode(document.learned)))
+    return Encoded(ids, len(prompt), learned)
+
+
+def with_attempt(kind: str, problem: Problem, attempt: str, result: Check, prompt: str, answer: str) -> Document:
+    """A document whose prompt holds an attempt: the steps before the first wrong one are learned as solving."""
+    head = prompts.generate_prompt(problem.text)
+    right = attempt_lines(attempt) if result.correct else attempt_lines(attempt)[: (result.first_error or 1) - 1]
+    tail = "<|end|>" if result.correct else "\n" if right else ""
+    return Document(kind, prompt, answer, head, head + solution_text(right) + tail if right else "")
