@@ -96,6 +96,17 @@ export const configOptions = {
   device: option(oneOf(devices), 'auto', 'Where the models run'),
   generatorDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the generator alone'),
   verifierDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the verifier alone'),
+  generatorRemote: option(
+    optionalText('url#model'),
+    undefined,
+    "Server that runs the generator in the pack's place, http://host:port/v1#model; its key: STV_GENERATOR_API_KEY",
+  ),
+  verifierRemote: option(
+    optionalText('url#model'),
+    undefined,
+    "Server that runs the verifier in the pack's place, http://host:port/v1#model; its key: STV_VERIFIER_API_KEY",
+  ),
+  remoteConcurrency: option(integer(1, 4096), 64, 'Requests that one remote server gets at the same time'),
   dataDir: option(
     text('folder'),
     defaultDataDir,

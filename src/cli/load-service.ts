@@ -1,13 +1,16 @@
 /** Pack -> weights on this machine -> prepared models -> a running engine. Tells what it does on the way. */
 import path from 'node:path';
 import type { Config } from '../config.ts';
-import { type LocalEngine, type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
+import { CombinedEngine, type ObservedEngine } from '../engine/combined-engine.ts';
+import type { ModelInfo } from '../engine/engine.ts';
+import { type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
 import { StvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
 import { type PreparedModel, prepareModel } from '../models/prepare-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
+import { type ServedRole, startRemotes, withRemoteRoles } from './load-remotes.ts';
 import { openPack } from './open-pack.ts';
 
 /** What is being done, in one line for `/health/ready`, and how far it is. */
@@ -26,42 +29,58 @@ export interface LoadOptions {
 
 export interface LoadedService {
   readonly pack: Pack;
-  readonly engine: LocalEngine;
-  readonly models: readonly LocalModel[];
+  readonly engine: ObservedEngine;
+  readonly models: readonly ModelInfo[];
 }
 
 /** Throws StvError that says what is wrong with the pack, the source, the checkpoint or the machine. */
 export async function loadService(options: LoadOptions): Promise<LoadedService> {
   const { config, report } = options;
   checkDevice(config);
-  const pack = await openPack(config.pack);
-  const models = await prepareRoles(pack, options);
-  report({ what: `Starting the engine with ${pack.name}.` });
-  const engine = await startLocalEngine({
-    models,
-    limits: { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens },
-  });
+  const pack = withRemoteRoles(await openPack(config.pack), config);
+  const remotes = await startRemotes(pack, rolesOf(pack).filter(isRemote), options);
+  let engine: ObservedEngine;
+  try {
+    const models = await prepareRoles(pack, options);
+    if (models.length > 0) report({ what: `Starting the engine with ${pack.name}.` });
+    const limits = { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens };
+    const local = models.length === 0 ? [] : [await startLocalEngine({ models, limits })];
+    engine = remotes.length === 0 && local[0] !== undefined ? local[0] : new CombinedEngine([...local, ...remotes]);
+  } catch (thrown) {
+    await Promise.all(remotes.map((remote) => remote.close()));
+    throw thrown;
+  }
   if (options.signal?.aborted) {
     await engine.close();
     throw new StvError('cancelled', 'Loading was cancelled.');
   }
-  return { pack, engine, models };
+  return { pack, engine, models: engine.models() };
 }
 
-/** Brings the weights of a pack onto this machine; for `stv pull`. */
+/** Brings the weights of a pack onto this machine, none for remote roles; for `stv pull`. */
 export async function prepareRoles(pack: Pack, options: LoadOptions): Promise<LocalModel[]> {
-  const { generator, verifier } = pack.roles;
-  const isShared = roleKey(generator) === roleKey(verifier);
-  if (isShared) return [await prepareRole(pack, generator, ['generator', 'verifier'], options)];
+  const models: LocalModel[] = [];
+  for (const entry of rolesOf(pack)) {
+    if (!isRemote(entry)) models.push(await prepareRole(pack, entry.role, entry.names, options));
+  }
+  return models;
+}
+
+function isRemote({ role }: ServedRole): boolean {
+  return role.source.kind === 'openai';
+}
+
+function rolesOf({ roles: { generator, verifier } }: Pack): ServedRole[] {
+  if (roleKey(generator) === roleKey(verifier)) return [{ role: generator, names: ['generator', 'verifier'] }];
   return [
-    await prepareRole(pack, generator, ['generator'], options),
-    await prepareRole(pack, verifier, ['verifier'], options),
+    { role: generator, names: ['generator'] },
+    { role: verifier, names: ['verifier'] },
   ];
 }
 
 /** Roles with equal keys share one model: the weights are loaded once. */
-function roleKey(role: PackRole): string {
-  return JSON.stringify([formatSource(role.source), role.weights, role.context, role.templateVariables]);
+function roleKey({ source, weights, context, templateVariables, remote }: PackRole): string {
+  return JSON.stringify([formatSource(source), weights, context, templateVariables, remote]);
 }
 
 async function prepareRole(

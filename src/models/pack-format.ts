@@ -13,6 +13,25 @@ const Role = Type.Object(
     weights: Type.Optional(Type.Union([Type.Literal('int8'), Type.Literal('int4'), Type.Literal('fp32')])),
     context: Type.Optional(Type.Integer({ minimum: 16, maximum: 1_048_576 })),
     template_variables: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
+    /** With a source that begins with openai: only. */
+    remote: Type.Optional(
+      Type.Object(
+        {
+          /** The variable that holds the key; a pack cannot name just any variable of the environment. */
+          api_key_env: Type.Optional(Type.String({ pattern: '^STV_[A-Z0-9_]{0,48}API_KEY$' })),
+          dialect: Type.Optional(
+            Type.Union([Type.Literal('auto'), Type.Literal('vllm'), Type.Literal('llama.cpp'), Type.Literal('openai')]),
+          ),
+          max_concurrent: Type.Optional(Type.Integer({ minimum: 1, maximum: 4_096 })),
+          max_queued: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 })),
+          max_retries: Type.Optional(Type.Integer({ minimum: 0, maximum: 10 })),
+          connect_ms: Type.Optional(Type.Integer({ minimum: 1, maximum: 600_000 })),
+          first_event_ms: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400_000 })),
+          stall_ms: Type.Optional(Type.Integer({ minimum: 1, maximum: 86_400_000 })),
+        },
+        strict,
+      ),
+    ),
   },
   strict,
 );

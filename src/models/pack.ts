@@ -31,6 +31,20 @@ export interface PackRole {
   readonly context?: number;
   /** Given to the checkpoint's chat template, e.g. `enable_thinking`. */
   readonly templateVariables: Readonly<Record<string, unknown>>;
+  /** How to speak to a remote source; undefined fields are left to the server's defaults. */
+  readonly remote?: PackRemote;
+}
+
+/** Times in milliseconds. */
+export interface PackRemote {
+  readonly apiKeyEnv: string | undefined;
+  readonly dialect: 'auto' | 'vllm' | 'llama.cpp' | 'openai' | undefined;
+  readonly maxConcurrent: number | undefined;
+  readonly maxQueued: number | undefined;
+  readonly maxRetries: number | undefined;
+  readonly connectMs: number | undefined;
+  readonly firstEventMs: number | undefined;
+  readonly stallMs: number | undefined;
 }
 
 interface PackMessage {
@@ -139,7 +153,9 @@ export async function packFromCheckpoint(source: string, base: string = process.
       ? parsed.repo
       : parsed.kind === 'pypi'
         ? parsed.package
-        : basename(parsed.path).replace(/\.gguf$/iu, '');
+        : parsed.kind === 'openai'
+          ? (parsed.model?.split('/').at(-1) ?? new URL(parsed.url).host)
+          : basename(parsed.path).replace(/\.gguf$/iu, '');
   const role: PackRole = { source: parsed, templateVariables: {} };
   const pack = await readPack(DEFAULT_PROMPTS, { source, roles: { generator: role, verifier: role } });
   return { ...pack, name: name.toLowerCase().replace(/[^a-z0-9._-]+/gu, '-') };
@@ -307,12 +323,34 @@ async function readRole(fields: RoleFields, name: string, reading: PromptReading
     }
     source = { kind: 'local', path };
   }
+  const wrong =
+    source.kind === 'openai'
+      ? (['hash', 'weights'] as const).filter((each) => fields[each] !== undefined)
+      : (['remote'] as const).filter((each) => fields[each] !== undefined);
+  for (const each of wrong) {
+    const why = source.kind === 'openai' ? 'is for weights on this machine' : 'needs a source that begins with openai:';
+    reading.problems.push(`roles.${name}.${each} ${why}`);
+  }
   return {
     source,
     ...(fields.hash === undefined ? {} : { hash: fields.hash }),
     ...(fields.weights === undefined ? {} : { weights: fields.weights }),
     ...(fields.context === undefined ? {} : { context: fields.context }),
     templateVariables: fields.template_variables ?? {},
+    ...(fields.remote === undefined ? {} : { remote: remoteOf(fields.remote) }),
+  };
+}
+
+function remoteOf(fields: NonNullable<RoleFields['remote']>): PackRemote {
+  return {
+    apiKeyEnv: fields.api_key_env,
+    dialect: fields.dialect,
+    maxConcurrent: fields.max_concurrent,
+    maxQueued: fields.max_queued,
+    maxRetries: fields.max_retries,
+    connectMs: fields.connect_ms,
+    firstEventMs: fields.first_event_ms,
+    stallMs: fields.stall_ms,
   };
 }
 

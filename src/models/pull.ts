@@ -92,6 +92,8 @@ function bring(source: Source, name: string, options: PullOptions): Promise<Pull
       });
     case 'local':
       return findLocal(source.path);
+    case 'openai':
+      throw new StvError('config_invalid', `${name} is a remote server: there are no weights to fetch.`);
   }
 }
 

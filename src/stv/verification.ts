@@ -164,7 +164,8 @@ class Verification {
     const [verdictPrompt, feedbackPrompt, ...words] = await Promise.all([
       engine.countTokens(model, this.#verdictPrompt(mode === 'score' ? undefined : '')),
       mode === 'score' ? 0 : engine.countTokens(model, toEnginePrompt(this.#prompt, pack.feedback.open)),
-      ...this.#words.map(async (word) => (await engine.tokenize(model, word)).length + 1),
+      // counted, not encoded: a remote server may not tell its tokens
+      ...this.#words.map(async (text) => (await engine.countTokens(model, { kind: 'text', text })) + 1),
     ]);
     this.#numVerdictPrompt = verdictPrompt;
     this.#numFeedbackPrompt = feedbackPrompt;

@@ -11,6 +11,8 @@ export interface RemoteProfile {
   readonly contextLength: number;
   /** The server encodes text for us. */
   readonly hasTokenizer: boolean;
+  /** Fields of every request that renders the chat template. */
+  readonly templateFields: Readonly<Record<string, unknown>>;
 }
 
 /** Most that a question at the start may take: a server that loads its model answers late or with 503. */
@@ -43,6 +45,10 @@ export async function probeRemote(http: RemoteHttp, config: RemoteConfig, signal
     model,
     contextLength: Math.min(contextLength, config.contextLength ?? Number.POSITIVE_INFINITY),
     hasTokenizer,
+    templateFields:
+      dialect === 'openai' || Object.keys(config.templateVariables ?? {}).length === 0
+        ? {}
+        : { chat_template_kwargs: config.templateVariables },
   };
 }
 

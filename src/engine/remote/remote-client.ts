@@ -46,14 +46,13 @@ export class RemoteClient {
   }
 
   /** A JSON call, tried again where that can help. */
-  async ask(route: RemoteRoute, body: unknown, call: CallSignal): Promise<unknown> {
-    this.numRequests += 1;
-    const { value, pass } = await withAttempts(
-      () => this.#http.json(route, body, { signal: call.signal }),
-      this.#attempts(call),
-    );
-    pass.succeed();
-    return value;
+  ask(route: RemoteRoute, body: unknown, call: CallSignal): Promise<unknown> {
+    return this.#askAs((answer) => answer, { route, body, call });
+  }
+
+  /** A whole answer of `chat/completions` or `completions`. */
+  complete(route: RemoteRoute, body: unknown, call: CallSignal): Promise<CompletionChunk> {
+    return this.#askAs((answer) => readChunk(this.name, answer), { route, body, call });
   }
 
   /**
@@ -87,6 +86,19 @@ export class RemoteClient {
       pass.leave();
       await opened.chunks.return();
     }
+  }
+
+  async #askAs<T>(
+    read: (answer: unknown) => T,
+    { route, body, call }: { readonly route: RemoteRoute; readonly body: unknown; readonly call: CallSignal },
+  ): Promise<T> {
+    this.numRequests += 1;
+    const { value, pass } = await withAttempts(
+      async () => read(await this.#http.json(route, body, { signal: call.signal })),
+      this.#attempts(call),
+    );
+    pass.succeed();
+    return value;
   }
 
   async #begin(

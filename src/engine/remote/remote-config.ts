@@ -15,6 +15,8 @@ export interface RemoteConfig {
   readonly dialect?: RemoteDialect | undefined;
   /** Tokens of prompt and output together, where the server does not tell. */
   readonly contextLength?: number | undefined;
+  /** Given to the server's chat template, e.g. `enable_thinking`; the plain OpenAI dialect has no place for them. */
+  readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
   readonly limits?: Partial<RemoteLimits> | undefined;
 }
 

@@ -317,10 +317,11 @@ export class RemoteEngine implements Engine {
         call.release();
       }
     };
-    const remote = this.#http.name;
-    return this.#profile.dialect === 'llama.cpp'
-      ? new LlamaCppTokenizer(remote, ask, this.#now)
-      : new VllmTokenizer({ remote, model: this.#profile.model }, ask, this.#now);
+    const { dialect, model, templateFields } = this.#profile;
+    const named = { remote: this.#http.name, model, templateFields };
+    return dialect === 'llama.cpp'
+      ? new LlamaCppTokenizer(named, ask, this.#now)
+      : new VllmTokenizer(named, ask, this.#now);
   }
 
   async #withTokenizer<T>(use: (tokenizer: RemoteTokenizer) => Promise<T>): Promise<T> {

@@ -6,7 +6,7 @@ import type { Prompt, ScoreResult, Usage } from '../engine.ts';
 import type { PromptRowResult } from '../messages.ts';
 import { collectScore, planScore } from '../score-plan.ts';
 import type { CallSignal } from './call-signal.ts';
-import { type CompletionChunk, readChunk, usageOf } from './completion-chunk.ts';
+import { type CompletionChunk, usageOf } from './completion-chunk.ts';
 import type { RemoteProfile } from './probe.ts';
 import type { RemoteClient } from './remote-client.ts';
 import { RemoteFailure } from './remote-failure.ts';
@@ -21,8 +21,16 @@ export interface ScoreDeps {
 
 export type RemoteScore = Pick<ScoreResult, 'logprobs' | 'usage' | 'method'>;
 
-/** Alternatives to ask for: vLLM allows 20 unless it is told otherwise, llama-server any number. */
-const NUM_ALTERNATIVES: Readonly<Record<RemoteProfile['dialect'], number>> = { 'llama.cpp': 200, vllm: 20, openai: 20 };
+/**
+ * Alternatives to ask for, the next number when a candidate is not among the first: vLLM allows 20 unless it is told otherwise,
+ * llama-server any number.
+ */
+const NUM_ALTERNATIVES: Readonly<Record<RemoteProfile['dialect'], readonly number[]>> = {
+  'llama.cpp': [200, 5_000],
+  vllm: [20],
+  openai: [20],
+};
+const VOTE_ALTERNATIVES = 20;
 /** Enough for a word, and for a short beginning that a server repeats. */
 const VOTE_TOKENS = 16;
 
@@ -37,25 +45,29 @@ export async function scoreByTokens(
   const plan = planScore(prompt, encodings);
   const results: PromptRowResult[][] = [];
   let numReadings = 0;
-  let numRead = prompt.length;
+  // of the candidates, as far as they had to be read
+  let numRead = 0;
   let cachedTokens: number | undefined;
   for (const sequence of plan.sequences) {
     const rows: PromptRowResult[] = [];
     for (const { position, targets } of sequence.promptRows) {
-      const reading = await read(sequence.prompt.subarray(0, position + 1), deps);
-      const place = reading.logprobs?.[0];
-      if (place === undefined) return undefined;
-      const ofToken = new Map(place.top.map(({ token, logprob }) => [token, logprob]));
-      ofToken.set(place.token, place.logprob);
+      const ofToken = new Map<number, number>();
+      for (const top of NUM_ALTERNATIVES[deps.profile.dialect]) {
+        const reading = await read(sequence.prompt.subarray(0, position + 1), { ...deps, top });
+        const place = reading.logprobs?.[0];
+        if (place === undefined) return undefined;
+        for (const { token, logprob } of [place, ...place.top]) ofToken.set(token, logprob);
+        numReadings += 1;
+        cachedTokens ??= reading.usage?.cachedTokens;
+        if (targets.every((target) => ofToken.has(target))) break;
+      }
       rows.push({
         position,
         logprobs: targets.map((target) => ofToken.get(target) ?? Number.NEGATIVE_INFINITY),
         topTokens: [],
         topLogprobs: [],
       });
-      numReadings += 1;
-      numRead += numReadings === 1 ? 0 : position + 1 - plan.numShared;
-      cachedTokens ??= reading.usage?.cachedTokens;
+      numRead += position + 1 - plan.numShared;
     }
     results.push(rows);
   }
@@ -64,16 +76,19 @@ export async function scoreByTokens(
     // the prompt once: behind the first reading the server has it in its cache
     usage: {
       ...noUsage,
-      promptTokens: numRead,
+      promptTokens: prompt.length + numRead,
       cachedTokens: Math.min(cachedTokens ?? 0, prompt.length),
       completionTokens: numReadings,
     },
   };
 }
 
-async function read(tokens: Int32Array, { client, profile, call }: ScoreDeps): Promise<CompletionChunk> {
-  const body = readingBody(profile, tokens, NUM_ALTERNATIVES[profile.dialect]);
-  return readChunk(client.name, await client.ask({ api: '/completions' }, body, call));
+async function read(
+  tokens: Int32Array,
+  { client, profile, call, top }: ScoreDeps & { readonly top: number },
+): Promise<CompletionChunk> {
+  const body = readingBody(profile, tokens, top);
+  return client.complete({ api: '/completions' }, body, call);
 }
 
 /** One short greedy answer, read by its first token where log-probabilities come with it, else as a vote. */
@@ -88,7 +103,7 @@ export async function scoreByText(
   const { client, profile, call, estimate } = deps;
   const ask = async (top: number | undefined): Promise<CompletionChunk> => {
     const { route, body } = voteCall(prompt, profile, { maxTokens: VOTE_TOKENS, top });
-    return readChunk(client.name, await client.ask(route, body, call));
+    return client.complete(route, body, call);
   };
   const answer = deps.withLogprobs ? await orWithout(ask) : await ask(undefined);
   const prefix = prompt.kind === 'chat' ? (prompt.assistantPrefix ?? '') : '';
@@ -108,7 +123,7 @@ export async function scoreByText(
 /** A server that refuses to give log-probabilities is asked again without them. */
 async function orWithout(ask: (top: number | undefined) => Promise<CompletionChunk>): Promise<CompletionChunk> {
   try {
-    return await ask(NUM_ALTERNATIVES.openai);
+    return await ask(VOTE_ALTERNATIVES);
   } catch (thrown) {
     if (!(thrown instanceof RemoteFailure) || (thrown.kind !== 'refused' && thrown.kind !== 'unsupported'))
       throw thrown;

@@ -21,16 +21,25 @@ export interface RemoteTokenizer {
   detokenize(tokens: readonly number[]): Promise<string>;
 }
 
+export interface TokenizerModel {
+  /** How messages name the server. */
+  readonly remote: string;
+  readonly model: string;
+  readonly templateFields: Readonly<Record<string, unknown>>;
+}
+
 const KEEP = { maxEntries: 512, maxSize: 8_000_000, keepMs: 600_000 } as const;
 
 export class LlamaCppTokenizer implements RemoteTokenizer {
   readonly #remote: string;
+  readonly #templateFields: TokenizerModel['templateFields'];
   readonly #ask: AskRemote;
   readonly #skeletons: Recent<Skeleton>;
   readonly #texts: Recent<readonly number[]>;
 
-  constructor(remote: string, ask: AskRemote, now: () => number) {
+  constructor({ remote, templateFields }: TokenizerModel, ask: AskRemote, now: () => number) {
     this.#remote = remote;
+    this.#templateFields = templateFields;
     this.#ask = ask;
     this.#skeletons = new Recent({ ...KEEP, now });
     this.#texts = new Recent({ ...KEEP, now });
@@ -85,7 +94,7 @@ export class LlamaCppTokenizer implements RemoteTokenizer {
     const marks = roles.map((_, index) => `qx${index}zq7vj${index}xk`);
     // a tab around each mark shows whether the template trims its contents
     const messages = roles.map((role, index) => ({ role, content: `\t${marks[index]}\t` }));
-    const answer = await this.#ask({ own: '/apply-template' }, { messages });
+    const answer = await this.#ask({ own: '/apply-template' }, { messages, ...this.#templateFields });
     const rendered = textField(this.#remote, answer, 'prompt');
     const texts: string[] = [];
     const contents: ContentPlace[] = [];
@@ -142,16 +151,14 @@ interface Skeleton {
 export class VllmTokenizer implements RemoteTokenizer {
   readonly #remote: string;
   readonly #model: string;
+  readonly #templateFields: TokenizerModel['templateFields'];
   readonly #ask: AskRemote;
   readonly #prompts: Recent<readonly number[]>;
 
-  constructor(
-    { remote, model }: { readonly remote: string; readonly model: string },
-    ask: AskRemote,
-    now: () => number,
-  ) {
+  constructor({ remote, model, templateFields }: TokenizerModel, ask: AskRemote, now: () => number) {
     this.#remote = remote;
     this.#model = model;
+    this.#templateFields = templateFields;
     this.#ask = ask;
     this.#prompts = new Recent({ ...KEEP, now });
   }
@@ -180,7 +187,7 @@ export class VllmTokenizer implements RemoteTokenizer {
       case 'text':
         return this.#pieces(prompt.text + continuation, true);
       case 'chat': {
-        const body = { model: this.#model, ...vllmMessages(prompt, continuation) };
+        const body = { model: this.#model, ...vllmMessages(prompt, continuation), ...this.#templateFields };
         return this.#prompts.get(JSON.stringify(body), async () =>
           tokensField(this.#remote, await this.#ask({ own: '/tokenize' }, body)),
         );

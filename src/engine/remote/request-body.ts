@@ -81,7 +81,7 @@ function promptFields(prompt: Prompt, profile: RemoteProfile, tokens: Int32Array
   const { messages, ...continuation } = vllmMessages(prompt);
   return {
     route: { api: '/chat/completions' },
-    body: profile.dialect === 'vllm' ? { messages, ...continuation } : { messages },
+    body: { messages, ...(profile.dialect === 'vllm' ? continuation : {}), ...profile.templateFields },
     echoes: prefix,
   };
 }
