@@ -8,7 +8,7 @@ import sympy
 from sympy.parsing.sympy_parser import implicit_multiplication, parse_expr, standard_transformations
 
 from stv_train.errors import OutsideDomain
-from stv_train.tasks.mistakes import wrong_attempt
+from stv_train.tasks.mistakes import statements, wrong_attempt, wrong_statements
 from stv_train.tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of, vary_spacing
 from stv_train.tasks.steps import attempt_lines, check, leaks, solution_text, solve
 
@@ -106,6 +106,40 @@ def test_other_right_ways_are_accepted() -> None:
     assert check(problem, "1) 4x - 12 = 2x + 10\n2) 2x = 22\n3) x = 11").correct
     assert not check(problem, "4x - 12 = 2x + 10\n11 = x").correct, "the last line must state x = 11"
     assert not check(problem, "y = 11").correct
+
+
+def test_statements_about_parts() -> None:
+    problem = read_problem("What is 12 + 30 * 2?")
+    assert check(problem, "30 * 2 = 60\n12 + 60 = 72").correct
+    assert check(problem, "12 + 30 * 2 = 12 + 60 = 72").correct
+    wrong_order = check(problem, "12 + 30 = 42\n42 * 2 = 84")
+    assert (wrong_order.first_error, wrong_order.finding) == (1, "this does not follow from the line before.")
+    assert check(problem, "30 * 2 = 50\n12 + 50 = 62").feedback == "Step 1: 30 * 2 is 60, not 50."
+    assert check(problem, "30 * 2 = 60\n12 + 60 = 82").feedback == "Step 2: 12 + 60 is not 82."
+    chain = read_problem("20 - 3 + 4 + 5")
+    assert check(chain, "4 + 5 = 9\n20 - 3 = 17\n17 + 9 = 26").correct
+    assert check(chain, "3 + 4 = 7\n20 - 7 = 13\n13 + 5 = 18").first_error == 1, "a minus before a sum"
+    assert check(read_problem("2 * (3 + 4) - 5"), "3 + 4 = 7\n2 * 7 = 14\n14 - 5 = 9").correct
+
+
+@pytest.mark.parametrize("task", ["order", "fractions", "percent"])
+def test_generated_statements(task: str) -> None:
+    rng = Random(f"statements{task}")
+    right = wrong = 0
+    for _ in range(150):
+        problem = make_problem(task, rng.randint(1, TASKS[task]), rng)
+        if (attempt := statements(problem)) is not None:
+            right += 1
+            for line in attempt_lines(attempt):
+                left, value = line.split("=")
+                assert judge_value(left) == judge_value(value)
+        if (made := wrong_statements(problem, rng)) is not None:
+            wrong += 1
+            attempt, result = made
+            first = next(n for n, line in enumerate(attempt_lines(attempt), 1) if len({judge_value(s) for s in line.split("=")}) > 1)
+            assert first == result.first_error, (problem.text, attempt, result)
+            assert not leaks(result.feedback, problem, attempt)
+    assert task != "order" or (right > 50 and wrong > 50)
 
 
 @pytest.mark.parametrize(

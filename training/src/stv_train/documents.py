@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 
 from . import prompts
-from .tasks.mistakes import wrong_attempt
+from .tasks.mistakes import statements, wrong_attempt, wrong_statements
 from .tasks.problems import TASKS, make_outside, make_problem, read_problem
-from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve
+from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 
 OUTSIDE_FEEDBACK = "This problem is outside what I can check."
@@ -98,7 +98,8 @@ class DocumentSource:
             return problem, own.attempt, check(problem, own.attempt)
         while True:
             problem = self.problem(rng)
-            attempt, result = wrong_attempt(problem, rng)
+            stated = wrong_statements(problem, rng) if problem.task != "equations" and rng.random() < 0.25 else None
+            attempt, result = stated or wrong_attempt(problem, rng)
             if not result.correct:
                 return problem, attempt, result
 
@@ -108,7 +109,8 @@ class DocumentSource:
             problem = read_problem(own.problem, own.task, own.level)
             return problem, own.attempt, check(problem, own.attempt)
         problem = self.problem(rng)
-        attempt = solution_text(solve(problem))
+        stated = statements(problem) if problem.task != "equations" and rng.random() < 0.25 else None
+        attempt = stated or solution_text(solve(problem))
         return problem, attempt, check(problem, attempt)
 
     def draw(self, number: int) -> Document:
@@ -187,7 +189,7 @@ def corrected(problem: Problem, attempt: str, result: Check) -> str:
     if result.correct:
         return solution_text(lines)
     kept = lines[: (result.first_error or 1) - (0 if result.kind == "unfinished" else 1)]
-    line = problem.read(kept[-1]) if kept else problem.line
+    line = standing_after(problem, kept)
     while (step := line.next()) is not None:
         line = step[0]
         kept.append(line.text())

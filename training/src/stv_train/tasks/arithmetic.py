@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd, lcm
 from random import Random
 
@@ -178,8 +179,12 @@ class Expression:
     def value(self) -> Fraction:
         return linear(self.tree)[1]
 
-    def follows(self, previous: Line) -> bool:
-        return isinstance(previous, Expression | PercentQuestion) and self.value() == previous.value()
+    def after(self, previous: Line) -> Line | None:
+        same = isinstance(previous, Expression | PercentQuestion) and self.value() == previous.value()
+        return self if same else None
+
+    def objection(self, answer: Fraction) -> str:
+        return ""
 
     def answer(self) -> Fraction | None:
         tree = self.tree
@@ -256,8 +261,11 @@ class PercentQuestion:
     def value(self) -> Fraction:
         return self.calculation().value()
 
-    def follows(self, previous: Line) -> bool:
-        return False
+    def after(self, previous: Line) -> Line | None:
+        return None
+
+    def objection(self, answer: Fraction) -> str:
+        return ""
 
     def answer(self) -> Fraction | None:
         return None
@@ -271,13 +279,102 @@ def _over_hundred(percent: Fraction) -> Num:
     return Num(percent.numerator, 100 * percent.denominator)
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """`30 * 2 = 60`: a line about the whole calculation, or about a part of it that the last value takes the place of."""
+
+    parts: tuple[Expr, ...]
+
+    def text(self) -> str:
+        return " = ".join(_text(part) for part in self.parts)
+
+    def shape(self) -> str:
+        return "=".join(_shape(part) for part in self.parts)
+
+    def leaves(self) -> list[Leaf]:
+        return [Leaf(num.numerator, num.denominator) for part in self.parts for num in _leaves(part)]
+
+    def with_leaves(self, leaves: list[Leaf]) -> Statement:
+        rest = list(leaves)
+        return Statement(tuple(_fill(part, rest) for part in self.parts))
+
+    def after(self, previous: Line) -> Line | None:
+        if not isinstance(previous, Expression | PercentQuestion) or self.objection(Fraction(0)):
+            return None
+        first, last = self.parts[0], self.parts[-1]
+        if linear(first)[1] == previous.value():
+            return Expression(last)
+        if isinstance(previous, PercentQuestion):
+            previous = previous.calculation()
+        made = _substitute(previous.tree, first, last)
+        return None if made is None else Expression(made)
+
+    def objection(self, answer: Fraction) -> str:
+        for left, right in pairwise(self.parts):
+            value = linear(left)[1]
+            if value != linear(right)[1]:
+                if value == answer:
+                    return f"{_text(left)} is not {_text(right)}."
+                return f"{_text(left)} is {number_text(value)}, not {_text(right)}."
+        return ""
+
+    def answer(self) -> Fraction | None:
+        return None
+
+    def next(self) -> tuple[Line, list[Origin]] | None:
+        return None
+
+
+def _items(tree: Expr, ops: str) -> list[tuple[str, Expr]]:
+    """A sum (ops `+-`) or product (`*/`) as its members in order, each with the sign before it; the first has the first of `ops`."""
+    if isinstance(tree, Bin) and tree.op in ops:
+        return [*_items(tree.left, ops), (tree.op, tree.right)]
+    return [(ops[0], tree)]
+
+
+def _joined(items: list[tuple[str, Expr]]) -> Expr:
+    tree = items[0][1]
+    for op, member in items[1:]:
+        tree = Bin(op, tree, member)
+    return tree
+
+
+def _substitute(tree: Expr, part: Expr, value: Expr) -> Expr | None:
+    """`tree` with `value` in the place of `part`: a node, or neighbours in a sum or product; None where `part` does not occur."""
+    if tree == part:
+        return value
+    if not isinstance(tree, Bin):
+        return None
+    for ops in ("+-", "*/"):
+        whole, wanted = _items(tree, ops), _items(part, ops)
+        if len(wanted) < 2 or len(whole) <= len(wanted):
+            continue
+        for start in range(len(whole) - len(wanted) + 1):
+            stop = start + len(wanted)
+            if whole[start:stop] == wanted:
+                return _joined([*whole[:start], (ops[0], value), *whole[stop:]])
+    left = _substitute(tree.left, part, value)
+    if left is not None:
+        return Bin(tree.op, left, tree.right)
+    right = _substitute(tree.right, part, value)
+    return None if right is None else Bin(tree.op, tree.left, right)
+
+
 def read_expression(text: str) -> Expression:
-    """Reads a line of a calculation; a leading or a trailing equals sign is style. Raises OutsideDomain otherwise."""
+    """Reads a calculation; a leading or a trailing equals sign is style. Raises OutsideDomain otherwise."""
     tree = parse(text.strip().removeprefix("=").removesuffix("=").strip())
     if variables(tree):
         raise OutsideDomain("a calculation has no unknown")
     linear(tree)
     return Expression(_without_signs(tree))
+
+
+def read_calculation_line(text: str) -> Expression | Statement:
+    """Reads a line of a worked calculation: what is left to do, or a statement with equals signs."""
+    parts = [part for part in text.strip().split("=") if part.strip()]
+    if len(parts) < 2:
+        return read_expression(text)
+    return Statement(tuple(read_expression(part).tree for part in parts))
 
 
 # --- Generators -------------------------------------------------------------------------------------------------------

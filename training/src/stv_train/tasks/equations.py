@@ -192,6 +192,12 @@ class Equation:
         c, d = previous.difference()
         return bool(a) and bool(c) and a * d == b * c
 
+    def after(self, previous: Line) -> Line | None:
+        return self if self.follows(previous) else None
+
+    def objection(self, answer: Fraction) -> str:
+        return ""
+
     def answer(self) -> Fraction | None:
         if len(self.left) == len(self.right) == 1:
             left, right = self.left[0], self.right[0]

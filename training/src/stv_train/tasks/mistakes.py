@@ -78,6 +78,57 @@ def _spoil(line: Line, origins: list[Origin], rng: Random) -> Line | None:
     return made if made.text() != line.text() else None
 
 
+def _statement(line: Line, origins: list[Origin], rng: Random | None = None) -> str | None:
+    """The one operation of a step as people write it (`30 * 2 = 60`), wrong when `rng` is given; None where there is more to it."""
+    done = [at for at, origin in enumerate(origins) if origin.operation]
+    if len(done) != 1 or origins[done[0]].kind not in ("sum", "times", "divide"):
+        return None
+    leaf = line.leaves()[done[0]]
+    if rng is not None:
+        leaf = _wrong(leaf, origins[done[0]], rng)
+    return f"{origins[done[0]].operation} = {leaf.text()}"
+
+
+def statements(problem: Problem) -> str | None:
+    """A right solution of a calculation in statements; None for what is not written so."""
+    lines: list[str] = []
+    line = problem.line
+    while (step := line.next()) is not None:
+        line = step[0]
+        if (text := _statement(line, step[1])) is None:
+            return None
+        lines.append(text)
+    attempt = solution_text(lines)
+    return attempt if lines and check(problem, attempt).correct else None
+
+
+def wrong_statements(problem: Problem, rng: Random) -> tuple[str, Check] | None:
+    """The same with one wrong value, carried on; None for what is not written so."""
+    num_steps, line = 0, problem.line
+    while (step := line.next()) is not None:
+        line, num_steps = step[0], num_steps + 1
+    first = rng.randrange(max(num_steps, 1))
+    lines: list[str] = []
+    line = problem.line
+    try:
+        while (step := line.next()) is not None and len(lines) < MAX_STEPS:
+            line, origins = step
+            text = _statement(line, origins, rng if len(lines) == first else None)
+            if text is None:
+                return None
+            if len(lines) == first:
+                done = next(at for at, origin in enumerate(origins) if origin.operation)
+                value = Fraction(text.rpartition(" = ")[2])
+                leaves = line.leaves()
+                line = line.with_leaves([*leaves[:done], Leaf(value.numerator, value.denominator), *leaves[done + 1 :]])
+            lines.append(text)
+    except OutsideDomain:
+        pass
+    attempt = solution_text(lines)
+    result = check(problem, attempt)
+    return None if result.correct or not lines else (attempt, result)
+
+
 def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[str, Check]:
     """An attempt with a mistake at a random step (and further ones with probability `more` a line), and its check.
 

@@ -22,6 +22,7 @@ from .arithmetic import (
     make_fractions,
     make_order,
     make_percent,
+    read_calculation_line,
     read_expression,
 )
 from .equations import NAMES, NUM_LEVELS, Equation, canonical_equation, make_equation, read_equation
@@ -115,7 +116,7 @@ def read_problem(text: str, task: str = "", level: int = 0) -> Problem:
 
 
 def _read_calculation(text: str) -> Line:
-    return read_expression(text)
+    return read_calculation_line(text)
 
 
 def _problem(task: str, level: int, text: str, line: Line, read: Callable[[str], Line], canonical: str) -> Problem:

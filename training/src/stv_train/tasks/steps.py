@@ -60,8 +60,14 @@ class Line(Protocol):
         """The same shape with other numbers."""
         ...
 
-    def follows(self, previous: Line) -> bool:
-        """True when this line says the same as `previous` (same solution, or same value)."""
+    def after(self, previous: Line) -> Line | None:
+        """What stands once this line has been written below `previous`; None when it does not follow from it.
+
+        Mostly the line itself: same solution, or same value. A statement about a part (`30 * 2 = 60`) leaves the whole."""
+        ...
+
+    def objection(self, answer: Fraction) -> str:
+        """What is wrong with the line in itself, whatever stood before; empty when nothing is. Never states the answer."""
         ...
 
     def next(self) -> tuple[Line, list[Origin]] | None:
@@ -136,6 +142,8 @@ def attempt_lines(attempt: str) -> list[str]:
 
 def explain(previous: Line, expected: Line, origins: list[Origin], line: Line, answer: Fraction) -> tuple[str, str]:
     """(finding, kind) for a wrong `line` that should have been `expected`. Never states the answer."""
+    if objection := line.objection(answer):
+        return objection, "statement"
     if line.shape() != expected.shape():
         return _explain_missing(expected, line) or (NOT_FOLLOWING, "other")
     before, after = expected.leaves(), line.leaves()
@@ -173,19 +181,30 @@ def check(problem: Problem, attempt: str) -> Check:
             return Check(False, number, number, "there are too many steps.", expected, "long")
         try:
             line = problem.read(text)
-            follows = line.follows(previous)
+            standing = line.after(previous)
         except OutsideDomain:
             return Check(False, len(texts), number, UNREADABLE, expected, "unreadable")
-        if not follows:
+        if standing is None:
             finding, kind = explain(previous, step[0], step[1], line, problem.answer) if step else (NOT_FOLLOWING, "other")
             if leaks(finding, problem, attempt):
                 finding = NOT_FOLLOWING
             return Check(False, len(texts), number, finding, expected, kind)
-        previous = line
+        previous = standing
     if previous.answer() is None:
         step = previous.next()
         return Check(False, len(texts), len(texts), UNFINISHED, step[0].text() if step else "", "unfinished")
     return Check(True, len(texts))
+
+
+def standing_after(problem: Problem, lines: list[str]) -> Line:
+    """What stands after right lines. Raises OutsideDomain where one does not follow."""
+    current = problem.line
+    for text in lines:
+        standing = problem.read(text).after(current)
+        if standing is None:
+            raise OutsideDomain(f"{text!r} does not follow")
+        current = standing
+    return current
 
 
 _NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
