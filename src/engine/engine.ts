@@ -110,6 +110,8 @@ export type GenerationEvent =
       readonly finishReason: FinishReason;
       /** The stop string that ended the text, if one did. */
       readonly stop?: string;
+      /** The end-of-sequence token, if one ended the text; no part of it. Only where log-probabilities were asked for. */
+      readonly endToken?: TokenLogprob;
       readonly usage: Usage;
       readonly timings: Timings;
       /** Full name with digest of the weights that answered: `pack/role@sha256:…`. */

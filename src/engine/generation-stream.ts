@@ -42,6 +42,7 @@ export class GenerationStream {
   #pending: Generated[] = [];
   #ending: EndEvent | StvError | undefined;
   #wake: (() => void) | undefined;
+  #endToken: TokenLogprob | undefined;
   #completionTokens = 0;
   #cachedTokens = 0;
   #startedAtMs: number | undefined;
@@ -75,8 +76,13 @@ export class GenerationStream {
       this.#firstTokenAtMs ??= nowMs;
       this.#completionTokens++;
       const isEnd = this.#options.stopTokens.includes(token);
-      if (isEnd) break; // ends the text but is no part of it
-      const piece = this.#text.push(this.#options.table.visibleBytes(token), { token, logprobs: output.logprobs?.[i] });
+      const logprobs = output.logprobs?.[i];
+      if (isEnd) {
+        // ends the text but is no part of it
+        if (this.#options.wantsLogprobs) this.#endToken = this.#tokenLogprob(token, logprobs);
+        break;
+      }
+      const piece = this.#text.push(this.#options.table.visibleBytes(token), { token, logprobs });
       this.#add(piece);
       if (piece.match === undefined) continue;
       this.#end('stop', nowMs, piece.match.stop);
@@ -149,6 +155,7 @@ export class GenerationStream {
       type: 'end',
       finishReason,
       ...(stop === undefined ? {} : { stop }),
+      ...(this.#endToken === undefined ? {} : { endToken: this.#endToken }),
       usage: this.usage,
       timings: this.#timings(nowMs),
       model,

@@ -46,6 +46,7 @@ export interface Choice {
   readonly text: string;
   readonly logprobs: readonly TokenLogprob[];
   readonly promptLogprobs: readonly (TokenLogprob | null)[];
+  readonly endToken: TokenLogprob | undefined;
   readonly finishReason: FinishReason;
   readonly usage: Usage;
   readonly timings: Timings;
@@ -66,6 +67,7 @@ export async function collectChoices(events: AsyncIterable<ChoiceEvent>, count: 
         text: texts[choice] ?? '',
         logprobs: logprobs[choice] ?? [],
         promptLogprobs: event.promptLogprobs ?? [],
+        endToken: event.endToken,
         finishReason: event.finishReason,
         usage: event.usage,
         timings: event.timings,

@@ -119,9 +119,14 @@ function withTexts(tokens: readonly TokenLogprob[]) {
   return tokens.map((token) => ({ text: token.text, logprob: token }));
 }
 
+/** Harnesses ask for one token and count from the end of the list, so a token that ended the text must stand there too. */
+function withEnd(endToken: TokenLogprob | undefined) {
+  return endToken === undefined ? [] : [{ text: '', logprob: endToken }];
+}
+
 /** Log-probabilities of the echoed prompt, if any, and of the generated text. */
 function wholeLogprobs(choice: Choice, echo: string, withPrompt: boolean) {
-  const generated = withTexts(choice.logprobs);
+  const generated = [...withTexts(choice.logprobs), ...withEnd(choice.endToken)];
   if (!withPrompt) return completionLogprobs(generated, 0);
   return completionLogprobs([...promptTokens(choice.promptLogprobs, echo), ...generated], 0);
 }
@@ -167,7 +172,9 @@ async function* completionChunks(
       return event.text === '' && logprobs === null ? [] : [chunk(choice, event.text, logprobs, null)];
     }
     usages[choice] = event.usage;
-    return [chunk(choice, '', null, event.finishReason)];
+    const end = withEnd(event.endToken);
+    const logprobs = end.length === 0 ? null : completionLogprobs(end, lengths[choice] ?? 0);
+    return [chunk(choice, '', logprobs, event.finishReason)];
   };
   for await (const item of events) {
     // The prompt's probabilities are known with the end of the generation only, and the echo must come first.

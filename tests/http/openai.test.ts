@@ -214,6 +214,13 @@ describe('completions', () => {
     expect(choice.logprobs.top_logprobs[1]).toEqual({ b: -0.5 });
   });
 
+  it('the token that ended the text has its place in the log-probabilities, without text', async () => {
+    const choice = (await post(shared.app, '/v1/completions', { ...body, max_tokens: 9 })).json().choices[0];
+    expect(choice).toMatchObject({ text: 'abcone two three', finish_reason: 'stop' });
+    expect(choice.logprobs.tokens).toEqual(['a', 'b', 'c', 'one', ' two', ' three', '']);
+    expect(choice.logprobs.text_offset.at(-1)).toBe(choice.text.length);
+  });
+
   it('max_tokens 0 reads the prompt only', async () => {
     const choice = (await post(shared.app, '/v1/completions', { ...body, max_tokens: 0 })).json().choices[0];
     expect(choice).toMatchObject({ text: 'abc', finish_reason: 'length' });

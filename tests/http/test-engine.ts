@@ -103,12 +103,16 @@ export class TestEngine implements Engine {
         yield { type: 'delta', text: word, tokens: [word.length], ...logprobs };
       }
       const { promptLogprobs } = request;
+      finishReason ??= words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop';
       yield {
         type: 'end',
-        finishReason: finishReason ?? (words.length > completionTokens || request.maxTokens === 0 ? 'length' : 'stop'),
+        finishReason,
         usage: usageOf(promptTokens, completionTokens),
         timings: { queueMs: 1, prefillMs: 2, decodeMs: 3 },
         model: this.#nameOf(request.model),
+        ...(request.logprobs === undefined || finishReason !== 'stop'
+          ? {}
+          : { endToken: logprobOf('<end>', request.logprobs) }),
         ...(promptLogprobs === undefined
           ? {}
           : {

@@ -66,6 +66,15 @@ describe('LocalEngine', () => {
     expect(kept.text).toBe('abc END');
   });
 
+  it('reports the token that ended the text beside it, where log-probabilities are asked for', async () => {
+    const { engine } = await start({}, { shape: spelling(2, 'ab') });
+    const { tokens, end } = await collect(engine, request('hi', { logprobs: 1, maxTokens: 50 }));
+    expect(decodeBytes(tokens)).toBe('ab');
+    expect(end.endToken?.logprob).toBeCloseTo(0, 6);
+    expect(end.endToken?.top[0]?.token, 'greedy took the most likely one').toBe(end.endToken?.token);
+    expect((await collect(engine, request('hi', { maxTokens: 50 }))).end.endToken).toBeUndefined();
+  });
+
   it('reports log-probabilities of output and prompt that belong to the tokens', async () => {
     const { engine } = await start();
     const prompt = encodeBytes('prompt');
