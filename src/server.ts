@@ -22,6 +22,7 @@ import { registerResponses } from './routes/responses.ts';
 import type { App, RouteDeps } from './routes/route-deps.ts';
 import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
+import { registerTraces } from './routes/traces.ts';
 import { createValidatorCompiler } from './routes/validation.ts';
 import { registerVerify } from './routes/verify.ts';
 import { RunRegistry } from './runs/run-registry.ts';
@@ -124,6 +125,7 @@ function registerRoutes(app: App, deps: RouteDeps): void {
   registerVerify(app, deps);
   registerRefine(app, deps);
   registerSolve(app, deps);
+  registerTraces(app, deps);
   registerChatCompletions(app, deps);
   registerCompletions(app, deps);
   registerResponses(app, deps);

@@ -9,9 +9,12 @@ import type { NewRun } from '../stv/run-store.ts';
 import type { SolveEvent } from '../stv/solve-events.ts';
 import { EventLog, type ReadPage } from './event-log.ts';
 
-/** Where a stored run's events go. `write` throws `conflict` when the run has become another server's. */
+/**
+ * Where a stored run's events go. `write` gets the fold of all events before them and throws `conflict` when the run has
+ * become another server's.
+ */
 export interface RunWriter {
-  readonly write: (events: readonly SolveEvent[]) => Promise<void>;
+  readonly write: (events: readonly SolveEvent[], before: SolveState | undefined) => Promise<void>;
   readonly readPage: ReadPage;
 }
 
@@ -156,7 +159,7 @@ export class LiveRun {
       const batch = this.#unwritten;
       this.#unwritten = [];
       try {
-        await writer.write(batch);
+        await writer.write(batch, this.#state);
       } catch (thrown) {
         const failure = toStvError(thrown, 'storage_full');
         if (failure.code === 'conflict') {

@@ -5,8 +5,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { StvError } from '../errors.ts';
 import { foldSolve, type SolveState } from '../stv/fold.ts';
-import type { Lease, NewRun, RunLabel, RunStore, StoredRun } from '../stv/run-store.ts';
+import type { Lease, NewRun, RunLabel, RunStore, StoredRun, TraceOptions } from '../stv/run-store.ts';
 import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
+import { type TraceRecord, tracesOf } from '../stv/traces.ts';
 import { bodyHashOf, IdempotencyKeys } from './idempotency-keys.ts';
 import { LiveRun } from './live-run.ts';
 
@@ -130,6 +131,11 @@ export class RunRegistry {
     return { runs: runs.slice(0, limit), hasMore: runs.length > limit };
   }
 
+  /** One page of the finished rounds of every key's stored runs, oldest first. */
+  async traces(options: TraceOptions): Promise<TraceRecord[]> {
+    return this.#store().traces(options);
+  }
+
   /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). */
   async remove(found: FoundRun): Promise<'cancelled' | 'erased'> {
     if (found.kind === 'live') {
@@ -233,7 +239,7 @@ export class RunRegistry {
         store === undefined
           ? undefined
           : {
-              write: (events) => store.append(run.id, events, this.#lease),
+              write: (events, before) => store.append(run.id, events, this.#lease, tracesOf(before, events)),
               readPage: (after) => store.events(run.id, after, pageSize),
             },
     });

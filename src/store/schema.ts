@@ -22,6 +22,9 @@ export interface Database {
   };
   events: { run_id: string; id: number; data: string };
   labels: { run_id: string; data: string };
+  /** `seq` orders them by the commit of their transaction, because each takes it from the counter, whose row it locks. */
+  traces: { seq: number; run_id: string; chain: number; round: number; data: string };
+  counters: { name: string; value: number };
 }
 
 /** Forward only. A released migration never changes; a new one is added below it. */
@@ -62,6 +65,25 @@ export const migrations: Readonly<Record<string, Migration>> = {
         .addColumn('run_id', 'text', (column) => column.primaryKey().references('runs.id').onDelete('cascade'))
         .addColumn('data', 'text', (column) => column.notNull())
         .execute();
+    },
+  },
+  '002-traces': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('traces')
+        .addColumn('seq', 'bigint', (column) => column.primaryKey())
+        .addColumn('run_id', 'text', (column) => column.notNull().references('runs.id').onDelete('cascade'))
+        .addColumn('chain', 'integer', (column) => column.notNull())
+        .addColumn('round', 'integer', (column) => column.notNull())
+        .addColumn('data', 'text', (column) => column.notNull())
+        .addUniqueConstraint('traces_by_round', ['run_id', 'chain', 'round'])
+        .execute();
+      await db.schema
+        .createTable('counters')
+        .addColumn('name', 'text', (column) => column.primaryKey())
+        .addColumn('value', 'bigint', (column) => column.notNull())
+        .execute();
+      await sql`insert into counters (name, value) values ('traces', 0)`.execute(db);
     },
   },
 };

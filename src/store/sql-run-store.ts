@@ -1,8 +1,19 @@
 /** Durable runs in SQL: one set of queries for SQLite and PostgreSQL. */
 import type { Kysely, Selectable, Transaction } from 'kysely';
 import { StvError } from '../errors.ts';
-import type { CreateResult, Lease, ListOptions, NewRun, RunStatus, RunStore, StoredRun } from '../stv/run-store.ts';
+import type {
+  CreateResult,
+  Lease,
+  ListOptions,
+  NewRun,
+  RunLabel,
+  RunStatus,
+  RunStore,
+  StoredRun,
+  TraceOptions,
+} from '../stv/run-store.ts';
 import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
+import type { NewTrace, TraceRecord } from '../stv/traces.ts';
 import { isFull } from './open-database.ts';
 import type { Database } from './schema.ts';
 
@@ -64,10 +75,21 @@ export class SqlRunStore implements RunStore {
     });
   }
 
-  async append(id: string, events: readonly SolveEvent[], lease: Lease): Promise<void> {
+  async append(
+    id: string,
+    events: readonly SolveEvent[],
+    lease: Lease,
+    traces: readonly NewTrace[] = [],
+  ): Promise<void> {
     const last = events.at(-1);
     if (last === undefined) return;
     const rows = events.map((event) => ({ run_id: id, id: event.id, data: JSON.stringify(event) }));
+    const traceRows = traces.map(({ chain, round, ...rest }) => ({
+      run_id: id,
+      chain,
+      round,
+      data: JSON.stringify({ ...rest, chain, round }),
+    }));
     const end = events.find((event) => event.type === 'solve-end');
     await this.#write(async (trx) => {
       // the update comes first: it takes the row's lock and proves the lease before anything is written
@@ -80,7 +102,7 @@ export class SqlRunStore implements RunStore {
           bytes: row(
             'bytes',
             '+',
-            rows.reduce((sum, { data }) => sum + Buffer.byteLength(data), 0),
+            [...rows, ...traceRows].reduce((sum, { data }) => sum + Buffer.byteLength(data), 0),
           ),
           ...(end === undefined ? { lease_until: this.#now() + lease.ttlMs } : { lease_holder: null, lease_until: 0 }),
         }))
@@ -96,6 +118,7 @@ export class SqlRunStore implements RunStore {
           .values(rows.slice(from, from + maxRowsPerInsert))
           .execute();
       }
+      await insertTraces(trx, traceRows);
     });
   }
 
@@ -132,6 +155,22 @@ export class SqlRunStore implements RunStore {
     }
     const rows = await query.orderBy('created', 'desc').orderBy('id', 'desc').limit(limit).execute();
     return rows.map(toRun);
+  }
+
+  async traces({ limit, after, withLabels }: TraceOptions): Promise<TraceRecord[]> {
+    const rows = await this.#db
+      .selectFrom('traces')
+      .leftJoin('labels', 'labels.run_id', 'traces.run_id')
+      .select(['traces.seq', 'traces.data', 'labels.data as label'])
+      .where('traces.seq', '>', after === undefined ? 0 : seqOf(after))
+      .orderBy('traces.seq')
+      .limit(limit)
+      .execute();
+    return rows.map(({ seq, data, label }) => ({
+      traceId: traceIdOf(seq),
+      ...(JSON.parse(data) as NewTrace),
+      ...(withLabels && label !== null ? { label: JSON.parse(label) as RunLabel } : {}),
+    }));
   }
 
   async erase(id: string): Promise<boolean> {
@@ -231,13 +270,42 @@ export class SqlRunStore implements RunStore {
 }
 
 async function eraseAll(trx: Transaction<Database>, ids: readonly string[]): Promise<number> {
-  for (const table of ['events', 'labels'] as const) {
+  for (const table of ['events', 'labels', 'traces'] as const) {
     await trx.deleteFrom(table).where('run_id', 'in', ids).execute();
   }
   return (await trx.deleteFrom('runs').where('id', 'in', ids).execute()).reduce(
     (sum, { numDeletedRows }) => sum + Number(numDeletedRows),
     0,
   );
+}
+
+/** The counter's row stays locked until the commit, so that no reader sees a number while a smaller one is still to come. */
+async function insertTraces(
+  trx: Transaction<Database>,
+  rows: readonly Omit<Database['traces'], 'seq'>[],
+): Promise<void> {
+  if (rows.length === 0) return;
+  const { value } = await trx
+    .updateTable('counters')
+    .set((row) => ({ value: row('value', '+', rows.length) }))
+    .where('name', '=', 'traces')
+    .returning('value')
+    .executeTakeFirstOrThrow();
+  await trx
+    .insertInto('traces')
+    .values(rows.map((row, index) => ({ ...row, seq: value - rows.length + 1 + index })))
+    .execute();
+}
+
+function traceIdOf(seq: number): string {
+  return `trc_${String(seq).padStart(16, '0')}`;
+}
+
+/** Throws StvError `invalid_value` for what is no trace id. */
+function seqOf(traceId: string): number {
+  const digits = /^trc_(\d{16})$/.exec(traceId)?.[1];
+  if (digits !== undefined) return Number(digits);
+  throw new StvError('invalid_value', '`after` must be the `trace_id` of a trace.', { param: 'after' });
 }
 
 function toRun(row: Selectable<Database['runs']>): StoredRun {

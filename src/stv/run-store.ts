@@ -6,6 +6,7 @@
  * exactly what was sent.
  */
 import type { SolveEvent, SolveRequest, SolveStatus } from './solve-events.ts';
+import type { NewTrace, TraceRecord } from './traces.ts';
 
 /** The caller's solution key for training and evaluation: stored apart, never shown to a model. */
 export interface RunLabel {
@@ -58,24 +59,28 @@ export interface ListOptions {
   readonly after?: string | undefined;
 }
 
-/** One finished round as the trainer reads it; camelCase of the contract's trace record. */
-export interface TraceRecord {
-  readonly traceId: string;
-  readonly solveId: string;
-  readonly chain: number;
-  readonly round: number;
-  readonly [field: string]: unknown;
+export interface TraceOptions {
+  readonly limit: number;
+  /** Id of the last trace of the page before; its run may have been erased since. */
+  readonly after?: string | undefined;
+  /** Adds the label of the run where it has one. */
+  readonly withLabels: boolean;
 }
 
 export interface RunStore {
   create(run: NewRun, lease: Lease): Promise<CreateResult>;
-  /** In one transaction; a `solve-end` among them ends the run. Throws StvError `conflict` when the lease is another's. */
-  append(id: string, events: readonly SolveEvent[], lease: Lease): Promise<void>;
+  /**
+   * In one transaction, with the traces of the rounds that the events finish; a `solve-end` among them ends the run.
+   * Throws StvError `conflict` when the lease is another's.
+   */
+  append(id: string, events: readonly SolveEvent[], lease: Lease, traces?: readonly NewTrace[]): Promise<void>;
   /** Up to `limit` events with an id above `after`, in order. */
   events(id: string, after: number, limit: number): Promise<SolveEvent[]>;
   find(id: string): Promise<StoredRun | undefined>;
   /** Newest first. */
   list(owner: string, options: ListOptions): Promise<StoredRun[]>;
+  /** Finished rounds of all runs, oldest first. A page never misses a trace that is stored later with a smaller id. */
+  traces(options: TraceOptions): Promise<TraceRecord[]>;
   /** Removes the run with all its texts, labels and traces. False if there is none. */
   erase(id: string): Promise<boolean>;
   /** Gives live runs back, so that the next server goes on with them at once. */

@@ -2,10 +2,25 @@
 import { expect, it } from 'vitest';
 import type { Lease, NewRun, RunStore } from '../../src/stv/run-store.ts';
 import type { SolveEvent } from '../../src/stv/solve-events.ts';
+import type { NewTrace } from '../../src/stv/traces.ts';
 
 const here: Lease = { holder: 'here', ttlMs: 1000 };
 const there: Lease = { holder: 'there', ttlMs: 1000 };
 let counter = 0;
+
+const trace = (solveId: string, chain: number, round: number): NewTrace =>
+  ({ solveId, chain, round, attempt: `attempt ${chain}.${round}` }) as NewTrace;
+
+/** Traces of these runs alone: the database is shared with the other tests. */
+async function tracesOfRuns(store: RunStore, runs: readonly NewRun[], withLabels = false) {
+  const all: Awaited<ReturnType<RunStore['traces']>> = [];
+  for (;;) {
+    const page = await store.traces({ limit: 3, after: all.at(-1)?.traceId, withLabels });
+    if (page.length === 0) break;
+    all.push(...page);
+  }
+  return all.filter(({ solveId }) => runs.some(({ id }) => id === solveId));
+}
 
 export interface StoreUnderTest {
   readonly store: RunStore;
@@ -127,6 +142,72 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     expect(await store.erase(run.id)).toBe(false);
     expect(await store.find(run.id)).toBeUndefined();
     expect(await store.events(run.id, 0, 10)).toEqual([]);
+  });
+
+  it('gives traces of all runs in the order of storing, page by page, and labels only where asked', async () => {
+    const { store } = open();
+    const [one, two] = [newRun({ label: { answer: '7' } }), newRun()];
+    for (const run of [one, two]) await store.create(run, here);
+    await store.append(one.id, [delta(1)], here, [trace(one.id, 0, 0), trace(one.id, 1, 0)]);
+    await store.append(two.id, [delta(1)], here, [trace(two.id, 0, 0)]);
+    await store.append(one.id, [delta(2)], here, [trace(one.id, 0, 1)]);
+    const plain = await tracesOfRuns(store, [one, two]);
+    expect(plain.map(({ attempt }) => attempt)).toEqual(['attempt 0.0', 'attempt 1.0', 'attempt 0.0', 'attempt 0.1']);
+    const ids = plain.map(({ traceId }) => traceId);
+    expect(ids).toEqual([...new Set(ids)].sort());
+    expect(plain.every((record) => !('label' in record))).toBe(true);
+    const labelled = await tracesOfRuns(store, [one, two], true);
+    expect(labelled.map(({ label }) => label)).toEqual([{ answer: '7' }, { answer: '7' }, undefined, { answer: '7' }]);
+    await expect(store.traces({ limit: 1, after: 'slv_1', withLabels: false })).rejects.toMatchObject({
+      code: 'invalid_value',
+      param: 'after',
+    });
+  });
+
+  it('keeps no trace of a write that fails, nor of an erased run, and goes on behind erased ones', async () => {
+    const { store } = open();
+    const [gone, kept] = [newRun(), newRun()];
+    for (const run of [gone, kept]) await store.create(run, here);
+    await store.append(gone.id, [delta(1)], here, [trace(gone.id, 0, 0)]);
+    const [last] = await tracesOfRuns(store, [gone]);
+    await expect(store.append(gone.id, [delta(1)], here, [trace(gone.id, 0, 1)])).rejects.toThrow();
+    await expect(store.append(gone.id, [delta(2)], there, [trace(gone.id, 0, 1)])).rejects.toThrow();
+    expect(await tracesOfRuns(store, [gone])).toHaveLength(1);
+    await store.append(gone.id, [end(2)], here);
+    await store.append(kept.id, [delta(1)], here, [trace(kept.id, 0, 0)]);
+    await store.erase(gone.id);
+    expect(await tracesOfRuns(store, [gone])).toEqual([]);
+    const next = await store.traces({ limit: 1, after: last?.traceId, withLabels: false });
+    expect(next[0]).toMatchObject({ solveId: kept.id });
+  });
+
+  it('never shows a trace before one with a smaller id, with many writers side by side', async () => {
+    const { store } = open();
+    const runs = Array.from({ length: 12 }, () => newRun());
+    for (const run of runs) await store.create(run, here);
+    const seen: string[] = [];
+    let isDone = false;
+    const follow = async (): Promise<void> => {
+      let after = (await tracesOfRuns(store, [])).at(-1)?.traceId;
+      for (let wasDone = false; !wasDone; ) {
+        wasDone = isDone;
+        for (const record of await store.traces({ limit: 100, after, withLabels: false })) {
+          after = record.traceId;
+          if (runs.some(({ id }) => id === record.solveId)) seen.push(`${record.solveId} ${record.round}`);
+        }
+      }
+    };
+    const following = follow();
+    await Promise.all(
+      runs.map(async (run) => {
+        for (let round = 0; round < 5; round++) {
+          await store.append(run.id, [delta(round + 1)], here, [trace(run.id, 0, round)]);
+        }
+      }),
+    );
+    isDone = true;
+    await following;
+    expect(seen.sort()).toEqual(runs.flatMap(({ id }) => [0, 1, 2, 3, 4].map((round) => `${id} ${round}`)).sort());
   });
 
   it('finds a shared run by the digest of its token alone', async () => {

@@ -1,0 +1,119 @@
+import path from 'node:path';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { StvError } from '../../src/errors.ts';
+import { openDatabase } from '../../src/store/open-database.ts';
+import { SqlRunStore } from '../../src/store/sql-run-store.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { buildApp, type TestApp } from './build-app.ts';
+import { call, expectComponent, post } from './contract.ts';
+
+const hard = { accept: () => 0.2 };
+const label = { reference: 'PRIVATE reference', answer: '2' };
+
+async function openStore(): Promise<SqlRunStore> {
+  const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+  onTestFinished(() => store.close());
+  return store;
+}
+
+interface TraceLine {
+  readonly trace_id: string;
+  readonly [field: string]: unknown;
+}
+
+async function traces({ app }: TestApp, query = '', headers: Record<string, string> = {}): Promise<TraceLine[]> {
+  const answer = await app.inject({ url: `/traces${query}`, headers });
+  expect(answer.statusCode, answer.body).toBe(200);
+  expect(answer.headers['content-type']).toBe('application/jsonl; charset=utf-8');
+  const lines = answer.body.split('\n');
+  expect(lines.pop()).toBe('');
+  const records = lines.map((line) => JSON.parse(line) as TraceLine);
+  for (const record of records) expectComponent('Trace', record);
+  return records;
+}
+
+describe('GET /traces', () => {
+  it('gives every finished round as the run itself has it, with the state that it was made from', async () => {
+    const test = await buildApp({ store: await openStore(), engine: hard });
+    const body = { problem: 'p', max_rounds: 2, chains: 2, seed: 1, store: true, metadata: { caseId: 'A' } };
+    const answer = (await post(test.app, '/solve', body)).json();
+    const records = await traces(test);
+    expect(records).toHaveLength(6);
+    for (const { chain, rounds } of answer.chains) {
+      const own = records.filter((record) => record['chain'] === chain);
+      own.forEach((record, round) => {
+        expect(record).toMatchObject({ ...rounds[round], object: 'trace', solve_id: answer.id, models: answer.models });
+        expect(record).toMatchObject({ problem: 'p', metadata: { caseId: 'A' } });
+        expect(record['previous_attempt']).toBe(round === 0 ? null : rounds[round - 1].attempt);
+        expect(record['previous_feedback']).toBe(round === 0 ? null : rounds[round - 1].feedback);
+      });
+    }
+  });
+
+  it('pages by trace_id, beyond what is held in memory at once, and goes on where it stopped', async () => {
+    const test = await buildApp({ store: await openStore(), engine: hard });
+    await post(test.app, '/solve', { problem: 'p', max_rounds: 60, seed: 1, store: true });
+    const all = await traces(test, '?limit=1000');
+    expect(all.map((record) => record['round'])).toEqual(Array.from({ length: 61 }, (_, round) => round));
+    expect(await traces(test, '?limit=7')).toEqual(all.slice(0, 7));
+    expect(await traces(test, `?limit=53&after=${all[6]?.trace_id}`)).toEqual(all.slice(7, 60));
+    expect(await traces(test, `?after=${all[60]?.trace_id}`)).toEqual([]);
+  });
+
+  it('shows labels only where they are asked for, and nothing of runs that are not stored or were erased', async () => {
+    const test = await buildApp({ store: await openStore() });
+    await post(test.app, '/solve', { problem: 'p', label });
+    expect(await traces(test)).toEqual([]);
+    const { id } = (await post(test.app, '/solve', { problem: 'p', label, store: true })).json();
+    await post(test.app, '/solve', { problem: 'q', store: true });
+    expect(JSON.stringify(await traces(test))).not.toContain('PRIVATE');
+    expect((await traces(test, '?labels=true')).map((record) => record['label'])).toEqual([label, undefined]);
+    await call(test.app, { method: 'DELETE', url: `/solve/${id}` });
+    expect((await traces(test, '?labels=true')).map((record) => record['problem'])).toEqual(['q']);
+  });
+
+  it('holds each round once when a run goes on at another server', async () => {
+    const store = await openStore();
+    const first = await buildApp({ store, engine: { ...hard, delayMs: 5, reply: () => 'word '.repeat(40) } });
+    const { id } = (await post(first.app, '/solve', { problem: 'p', max_rounds: 2, seed: 1, background: true })).json();
+    await vi.waitFor(async () => expect(await traces(first)).toHaveLength(1), 5000);
+    await first.runs.park(new StvError('draining', 'The server shuts down.'));
+    const second = await buildApp({ store, engine: hard });
+    second.runs.beginUpkeep();
+    await vi.waitFor(async () => {
+      expect((await call(second.app, { url: `/solve/${id}` })).json().status).toBe('exhausted');
+    }, 5000);
+    const records = await traces(second);
+    expect(records.map((record) => record['round'])).toEqual([0, 1, 2]);
+    expect(records.map((record) => record['previous_attempt'])).toEqual([
+      null,
+      ...records.slice(0, 2).map((record) => record['attempt']),
+    ]);
+    await second.runs.close(new StvError('draining', 'The test is over.'));
+  });
+
+  it('needs the scope traces, which reads the runs of every key', async () => {
+    const keys = new Map([
+      ['user', { id: 'user', scopes: new Set(['infer'] as const) }],
+      ['trainer', { id: 'trainer', scopes: new Set(['traces'] as const) }],
+    ]);
+    const test = await buildApp({
+      store: await openStore(),
+      keys: { isRequired: true, find: (secret) => keys.get(secret) },
+    });
+    const headers = { authorization: 'Bearer user' };
+    await post(test.app, '/solve', { problem: 'p', store: true }, headers);
+    expect((await call(test.app, { url: '/traces', headers })).statusCode).toBe(403);
+    expect((await call(test.app, { url: '/traces' })).statusCode).toBe(401);
+    expect(await traces(test, '', { authorization: 'Bearer trainer' })).toHaveLength(1);
+  });
+
+  it('refuses a wrong query, and says so where there is no store', async () => {
+    const { app } = await buildApp({ store: await openStore() });
+    for (const query of ['after=slv_1', 'limit=0', 'limit=1001', 'labels=perhaps', 'owner=x']) {
+      expect((await call(app, { url: `/traces?${query}` })).statusCode, query).toBe(400);
+    }
+    const without = await buildApp();
+    expect((await call(without.app, { url: '/traces' })).json().error.code).toBe('unsupported_parameter');
+  });
+});
