@@ -1,24 +1,45 @@
 #!/usr/bin/env bash
-# Builds llama.cpp's server and quantizer, the peer of our benchmarks, from the source that the llama-cpp-python source
-# package carries. Usage: scripts/build-llama-server.sh DIR   (prints the folder with the programs; a second call returns at once)
-# About 8 minutes on 2 cores; needs python3 with pip, cmake, ninja and a C++ compiler.
+# Builds llama-server, which the tests of remote engines and the benchmarks talk to, from the sources inside the Python source
+# package llama-cpp-python. Usage: scripts/build-llama-server.sh FOLDER   -> FOLDER/bin/llama-server, and beside it
+# llama-bench, llama-batched-bench and llama-quantize. Some ten minutes on two cores; where it is built already, nothing is done.
+# Needs python3 with pip, cmake, ninja and a C++ compiler.
 set -euo pipefail
-version=0.3.36
-target=${1:?usage: build-llama-server.sh DIR}
-mkdir -p "$target/bin"
-bin=$(cd "$target/bin" && pwd)
-if [ -x "$bin/llama-server" ]; then
-  echo "$bin"
-  exit
+
+readonly package=llama-cpp-python version=0.3.36
+readonly programs=(llama-server llama-bench llama-batched-bench llama-quantize)
+
+if [ $# -ne 1 ]; then
+  echo "usage: $0 FOLDER" >&2
+  exit 2
 fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip download --quiet --no-deps --no-binary :all: --dest "$work" "llama-cpp-python==$version"
-tar -xzf "$work/llama_cpp_python-$version.tar.gz" -C "$work"
-source=$work/llama_cpp_python-$version/vendor/llama.cpp
-options=(-DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF
-  -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF)
-cmake -S "$source" -B "$work/build" -G Ninja "${options[@]}" >"$target/build.log" 2>&1
-ninja -C "$work/build" llama-server llama-bench llama-quantize >>"$target/build.log" 2>&1
-cp "$work"/build/bin/llama-{server,bench,quantize} "$bin/"
-echo "$bin"
+mkdir -p "$1/bin"
+target=$(cd "$1" && pwd)
+
+missing=0
+for program in "${programs[@]}"; do
+  [ -x "$target/bin/$program" ] || missing=1
+done
+if [ "$missing" = 0 ]; then
+  echo "$target/bin"
+  exit 0
+fi
+
+sources=$(mktemp -d)
+trap 'rm -rf "$sources"' EXIT
+echo "Fetching the sources of $package $version" >&2
+python3 -m pip download --quiet --no-deps --no-binary :all: --dest "$sources" "$package==$version"
+tar --extract --gzip --strip-components=1 --directory "$sources" --file "$sources"/*.tar.gz
+
+# no TLS, page, tests or shared libraries: one file that runs where it is copied to
+cmake -S "$sources/vendor/llama.cpp" -B "$sources/build" -G Ninja \
+  -D CMAKE_BUILD_TYPE=Release -D BUILD_SHARED_LIBS=OFF \
+  -D LLAMA_CURL=OFF -D LLAMA_OPENSSL=OFF -D LLAMA_BUILD_UI=OFF \
+  -D LLAMA_BUILD_TESTS=OFF -D LLAMA_BUILD_EXAMPLES=OFF >"$target/configure.log" 2>&1 \
+  || { tail -n 20 "$target/configure.log" >&2; exit 1; }
+echo "Building (log: $target/build.log)" >&2
+cmake --build "$sources/build" --target "${programs[@]}" >"$target/build.log" 2>&1 \
+  || { tail -n 20 "$target/build.log" >&2; exit 1; }
+for program in "${programs[@]}"; do
+  install -m 755 "$sources/build/bin/$program" "$target/bin/$program"
+done
+echo "$target/bin"

@@ -4,15 +4,8 @@ import type { RemoteConfig } from '../engine/remote/remote-config.ts';
 import { type RemoteEngine, startRemoteEngine } from '../engine/remote/remote-engine.ts';
 import { StvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
-import { formatSource, parseSource } from '../models/source.ts';
-
-type RoleName = keyof Pack['roles'];
-
-/** What one remote engine serves: one role, or both where they name the same. */
-export interface ServedRole {
-  readonly role: PackRole;
-  readonly names: readonly RoleName[];
-}
+import { formatSource } from '../models/source.ts';
+import type { RoleName, ServedRole } from './remote-roles.ts';
 
 export interface StartRemotesOptions {
   readonly config: Config;
@@ -20,21 +13,6 @@ export interface StartRemotesOptions {
   readonly signal?: AbortSignal | undefined;
   /** Default: the process's. */
   readonly env?: NodeJS.ProcessEnv;
-}
-
-/** The pack with the servers that the configuration names in place of its own. Throws StvError `config_invalid`. */
-export function withRemoteRoles(pack: Pack, config: Config): Pack {
-  const roleOf = (name: RoleName, given: string | undefined): PackRole =>
-    given === undefined
-      ? pack.roles[name]
-      : { source: parseSource(given.startsWith('openai:') ? given : `openai:${given}`), templateVariables: {} };
-  return {
-    ...pack,
-    roles: {
-      generator: roleOf('generator', config.generatorRemote),
-      verifier: roleOf('verifier', config.verifierRemote),
-    },
-  };
 }
 
 /** Starts an engine for each remote role and waits until its server answers. Throws like `startRemoteEngine`. */

@@ -10,8 +10,8 @@ import { type PreparedModel, prepareModel } from '../models/prepare-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
-import { type ServedRole, startRemotes, withRemoteRoles } from './load-remotes.ts';
 import { openPack } from './open-pack.ts';
+import { isRemote, type ServedRole, withRemoteRoles } from './remote-roles.ts';
 
 /** What is being done, in one line for `/health/ready`, and how far it is. */
 export interface LoadReport {
@@ -38,7 +38,9 @@ export async function loadService(options: LoadOptions): Promise<LoadedService> 
   const { config, report } = options;
   checkDevice(config);
   const pack = withRemoteRoles(await openPack(config.pack), config);
-  const remotes = await startRemotes(pack, rolesOf(pack).filter(isRemote), options);
+  const remoteRoles = rolesOf(pack).filter(isRemote);
+  const remotes =
+    remoteRoles.length === 0 ? [] : await (await import('./load-remotes.ts')).startRemotes(pack, remoteRoles, options);
   let engine: ObservedEngine;
   try {
     const models = await prepareRoles(pack, options);
@@ -64,10 +66,6 @@ export async function prepareRoles(pack: Pack, options: LoadOptions): Promise<Lo
     if (!isRemote(entry)) models.push(await prepareRole(pack, entry.role, entry.names, options));
   }
   return models;
-}
-
-function isRemote({ role }: ServedRole): boolean {
-  return role.source.kind === 'openai';
 }
 
 function rolesOf({ roles: { generator, verifier } }: Pack): ServedRole[] {
