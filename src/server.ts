@@ -1,5 +1,4 @@
 /** Puts the HTTP server together: plugins, checks, error handling, routes. Does not listen and loads no model. */
-import { readFileSync } from 'node:fs';
 import fastifySwagger from '@fastify/swagger';
 import fastifySwaggerUi from '@fastify/swagger-ui';
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
@@ -16,6 +15,7 @@ import { answerClientError, answerFrameworkError, installErrorHandling } from '.
 import { registerHealth } from './routes/health.ts';
 import { registerModels } from './routes/models.ts';
 import { registerOperations } from './routes/operations.ts';
+import { registerPlayground } from './routes/playground.ts';
 import { registerRefine } from './routes/refine.ts';
 import { requestIdOf } from './routes/request-id.ts';
 import { registerResponses } from './routes/responses.ts';
@@ -28,6 +28,7 @@ import { registerVerify } from './routes/verify.ts';
 import { RunRegistry } from './runs/run-registry.ts';
 import { Serving } from './serving.ts';
 import type { Traffic } from './traffic.ts';
+import { version } from './version.ts';
 
 export interface ServerDeps {
   readonly config: Config;
@@ -40,11 +41,6 @@ export interface ServerDeps {
   /** Counts requests that a shutdown waits for. */
   readonly traffic?: Traffic;
 }
-
-/** Version of the package, as it stands in package.json beside `src` or `dist`. */
-export const version: string = (
-  JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { readonly version: string }
-).version;
 
 /** Builds the server; `ready()` or `listen()` finishes its set-up. */
 export function buildServer(deps: ServerDeps): App {
@@ -133,6 +129,7 @@ function registerRoutes(app: App, deps: RouteDeps): void {
   registerTokenize(app, deps);
   registerHealth(app, deps);
   registerOperations(app, deps);
+  registerPlayground(app);
 }
 
 /** `x-request-id` on every answer; one metric and one log line a request, without a word of its content. */

@@ -3,7 +3,7 @@
 import { Command, CommanderError } from 'commander';
 import { describeConfig } from '../config.ts';
 import { toStvError } from '../errors.ts';
-import { version } from '../server.ts';
+import { version } from '../version.ts';
 import { addConfigFlags, configOf } from './config-flags.ts';
 
 /** Exit codes: 0 done, 1 failed, 2 the command line or configuration is wrong. */

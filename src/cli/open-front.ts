@@ -1,0 +1,89 @@
+/** The side of the server that clients see: store, runs, metrics, routes, listening. Needs no model; `attach` brings one. */
+import path from 'node:path';
+import { ulid } from 'ulid';
+import type { ApiKeys } from '../api-keys.ts';
+import type { Config } from '../config.ts';
+import type { ObservedEngine } from '../engine/combined-engine.ts';
+import { StvError } from '../errors.ts';
+import { createMetrics } from '../metrics.ts';
+import type { App } from '../routes/route-deps.ts';
+import { RunRegistry } from '../runs/run-registry.ts';
+import { buildServer } from '../server.ts';
+import type { Serving } from '../serving.ts';
+import { openDatabase } from '../store/open-database.ts';
+import { SqlRunStore } from '../store/sql-run-store.ts';
+import { solve } from '../stv/solve.ts';
+import { Traffic } from '../traffic.ts';
+
+export interface Front {
+  readonly url: string;
+  readonly runs: RunRegistry;
+  readonly traffic: Traffic;
+  /** Feeds the metrics from the engine. */
+  attach(engine: ObservedEngine): void;
+  /** Closes what is still open. */
+  close(): Promise<void>;
+}
+
+export interface FrontOptions {
+  readonly keys: ApiKeys;
+  readonly serving: Serving;
+}
+
+/** Opens the store and listens. Throws `config_invalid` where the store or the address cannot be had. */
+export async function openFront(config: Config, { keys, serving }: FrontOptions): Promise<Front> {
+  const store = new SqlRunStore(await openDatabase(config.database ?? path.join(config.dataDir, 'runs.db')));
+  const metrics = createMetrics();
+  const traffic = new Traffic();
+  const runs = new RunRegistry({
+    store,
+    retention: { maxAgeMs: config.retainDays * 86_400_000, maxBytes: config.retainMegabytes * 1_000_000 },
+    loop: (request, signal, resume) => solve(request, serving.service(), { signal, resume }),
+    maxEventChars: config.maxRunEventBytes,
+    holder: ulid(),
+    onEvent: (event) => metrics.observeSolveEvent(event),
+    onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
+  });
+  const logger = { level: config.logLevel, stream: process.stderr };
+  const app: App = buildServer({ config, serving, metrics, runs, keys, traffic, logger });
+  try {
+    await listen(app, config);
+  } catch (thrown) {
+    await store.close();
+    throw thrown;
+  }
+  return {
+    url: addressOf(app),
+    runs,
+    traffic,
+    attach(engine) {
+      metrics.setEngineStatus(() => engine.status());
+      engine.onStats((stats) => metrics.observeEngine(stats));
+    },
+    async close() {
+      const closed = app.close();
+      app.server.closeAllConnections();
+      await closed;
+      await store.close();
+    },
+  };
+}
+
+async function listen(app: App, config: Config): Promise<void> {
+  try {
+    await app.listen({ host: config.host, port: config.port });
+  } catch (thrown) {
+    const { code, message } = thrown as NodeJS.ErrnoException;
+    const why = code === 'EADDRINUSE' ? 'another program listens there' : message;
+    throw new StvError('config_invalid', `Cannot listen on ${config.host} port ${config.port}: ${why}.`, {
+      cause: thrown,
+    });
+  }
+}
+
+function addressOf(app: App): string {
+  const address = app.server.address();
+  if (address === null || typeof address === 'string') return String(address);
+  const host = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return `http://${host}:${address.port}`;
+}
