@@ -94,6 +94,23 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly '/solve/{id}/share': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** A read-only link to a stored run */
+    readonly post: operations['shareSolve'];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly '/v1/chat/completions': {
     readonly parameters: {
       readonly query?: never;
@@ -122,6 +139,23 @@ export interface paths {
     readonly put?: never;
     /** Continue a text */
     readonly post: operations['createCompletion'];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly '/v1/responses': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /** Answer in the form of Open Responses; nothing is stored */
+    readonly post: operations['createResponse'];
     readonly delete?: never;
     readonly options?: never;
     readonly head?: never;
@@ -362,6 +396,8 @@ export interface components {
       /** @description Taken modulo 2^32 */
       readonly seed?: number;
       readonly max_tokens?: number;
+      /** @description For benchmarks: go on past the end-of-sequence token up to max_tokens */
+      readonly ignore_eos?: boolean;
       readonly temperature?: number;
       readonly top_p?: number;
       readonly top_k?: number;
@@ -546,6 +582,8 @@ export interface components {
       /** @description Taken modulo 2^32 */
       readonly seed?: number;
       readonly max_tokens?: number;
+      /** @description For benchmarks: go on past the end-of-sequence token up to max_tokens */
+      readonly ignore_eos?: boolean;
       readonly temperature?: number;
       readonly top_p?: number;
       readonly top_k?: number;
@@ -569,6 +607,12 @@ export interface components {
       readonly text: string;
     };
     readonly Error: {
+      readonly error: components['schemas']['ErrorObject'];
+    };
+    readonly ErrorEvent: {
+      /** @enum {string} */
+      readonly type: 'error';
+      readonly sequence_number: number;
       readonly error: components['schemas']['ErrorObject'];
     };
     readonly ErrorObject: {
@@ -703,6 +747,374 @@ export interface components {
       readonly usage: components['schemas']['Usage'];
       readonly timings: components['schemas']['Timings'];
     };
+    readonly Response: {
+      readonly id: string;
+      /** @enum {string} */
+      readonly object: 'response';
+      /** @description Unix seconds */
+      readonly created_at: number;
+      readonly completed_at: number | null;
+      /** @enum {string} */
+      readonly status: 'in_progress' | 'completed' | 'incomplete' | 'failed';
+      readonly incomplete_details: {
+        /** @enum {string} */
+        readonly reason: 'max_output_tokens' | 'cancelled';
+      } | null;
+      readonly error: {
+        readonly code: string;
+        readonly message: string;
+      } | null;
+      readonly model: string;
+      readonly instructions: string | null;
+      readonly output: readonly components['schemas']['ResponseOutputItem'][];
+      readonly usage: components['schemas']['ResponseUsage'] | null;
+      readonly temperature: number;
+      readonly top_p: number;
+      readonly presence_penalty: number;
+      readonly frequency_penalty: number;
+      readonly top_logprobs: number;
+      readonly max_output_tokens: number | null;
+      readonly text: {
+        readonly format: {
+          /** @enum {string} */
+          readonly type: 'text';
+        };
+      };
+      readonly metadata: {
+        readonly [key: string]: string;
+      };
+      readonly safety_identifier: string | null;
+      readonly prompt_cache_key: string | null;
+      readonly previous_response_id: null;
+      readonly reasoning: null;
+      readonly max_tool_calls: null;
+      readonly tools: readonly unknown[];
+      /** @enum {string} */
+      readonly tool_choice: 'none' | 'auto';
+      readonly parallel_tool_calls: boolean;
+      /** @enum {string} */
+      readonly truncation: 'disabled';
+      /** @enum {boolean} */
+      readonly store: false;
+      /** @enum {boolean} */
+      readonly background: false;
+      /** @enum {string} */
+      readonly service_tier: 'default';
+      readonly x_solve?: components['schemas']['SolveSummary'];
+    };
+    readonly ResponseCompletedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.completed';
+      readonly sequence_number: number;
+      readonly response: components['schemas']['Response'];
+    };
+    readonly ResponseContentPartAddedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.content_part.added';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly content_index: number;
+      readonly part: components['schemas']['ResponseOutputText'];
+    };
+    readonly ResponseContentPartDoneEvent: {
+      /** @enum {string} */
+      readonly type: 'response.content_part.done';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly content_index: number;
+      readonly part: components['schemas']['ResponseOutputText'];
+    };
+    readonly ResponseCreatedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.created';
+      readonly sequence_number: number;
+      readonly response: components['schemas']['Response'];
+    };
+    /** @description Events named by their `type`, then `[DONE]`. A failure is an `error` followed by `response.failed`. */
+    readonly ResponseEvent:
+      | components['schemas']['ResponseCreatedEvent']
+      | components['schemas']['ResponseInProgressEvent']
+      | components['schemas']['ResponseOutputItemAddedEvent']
+      | components['schemas']['ResponseContentPartAddedEvent']
+      | components['schemas']['ResponseOutputTextDeltaEvent']
+      | components['schemas']['ResponseOutputTextDoneEvent']
+      | components['schemas']['ResponseContentPartDoneEvent']
+      | components['schemas']['ResponseReasoningSummaryPartAddedEvent']
+      | components['schemas']['ResponseReasoningSummaryTextDeltaEvent']
+      | components['schemas']['ResponseReasoningSummaryTextDoneEvent']
+      | components['schemas']['ResponseReasoningSummaryPartDoneEvent']
+      | components['schemas']['ResponseOutputItemDoneEvent']
+      | components['schemas']['ResponseCompletedEvent']
+      | components['schemas']['ResponseIncompleteEvent']
+      | components['schemas']['ResponseFailedEvent']
+      | components['schemas']['ErrorEvent'];
+    readonly ResponseFailedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.failed';
+      readonly sequence_number: number;
+      readonly response: components['schemas']['Response'];
+    };
+    readonly ResponseInProgressEvent: {
+      /** @enum {string} */
+      readonly type: 'response.in_progress';
+      readonly sequence_number: number;
+      readonly response: components['schemas']['Response'];
+    };
+    readonly ResponseIncompleteEvent: {
+      /** @enum {string} */
+      readonly type: 'response.incomplete';
+      readonly sequence_number: number;
+      readonly response: components['schemas']['Response'];
+    };
+    readonly ResponseLogprob: {
+      readonly token: string;
+      readonly logprob: number;
+      readonly bytes: readonly number[];
+      readonly top_logprobs: readonly {
+        readonly token: string;
+        readonly logprob: number;
+        readonly bytes: readonly number[];
+      }[];
+    };
+    readonly ResponseMessageItem: {
+      /** @enum {string} */
+      readonly type: 'message';
+      readonly id: string;
+      /** @enum {string} */
+      readonly status: 'in_progress' | 'completed' | 'incomplete';
+      /** @enum {string} */
+      readonly role: 'assistant';
+      readonly content: readonly components['schemas']['ResponseOutputText'][];
+    };
+    readonly ResponseOutputItem:
+      | components['schemas']['ResponseMessageItem']
+      | components['schemas']['ResponseReasoningItem'];
+    readonly ResponseOutputItemAddedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.output_item.added';
+      readonly sequence_number: number;
+      readonly output_index: number;
+      readonly item: components['schemas']['ResponseOutputItem'];
+    };
+    readonly ResponseOutputItemDoneEvent: {
+      /** @enum {string} */
+      readonly type: 'response.output_item.done';
+      readonly sequence_number: number;
+      readonly output_index: number;
+      readonly item: components['schemas']['ResponseOutputItem'];
+    };
+    readonly ResponseOutputText: {
+      /** @enum {string} */
+      readonly type: 'output_text';
+      readonly text: string;
+      readonly annotations: readonly unknown[];
+      readonly logprobs: readonly components['schemas']['ResponseLogprob'][];
+    };
+    readonly ResponseOutputTextDeltaEvent: {
+      /** @enum {string} */
+      readonly type: 'response.output_text.delta';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly content_index: number;
+      readonly delta: string;
+      readonly logprobs: readonly components['schemas']['ResponseLogprob'][];
+    };
+    readonly ResponseOutputTextDoneEvent: {
+      /** @enum {string} */
+      readonly type: 'response.output_text.done';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly content_index: number;
+      readonly text: string;
+      readonly logprobs: readonly components['schemas']['ResponseLogprob'][];
+    };
+    /** @description One round of the loop: its attempt and its verification, a part each */
+    readonly ResponseReasoningItem: {
+      /** @enum {string} */
+      readonly type: 'reasoning';
+      readonly id: string;
+      readonly summary: readonly components['schemas']['ResponseSummaryText'][];
+    };
+    readonly ResponseReasoningSummaryPartAddedEvent: {
+      /** @enum {string} */
+      readonly type: 'response.reasoning_summary_part.added';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly summary_index: number;
+      readonly part: components['schemas']['ResponseSummaryText'];
+    };
+    readonly ResponseReasoningSummaryPartDoneEvent: {
+      /** @enum {string} */
+      readonly type: 'response.reasoning_summary_part.done';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly summary_index: number;
+      readonly part: components['schemas']['ResponseSummaryText'];
+    };
+    readonly ResponseReasoningSummaryTextDeltaEvent: {
+      /** @enum {string} */
+      readonly type: 'response.reasoning_summary_text.delta';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly summary_index: number;
+      readonly delta: string;
+    };
+    readonly ResponseReasoningSummaryTextDoneEvent: {
+      /** @enum {string} */
+      readonly type: 'response.reasoning_summary_text.done';
+      readonly sequence_number: number;
+      readonly item_id: string;
+      readonly output_index: number;
+      readonly summary_index: number;
+      readonly text: string;
+    };
+    readonly ResponseRequest: {
+      readonly model: string;
+      /** @description a text or a list of items, neither of them empty */
+      readonly input:
+        | string
+        | readonly {
+            readonly type?: string;
+            /** @enum {string} */
+            readonly role?: 'system' | 'developer' | 'user' | 'assistant';
+            /** @description a text or a list of text parts */
+            readonly content?:
+              | string
+              | readonly {
+                  readonly type: string;
+                  readonly text?: string;
+                }[]
+              | null;
+          }[];
+      /** @description A system message before the input */
+      readonly instructions?: string;
+      readonly stream?: boolean;
+      readonly max_output_tokens?: number;
+      readonly temperature?: number;
+      readonly top_p?: number;
+      readonly top_k?: number;
+      readonly min_p?: number;
+      readonly presence_penalty?: number;
+      readonly frequency_penalty?: number;
+      /** @description Drawn and reported when absent */
+      readonly seed?: number;
+      /** @description a text or a list of texts */
+      readonly stop?: string | readonly string[];
+      readonly include?: readonly string[];
+      readonly top_logprobs?: number;
+      readonly metadata?: {
+        readonly [key: string]: string;
+      };
+      readonly safety_identifier?: string;
+      readonly prompt_cache_key?: string;
+      /** @description With model `solve`: the options of `POST /solve` */
+      readonly x_solve?: {
+        /** @description Begin by verifying this instead of generating */
+        readonly initial_attempt?: string;
+        /** @description Refinements after the first attempt; default 8 */
+        readonly max_rounds?: number;
+        /** @description Default 1 */
+        readonly chains?: number;
+        /** @description {"rule": "single"}, {"rule": "consecutive", "k"}, {"rule": "votes", "k", "n"} or {"rule": "score", "threshold"} */
+        readonly accept?:
+          | {
+              /** @enum {string} */
+              readonly rule: 'single';
+            }
+          | {
+              /** @enum {string} */
+              readonly rule: 'consecutive';
+              readonly k: number;
+            }
+          | {
+              /** @enum {string} */
+              readonly rule: 'votes';
+              readonly k: number;
+              readonly n: number;
+            }
+          | {
+              /** @enum {string} */
+              readonly rule: 'score';
+              readonly threshold: number;
+            };
+        readonly give_up?: {
+          readonly rejects_in_a_row: number;
+        };
+        readonly budget?: {
+          readonly tokens?: number;
+          readonly seconds?: number;
+        };
+        /**
+         * @description Default `best`
+         * @enum {string}
+         */
+        readonly on_exhausted?: 'best' | 'last' | 'abstain';
+        /**
+         * @description Default `first_accept`
+         * @enum {string}
+         */
+        readonly stop_chains?: 'first_accept' | 'all';
+        /** @description Model and sampling of the generator; the pack's where absent */
+        readonly generator?: {
+          readonly model?: string;
+          /** @description 0 is greedy */
+          readonly temperature?: number;
+          readonly top_p?: number;
+          /** @description 0 = off */
+          readonly top_k?: number;
+          readonly min_p?: number;
+          readonly max_tokens?: number;
+        };
+        /** @description Model and sampling of the verifier; the pack's where absent */
+        readonly verifier?: {
+          readonly model?: string;
+          /** @description 0 is greedy */
+          readonly temperature?: number;
+          readonly top_p?: number;
+          /** @description 0 = off */
+          readonly top_k?: number;
+          readonly min_p?: number;
+          readonly max_tokens?: number;
+        };
+        /** @description Never shown to a model; kept apart with a stored run */
+        readonly label?: {
+          /** @description A reference solution */
+          readonly reference?: string;
+          /** @description The right final answer */
+          readonly answer?: string;
+        };
+        /** @description Drawn and reported when absent */
+        readonly seed?: number;
+        readonly metadata?: {
+          readonly [key: string]: string;
+        };
+        /** @description Keep the run; default false */
+        readonly store?: boolean;
+      };
+    };
+    readonly ResponseSummaryText: {
+      /** @enum {string} */
+      readonly type: 'summary_text';
+      readonly text: string;
+    };
+    readonly ResponseUsage: {
+      readonly input_tokens: number;
+      readonly output_tokens: number;
+      readonly total_tokens: number;
+      readonly input_tokens_details: {
+        readonly cached_tokens: number;
+      };
+      readonly output_tokens_details: {
+        readonly reasoning_tokens: number;
+      };
+    };
     readonly RoleUsage: {
       readonly generator: components['schemas']['Usage'];
       readonly verifier: components['schemas']['Usage'];
@@ -735,6 +1147,14 @@ export interface components {
         readonly prefill_ms: number;
         readonly decode_ms: number;
       };
+    };
+    /** @description Whoever has the token can read this run and follow it, and nothing else */
+    readonly Share: {
+      /** @enum {string} */
+      readonly object: 'share';
+      readonly solve_id: string;
+      readonly token: string;
+      readonly path: string;
     };
     readonly Solve: {
       readonly id: string;
@@ -1725,7 +2145,10 @@ export interface operations {
   };
   readonly getSolve: {
     readonly parameters: {
-      readonly query?: never;
+      readonly query?: {
+        /** @description A share token in place of a key */
+        readonly token?: string;
+      };
       readonly header?: never;
       readonly path: {
         readonly id: string;
@@ -1741,6 +2164,15 @@ export interface operations {
         };
         content: {
           readonly 'application/json': components['schemas']['SolveState'];
+        };
+      };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
         };
       };
       /** @description No or wrong API key */
@@ -1841,7 +2273,10 @@ export interface operations {
   };
   readonly replaySolve: {
     readonly parameters: {
-      readonly query?: never;
+      readonly query?: {
+        /** @description A share token in place of a key */
+        readonly token?: string;
+      };
       readonly header?: never;
       readonly path: {
         readonly id: string;
@@ -1899,6 +2334,64 @@ export interface operations {
       };
       /** @description Unknown model, run or route */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly shareSolve: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly id: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description The link */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Share'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Unknown model, run or route */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The run has already ended */
+      readonly 409: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2053,6 +2546,130 @@ export interface operations {
         content: {
           readonly 'application/json': components['schemas']['Completion'];
           readonly 'text/event-stream': components['schemas']['CompletionChunk'];
+        };
+      };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Unknown model, run or route */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The request arrived too slowly */
+      readonly 408: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The body is too large */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The body is not JSON */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description A defect of the server */
+      readonly 500: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Not ready, draining or restarting */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The deadline passed before the first result */
+      readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly createResponse: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly 'application/json': components['schemas']['ResponseRequest'];
+      };
+    };
+    readonly responses: {
+      /** @description The response, or its events */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Response'];
+          readonly 'text/event-stream': components['schemas']['ResponseEvent'];
         };
       };
       /** @description A value or field of the request is wrong */

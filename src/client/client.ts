@@ -8,6 +8,7 @@ import type {
   RefineEvent,
   Refinement,
   RefineRequest,
+  Share,
   Solve,
   SolveEvent,
   SolveList,
@@ -44,7 +45,12 @@ export interface SolveCallOptions extends CallOptions {
   readonly onReconnect?: ((error: Error) => void) | undefined;
 }
 
-export interface EventsOptions extends CallOptions {
+export interface ReadOptions extends CallOptions {
+  /** The token of a share link, in place of a key. */
+  readonly shareToken?: string | undefined;
+}
+
+export interface EventsOptions extends ReadOptions {
   /** Leave out the events up to this one. */
   readonly after?: number | undefined;
   readonly onReconnect?: ((error: Error) => void) | undefined;
@@ -67,13 +73,15 @@ export interface StvClient {
   solveStream(request: Body<SolveRequest>, options?: SolveCallOptions): AsyncGenerator<SolveEvent, void>;
   /** Begins a stored run and leaves it to the server. */
   solveInBackground(request: Body<SolveRequest>, options?: SolveCallOptions): Promise<SolveState>;
-  getSolve(id: string, options?: CallOptions): Promise<SolveState>;
+  getSolve(id: string, options?: ReadOptions): Promise<SolveState>;
   /** Replays a run and follows it to its end, across lost connections. Leaving the loop does not touch the run. */
   solveEvents(id: string, options?: EventsOptions): AsyncGenerator<SolveEvent, void>;
   /** Cancels a live run and resolves with its state; one that has ended is left alone. */
   cancelSolve(id: string, options?: CallOptions): Promise<SolveState>;
   /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). */
   deleteSolve(id: string, options?: CallOptions): Promise<'cancelled' | 'erased'>;
+  /** Makes a read-only link to a stored run: whoever has its token can read and follow this run and nothing else. */
+  shareSolve(id: string, options?: CallOptions): Promise<Share>;
   /** Stored runs, newest first. */
   listSolves(page?: { readonly limit?: number; readonly after?: string }, options?: CallOptions): Promise<SolveList>;
   models(options?: CallOptions): Promise<ModelList>;
@@ -122,11 +130,11 @@ export function createClient(options: ClientOptions = {}): StvClient {
     return () => send({ method: 'POST', path: '/solve', body: request, accept, headers, signal, isRepeatable });
   }
 
-  function rejoin(signal: AbortSignal | undefined): (id: string, after: number) => Promise<Response> {
+  function rejoin({ signal, shareToken }: ReadOptions): (id: string, after: number) => Promise<Response> {
     return (id, after) =>
       send({
         method: 'GET',
-        path: `${pathOf(id)}/events`,
+        path: `${pathOf(id)}/events${tokenQuery(shareToken)}`,
         accept: 'text/event-stream',
         headers: after === 0 ? {} : { 'last-event-id': String(after) },
         signal,
@@ -138,7 +146,7 @@ export function createClient(options: ClientOptions = {}): StvClient {
     const isDurable = request.store === true;
     return resumableEvents<SolveEvent>({
       begin: sendSolve({ ...request, stream: true }, isDurable, call),
-      rejoin: rejoin(call.signal),
+      rejoin: rejoin(call),
       isDurable,
       resumeForMs,
       retryDelayMs: options.retryDelayMs,
@@ -164,11 +172,11 @@ export function createClient(options: ClientOptions = {}): StvClient {
       const response = await sendSolve({ ...request, background: true }, true, call)();
       return (await response.json()) as SolveState;
     },
-    getSolve: (id, call) => get<SolveState>(pathOf(id), call),
+    getSolve: (id, call) => get<SolveState>(`${pathOf(id)}${tokenQuery(call?.shareToken)}`, call),
     solveEvents: (id, call = {}) =>
       resumableEvents<SolveEvent>({
         begin: undefined,
-        rejoin: rejoin(call.signal),
+        rejoin: rejoin(call),
         solveId: id,
         after: call.after,
         isDurable: true,
@@ -186,6 +194,11 @@ export function createClient(options: ClientOptions = {}): StvClient {
       return outcome ?? state;
     },
     deleteSolve: async (id, call) => ((await remove(id, call)) === undefined ? 'erased' : 'cancelled'),
+    async shareSolve(id, { signal } = {}) {
+      // the link made last is the one that holds, so a second one does no harm
+      const response = await send({ method: 'POST', path: `${pathOf(id)}/share`, signal, isRepeatable: true });
+      return (await response.json()) as Share;
+    },
     listSolves(page = {}, call) {
       const query = new URLSearchParams();
       if (page.limit !== undefined) query.set('limit', String(page.limit));
@@ -212,6 +225,10 @@ export function isLive(state: { readonly status: SolveState['status'] }): boolea
 
 function pathOf(id: string): string {
   return `/solve/${encodeURIComponent(id)}`;
+}
+
+function tokenQuery(token: string | undefined): string {
+  return token === undefined ? '' : `?token=${encodeURIComponent(token)}`;
 }
 
 async function lastData<E extends { readonly event: string; readonly data: unknown }, N extends E['event']>(
