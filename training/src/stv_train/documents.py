@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from . import prompts
-from .tasks.mistakes import statements, wrong_attempt, wrong_statements
+from .tasks.mistakes import student_attempt
 from .tasks.problems import TASKS, make_outside, make_problem, read_problem
 from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
@@ -98,8 +98,7 @@ class DocumentSource:
             return problem, own.attempt, check(problem, own.attempt)
         while True:
             problem = self.problem(rng)
-            stated = wrong_statements(problem, rng) if problem.task != "equations" and rng.random() < 0.25 else None
-            attempt, result = stated or wrong_attempt(problem, rng)
+            attempt, result = student_attempt(problem, rng, False)
             if not result.correct:
                 return problem, attempt, result
 
@@ -109,9 +108,7 @@ class DocumentSource:
             problem = read_problem(own.problem, own.task, own.level)
             return problem, own.attempt, check(problem, own.attempt)
         problem = self.problem(rng)
-        stated = statements(problem) if problem.task != "equations" and rng.random() < 0.25 else None
-        attempt = stated or solution_text(solve(problem))
-        return problem, attempt, check(problem, attempt)
+        return problem, *student_attempt(problem, rng, True)
 
     def draw(self, number: int) -> Document:
         rng = Random(f"{self.seed}:{number}")

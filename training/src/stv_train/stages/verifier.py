@@ -30,9 +30,8 @@ from ..optim import MuonAdamW, schedule
 from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Completion, Sampling, sample
-from ..tasks.mistakes import wrong_attempt
+from ..tasks.mistakes import student_attempt
 from ..tasks.problems import make_problem
-from ..tasks.steps import check, solution_text, solve
 from ..tokenizer import END
 from .rollout import load_attempts, rollout_path
 
@@ -81,8 +80,7 @@ class Balanced:
         if rng.random() >= self.student_share:
             return one
         problem = make_problem(one.problem.task, one.problem.level, rng) if one.problem.level else one.problem
-        attempt = solution_text(solve(problem)) if right else wrong_attempt(problem, rng)[0]
-        return Judged(problem, attempt, check(problem, attempt))
+        return Judged(problem, *student_attempt(problem, rng, right))
 
 
 def make_task(run: Run, pool: Balanced, number: int, seed: int) -> Task:

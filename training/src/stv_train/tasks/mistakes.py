@@ -8,7 +8,7 @@ from random import Random
 
 from ..errors import OutsideDomain
 from .equations import Equation
-from .steps import MAX_STEPS, Check, Leaf, Line, Origin, Problem, check, solution_text
+from .steps import MAX_STEPS, Check, Leaf, Line, Origin, Problem, check, solution_text, solve
 
 
 def _slip(value: int, rng: Random) -> int:
@@ -160,3 +160,12 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[st
             return attempt, result
     attempt = solution_text([problem.line.text().replace("=", "= 1 +", 1)])
     return attempt, check(problem, attempt)
+
+
+def student_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
+    """What a person may hand in: by the book or in statements, right or with a typical mistake; and its check."""
+    stated = problem.task != "equations" and rng.random() < 0.25
+    if right:
+        attempt = (statements(problem) if stated else None) or solution_text(solve(problem))
+        return attempt, check(problem, attempt)
+    return (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng)
