@@ -47,9 +47,11 @@ async function openSqlite(file: string): Promise<Kysely<Database>> {
 function openPostgres(connectionString: string): Kysely<Database> {
   const types = new pg.TypeOverrides();
   types.setTypeParser(int8Oid, Number);
-  return new Kysely<Database>({
-    dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString, types, max: 8 }) }),
-  });
+  const pool = new pg.Pool({ connectionString, types, max: 8 });
+  // A connection that the database closes fails its query and is replaced; unheard, its event would end this process.
+  pool.on('error', () => {});
+  pool.on('connect', (client) => client.on('error', () => {}));
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) });
 }
 
 async function migrate(db: Kysely<Database>): Promise<Kysely<Database>> {
