@@ -226,7 +226,7 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     values[name] = value;
   }
   const config = values as Config;
-  if (problems.length === 0) problems.push(...crossChecks(config));
+  problems.push(...crossChecks(config));
   if (problems.length > 0) {
     throw new StvError('config_invalid', `The configuration is not valid:\n- ${problems.join('\n- ')}`);
   }
@@ -276,7 +276,8 @@ export function isLoopback(host: string): boolean {
 
 function crossChecks(config: Config): string[] {
   const problems: string[] = [];
-  if (!isLoopback(config.host) && config.apiKeysFile === undefined) {
+  // an option that was refused itself is undefined here
+  if (config.host !== undefined && !isLoopback(config.host) && config.apiKeysFile === undefined) {
     problems.push(
       `${flagName('host')} ${config.host} can be reached from other machines, so ${flagName('apiKeysFile')} must name ` +
         'a file with API keys. Without keys the server listens on loopback only.',

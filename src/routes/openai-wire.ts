@@ -1,8 +1,6 @@
 /** Pieces of OpenAI answers: usage, log-probabilities, fingerprints. */
 import type { TokenLogprob, Usage } from '../engine/engine.ts';
-import type { TokenUsage } from '../stv/usage.ts';
 import type { WireUsage } from './schemas.ts';
-import { toWire } from './wire.ts';
 
 export function wireUsage(usages: readonly Usage[], reasoningTokens = 0): WireUsage {
   const sum = (read: (usage: Usage) => number): number => usages.reduce((total, usage) => total + read(usage), 0);
@@ -19,10 +17,6 @@ export function wireUsage(usages: readonly Usage[], reasoningTokens = 0): WireUs
       reasoning_tokens: reasoningTokens,
     },
   };
-}
-
-export function wireTokenUsage(usage: TokenUsage): WireUsage {
-  return toWire(usage);
 }
 
 /** -Infinity has no JSON; OpenAI's own floor for "did not appear" stands for it. */

@@ -56,8 +56,8 @@ describe('loadConfig', () => {
 
   it('names every mistake at once, with where it comes from', () => {
     const cwd = temporaryFolder({ 'stv.config.json': JSON.stringify({ prot: 1, numSlots: 'many' }) });
-    const problems = problemsOf({ cwd, env: { STV_DEVICE: 'tpu' }, flags: { port: '99999' } });
-    expect(problems).toHaveLength(4);
+    const problems = problemsOf({ cwd, env: { STV_DEVICE: 'tpu' }, flags: { port: '99999', host: '0.0.0.0' } });
+    expect(problems).toHaveLength(5);
     expect(problems).toEqual(
       expect.arrayContaining([
         'The configuration file names an unknown option, prot.',
