@@ -27,6 +27,17 @@ export default defineConfig({
           hookTimeout: 300_000,
         },
       },
+      // needs scripts/install-clients.sh; Python clients are slow to start
+      {
+        test: {
+          name: 'clients',
+          include: ['tests/clients/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 1,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+        },
+      },
     ],
   },
 });
