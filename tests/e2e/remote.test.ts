@@ -138,7 +138,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
       expect(['accepted', 'exhausted']).toContain(end['status']);
       expect(end['usage'].total_tokens).toBe(end['usage'].generator.total_tokens + end['usage'].verifier.total_tokens);
       expect(end['usage'].verifier.total_tokens).toBeGreaterThan(0);
-    });
+    }, 600_000);
 
     it('stops llama-server when a client hangs up', async () => {
       const abort = new AbortController();

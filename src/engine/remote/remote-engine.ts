@@ -2,6 +2,7 @@
  * `Engine` on another machine: any OpenAI-compatible server. One object for each remote model: it owns the pool, the turns, the
  * circuit and every open request from its place in the queue to its one ending.
  */
+import { setMaxListeners } from 'node:events';
 import { StvError, toStvError } from '../../errors.ts';
 import type {
   Engine,
@@ -122,6 +123,8 @@ export class RemoteEngine implements Engine {
     };
     this.#client = new RemoteClient({ http, limits, now: this.#now, random: options.random ?? Math.random });
     this.#turns = new Turns(limits);
+    // every open request listens
+    setMaxListeners(0, this.#closing.signal);
     this.#tokenizer = profile.hasTokenizer ? this.#openTokenizer() : undefined;
   }
 
