@@ -1,0 +1,80 @@
+/** `stv eval`: problems with answers through a running server; figures on stdout, results, report and plot in files. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createClient } from '../client/client.ts';
+import { StvError } from '../errors.ts';
+import { gradeAll } from '../eval/outcomes.ts';
+import { plotReport } from '../eval/plot.ts';
+import { parseProblems } from '../eval/problems.ts';
+import type { EvalSettings } from '../eval/record-types.ts';
+import { openRecords } from '../eval/records.ts';
+import { formatReport, makeReport } from '../eval/report.ts';
+import { digestProblems, runEval } from '../eval/run-eval.ts';
+import { createProgressLine } from './progress.ts';
+
+export interface EvalOptions {
+  readonly url: string;
+  readonly apiKey: string | undefined;
+  readonly chains: number;
+  readonly maxRounds: number;
+  readonly accept: Readonly<Record<string, unknown>>;
+  readonly seed: number;
+  readonly concurrency: number;
+  readonly generator: Readonly<Record<string, unknown>>;
+  readonly verifier: Readonly<Record<string, unknown>>;
+  readonly resamples: number;
+  readonly isStored: boolean;
+  /** Results; gone on with where the file is there. */
+  readonly out: string;
+  readonly report: string | undefined;
+  readonly plot: string | undefined;
+  readonly isJson: boolean;
+}
+
+/** Exit code 0: every problem has its result; 1: some failed. Throws `config_invalid` for what is wrong with the files. */
+export async function evaluate(file: string, options: EvalOptions, signal?: AbortSignal): Promise<number> {
+  const problems = parseProblems(readText(file), file);
+  const settings: EvalSettings = {
+    chains: options.chains,
+    max_rounds: options.maxRounds,
+    accept: options.accept,
+    seed: options.seed,
+    generator: options.generator,
+    verifier: options.verifier,
+    problems: digestProblems(problems),
+  };
+  const results = openRecords(options.out, settings);
+  const client = createClient({ baseUrl: options.url, apiKey: options.apiKey });
+  const progress = createProgressLine();
+  const { records, failures } = await runEval(problems, client, results, {
+    settings,
+    concurrency: options.concurrency,
+    isStored: options.isStored,
+    signal,
+    onProgress: (done, total) => progress.update('Evaluating', done, total, 'items'),
+  }).finally(() => progress.finish());
+  for (const { id, message } of failures) process.stderr.write(`Problem ${id} failed: ${message}\n`);
+
+  const graded = gradeAll(problems, records);
+  if (graded.length === 0) {
+    process.stderr.write('No problem has a result.\n');
+    return 1;
+  }
+  const report = makeReport(graded, records, {
+    settings,
+    numProblems: problems.length,
+    resamples: options.resamples,
+  });
+  const json = `${JSON.stringify(report, null, 2)}\n`;
+  if (options.report !== undefined) writeFileSync(options.report, json);
+  if (options.plot !== undefined) writeFileSync(options.plot, plotReport(report));
+  process.stdout.write(options.isJson ? json : formatReport(report));
+  return failures.length === 0 ? 0 : 1;
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (cause) {
+    throw new StvError('config_invalid', `${file} cannot be read: ${(cause as Error).message}.`, { cause });
+  }
+}

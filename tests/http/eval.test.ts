@@ -1,0 +1,185 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { type EvalOptions, evaluate } from '../../src/cli/eval.ts';
+import type { EvalReport } from '../../src/eval/report.ts';
+import { openDatabase } from '../../src/store/open-database.ts';
+import { SqlRunStore } from '../../src/store/sql-run-store.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+import { buildApp, listen } from './build-app.ts';
+import { promptText, type TestEngineOptions } from './test-engine.ts';
+
+/** Knows every sum but those of `hard` on the first try, and says so truly. */
+const engine: TestEngineOptions = {
+  reply: ({ model, prompt }) => {
+    const text = promptText(prompt);
+    if (model.includes('verifier')) return text.includes('\\boxed{0}') ? 'Step 1 is wrong.' : 'All steps hold.';
+    const [, a, b] = /(\d+) plus (\d+)/.exec(text) ?? [];
+    const isFirst = text.includes('Solve:');
+    return `So it is \\boxed{${text.includes('hard') && isFirst ? 0 : Number(a) + Number(b)}}`;
+  },
+  accept: ({ prompt }) => (promptText(prompt).includes('\\boxed{0}') ? 0.1 : 0.8),
+};
+
+const lines = [
+  { id: 'one', problem: 'easy 1 plus 2', answer: '3', group: 'g' },
+  { id: 'two', problem: 'hard 3 plus 4', answer: '7', reference: 'PRIVATE', group: 'g' },
+  { id: 'three', problem: 'hard 5 plus 6', answer: '12', group: 'h' },
+];
+
+function setUp(url: string, rows: readonly object[] = lines) {
+  const folder = temporaryFolder({ 'problems.jsonl': rows.map((row) => JSON.stringify(row)).join('\n') });
+  const at = (name: string): string => path.join(folder, name);
+  const options: EvalOptions = {
+    url,
+    apiKey: undefined,
+    chains: 18,
+    maxRounds: 2,
+    accept: { rule: 'single' },
+    seed: 5,
+    concurrency: 2,
+    generator: {},
+    verifier: {},
+    resamples: 50,
+    isStored: false,
+    out: at('results.jsonl'),
+    report: at('report.json'),
+    plot: at('plot.svg'),
+    isJson: true,
+  };
+  const printed = vi.spyOn(process.stdout, 'write').mockReturnValue(true);
+  const warned = vi.spyOn(process.stderr, 'write').mockReturnValue(true);
+  onTestFinished(() => {
+    printed.mockRestore();
+    warned.mockRestore();
+  });
+  return {
+    options,
+    at,
+    report: () => JSON.parse(readFileSync(at('report.json'), 'utf8')) as EvalReport,
+    run: (extra: Partial<EvalOptions> = {}) => evaluate(at('problems.jsonl'), { ...options, ...extra }),
+    printed: () => printed.mock.calls.map(([text]) => String(text)).join(''),
+    warned: () => warned.mock.calls.map(([text]) => String(text)).join(''),
+  };
+}
+
+describe('stv eval', () => {
+  it('drives a server and gives the figures that its answers have', async () => {
+    const test = await buildApp({ engine });
+    const { run, report, printed, at } = setUp(await listen(test.app));
+    expect(await run()).toBe(0);
+    const { overall, groups, bins, missing } = report();
+    expect(JSON.parse(printed())).toEqual(report());
+    expect(missing).toBe(0);
+    expect(overall).toMatchObject({ problems: 3, chains: 54 });
+    expect(overall.rounds.map((round) => round.pass_at_1.value)).toEqual([1 / 3, 2 / 3, 2 / 3]);
+    expect(overall.rounds.map((round) => round.accept_rate.value)).toEqual([1 / 3, 1, 1]);
+    expect(overall.rounds[2]?.precision.value).toBeCloseTo(2 / 3);
+    // right ones are all accepted; of four wrong attempts a chain the last two are accepted as well
+    expect(overall.verdicts.accept_when_right.value).toBe(1);
+    expect(overall.verdicts.reject_when_wrong.value).toBeCloseTo(2 / 3);
+    expect(Object.keys(groups)).toEqual(['g', 'h']);
+    expect(groups['g']?.rounds[2]?.pass_at_1.value).toBe(1);
+    expect(Object.fromEntries(Object.entries(bins).map(([name, one]) => [name, one.problems]))).toEqual({
+      easy: 1,
+      hardest: 2,
+    });
+    // what the server counted is what the report adds up
+    const { generator, verifier } = overall.tokens;
+    const metrics = await test.metrics.expose();
+    for (const [role, total] of [
+      ['generator', generator],
+      ['verifier', verifier],
+    ] as const) {
+      const counted = [
+        ...metrics.text.matchAll(
+          new RegExp(`stv_tokens_total\\{role="${role}",kind="(?:prompt|completion)"\\} (\\d+)`, 'g'),
+        ),
+      ];
+      expect(counted.reduce((sum, [, tokens]) => sum + Number(tokens), 0)).toBe(total);
+    }
+    expect(readFileSync(at('plot.svg'), 'utf8')).toContain('<polyline');
+    expect(readFileSync(at('results.jsonl'), 'utf8')).not.toContain('PRIVATE');
+  });
+
+  it('prints a table for people', async () => {
+    const { run, printed } = setUp(await listen((await buildApp({ engine })).app));
+    await run({ isJson: false });
+    expect(printed()).toMatch(/^2 +66\.7 % \[.*\] +100\.0 %/m);
+    expect(printed()).toContain('bin hardest');
+  });
+
+  it('does what is missing after a break, and nothing twice', async () => {
+    const test = await buildApp({ engine });
+    const { run, report, at } = setUp(await listen(test.app));
+    await run();
+    const whole = report();
+    const text = readFileSync(at('results.jsonl'), 'utf8');
+    const numRequests = test.engine.requests.length;
+    await run();
+    expect(test.engine.requests).toHaveLength(numRequests);
+    // the process died while it wrote its last line
+    writeFileSync(at('results.jsonl'), text.slice(0, -40));
+    await run();
+    expect(test.engine.requests.length).toBeGreaterThan(numRequests);
+    expect(test.engine.requests.length).toBeLessThan(numRequests * 2);
+    expect(report()).toEqual(whole);
+  });
+
+  it('refuses to go on with the results of other settings', async () => {
+    const { run } = setUp(await listen((await buildApp({ engine })).app));
+    await run();
+    await expect(run({ seed: 6 })).rejects.toMatchObject({ code: 'config_invalid' });
+  });
+
+  it('leaves out what fails, says so, and does it at the next run', async () => {
+    let isBroken = true;
+    const failing: TestEngineOptions = {
+      ...engine,
+      reply: (request) => {
+        if (isBroken && promptText(request.prompt).includes('5 plus 6')) throw new Error('broken');
+        return engine.reply?.(request) ?? '';
+      },
+    };
+    const { run, report, warned } = setUp(await listen((await buildApp({ engine: failing })).app));
+    expect(await run({ chains: 1 })).toBe(1);
+    expect(report()).toMatchObject({ missing: 1, overall: { problems: 2 } });
+    expect(warned()).toContain('Problem three failed');
+    isBroken = false;
+    expect(await run({ chains: 1 })).toBe(0);
+    expect(report()).toMatchObject({ missing: 0, overall: { problems: 3 } });
+  });
+
+  it('verifies given attempts, and finds their first error', async () => {
+    const rows = [
+      { id: 'w', problem: 'easy 1 plus 2', answer: '3', attempt: '1 + 2 = 0\n\\boxed{0}', first_error: 1 },
+      { id: 'r', problem: 'easy 1 plus 2', answer: '3', attempt: '\\boxed{3}', first_error: null },
+    ];
+    const { run, report } = setUp(await listen((await buildApp({ engine })).app), rows);
+    await run({ chains: 1, maxRounds: 0 });
+    expect(report().overall.first_error).toMatchObject({
+      located_when_wrong: { value: 1 },
+      accepted_when_right: { value: 1 },
+      f1: 1,
+    });
+    expect(report().overall.equal_tokens).toBeNull();
+  });
+
+  it('keeps runs with their labels at the server when asked to', async () => {
+    const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+    onTestFinished(() => store.close());
+    const { run } = setUp(await listen((await buildApp({ engine, store })).app));
+    await run({ chains: 1, isStored: true });
+    const traces = await store.traces({ limit: 10, withLabels: true });
+    expect(traces).toHaveLength(5);
+    expect(traces.find(({ problem }) => problem.includes('3 plus 4'))?.label).toEqual({
+      answer: '7',
+      reference: 'PRIVATE',
+    });
+  });
+
+  it('gives up when the server is gone', async () => {
+    const rows = Array.from({ length: 20 }, (_, index) => ({ problem: `${index}`, answer: '1' }));
+    await expect(setUp('http://127.0.0.1:9', rows).run()).rejects.toThrow('cannot be reached');
+  });
+});
