@@ -132,6 +132,7 @@ function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): Lo
     aliases: [...names, ...names.map((name) => `${pack.name}/${name}`)],
     digest,
     dir: prepared.dir,
+    templateVariables: role.templateVariables,
     numSlots: config.numSlots,
     ...(context === undefined ? {} : { maxLength: context }),
     ...(config.threads > 0 ? { threads: config.threads } : {}),

@@ -68,6 +68,18 @@ export class HostLoop {
       this.#options.post({ type: 'loading', model: index, ms: performance.now() - startMs });
     }
     this.#options.post({ type: 'ready', models: this.#models.map(({ limits }) => limits) });
+    await this.#warmUp();
+  }
+
+  /** Finishes what loading left for later, while nobody asks for a step. */
+  async #warmUp(): Promise<void> {
+    for (const model of this.#models) {
+      for (;;) {
+        await nextTurn();
+        if (this.#isRunning || this.#isShut) return;
+        if (model.warmUp?.() !== true) break;
+      }
+    }
   }
 
   #add(model: number, sequence: SequenceSpec): void {
@@ -87,7 +99,7 @@ export class HostLoop {
     try {
       for (;;) {
         const index = this.#nextWithWork(turn);
-        if (index === undefined || this.#isShut) return;
+        if (index === undefined || this.#isShut) break;
         turn = index + 1;
         const result = this.#coreAt(index).step();
         if (result !== undefined) this.#options.post({ type: 'step', model: index, ...result });
@@ -96,6 +108,7 @@ export class HostLoop {
     } finally {
       this.#isRunning = false;
     }
+    await this.#warmUp();
   }
 
   /** The first core with work, beginning at `from` and going round. */

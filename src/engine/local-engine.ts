@@ -37,6 +37,8 @@ export interface LocalModel {
   readonly digest: string;
   /** Prepared model folder: weights and tokenizer files. */
   readonly dir: string;
+  /** What the chat template is given beside the messages. */
+  readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
   /** Cache slots; more than `maxLanes` keep more prefixes. Default 16. */
   readonly numSlots?: number;
   /** Tokens of prompt and output together; at most what the checkpoint allows. Default 2048. */
@@ -74,8 +76,7 @@ export interface LocalEngineOptions {
 
 /** Starts the host and resolves when every model is ready. Rejects with the StvError that says why it cannot be. */
 export async function startLocalEngine(options: LocalEngineOptions): Promise<LocalEngine> {
-  const text = options.text ?? (await openTextService(options.models.map(({ dir }) => dir)));
-  const engine = new LocalEngine(options, text);
+  const engine = new LocalEngine(options);
   try {
     await engine.start();
   } catch (thrown) {
@@ -87,7 +88,8 @@ export async function startLocalEngine(options: LocalEngineOptions): Promise<Loc
 
 export class LocalEngine implements Engine {
   readonly #models: readonly LocalModel[];
-  readonly #text: TextService;
+  readonly #openText: () => Promise<TextService>;
+  #openedText: TextService | undefined;
   readonly #host: HostClient;
   readonly #admission: Admission;
   readonly #now: () => number;
@@ -99,9 +101,9 @@ export class LocalEngine implements Engine {
   #onIdle: (() => void) | undefined;
 
   /** @see startLocalEngine */
-  constructor(options: LocalEngineOptions, text: TextService) {
+  constructor(options: LocalEngineOptions) {
     this.#models = options.models;
-    this.#text = text;
+    this.#openText = async () => options.text ?? openTextService(options.models);
     this.#now = options.now ?? (() => performance.now());
     this.#admission = new Admission({ ...DEFAULT_ADMISSION_LIMITS, ...options.limits }, this.#now);
     this.#host = new HostClient({
@@ -117,8 +119,19 @@ export class LocalEngine implements Engine {
     });
   }
 
-  start(): Promise<void> {
-    return this.#host.start();
+  /** Tokenizer and host load side by side; both have ended, well or badly, when this settles. */
+  async start(): Promise<void> {
+    const open = this.#openText().then((text) => {
+      this.#openedText = text;
+    });
+    for (const result of await Promise.allSettled([open, this.#host.start()])) {
+      if (result.status === 'rejected') throw result.reason;
+    }
+  }
+
+  get #text(): TextService {
+    if (this.#openedText === undefined) throw new StvError('not_ready', 'The engine is still loading.');
+    return this.#openedText;
   }
 
   /** Process id of the engine host, for operators and tests. */
@@ -255,7 +268,7 @@ export class LocalEngine implements Engine {
   async close(): Promise<void> {
     this.#isDraining = true;
     const error = new StvError('draining', 'The engine was closed before the request ended.');
-    await Promise.all([this.#host.close(error), this.#text.close()]);
+    await Promise.all([this.#host.close(error), this.#openedText?.close()]);
   }
 
   #resolve(name: string): number {

@@ -64,12 +64,22 @@ export function createInlineTextService(models: readonly TextSide[]): TextServic
   };
 }
 
-/** Text sides of the given folders. Throws StvError when a folder has no usable tokenizer or chat template. */
-export async function openTextService(folders: readonly string[]): Promise<TextService> {
+/** Where a model's tokenizer lies and what its chat template is given beside the messages. */
+export interface TextSource {
+  readonly dir: string;
+  readonly templateVariables?: Readonly<Record<string, unknown>> | undefined;
+}
+
+export function loadTextModel({ dir, templateVariables }: TextSource): Promise<TextModel> {
+  return TextModel.load(dir, templateVariables === undefined ? {} : { variables: templateVariables });
+}
+
+/** Text sides of the given models. Throws StvError when a folder has no usable tokenizer or chat template. */
+export async function openTextService(sources: readonly TextSource[]): Promise<TextService> {
   if (import.meta.url.endsWith('.ts')) {
-    return createInlineTextService(await Promise.all(folders.map((folder) => TextModel.load(folder))));
+    return createInlineTextService(await Promise.all(sources.map(loadTextModel)));
   }
-  const service = new WorkerTextService(folders);
+  const service = new WorkerTextService(sources);
   await service.start();
   return service;
 }
@@ -83,7 +93,7 @@ interface Waiting {
 const JOB_TIMEOUT_MS = 60_000;
 
 class WorkerTextService implements TextService {
-  readonly #folders: readonly string[];
+  readonly #sources: readonly TextSource[];
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
   #starting: Promise<void> | undefined;
@@ -91,8 +101,8 @@ class WorkerTextService implements TextService {
   #nextId = 1;
   #isClosed = false;
 
-  constructor(folders: readonly string[]) {
-    this.#folders = folders;
+  constructor(sources: readonly TextSource[]) {
+    this.#sources = sources;
   }
 
   get tables(): readonly TokenTable[] {
@@ -102,7 +112,7 @@ class WorkerTextService implements TextService {
   async start(): Promise<void> {
     // flags of the command line are meant for the main thread; some, like --input-type, no worker can start with
     const worker = new Worker(new URL('./text-worker.js', import.meta.url), {
-      workerData: { folders: this.#folders },
+      workerData: { sources: this.#sources },
       execArgv: [],
     });
     worker.unref();

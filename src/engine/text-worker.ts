@@ -1,9 +1,8 @@
 /** Entry of the text worker: chat templates and tokenizing of long prompts, away from the event loop that answers HTTP. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { toStvError } from '../errors.ts';
-import { TextModel } from '../models/text-model.ts';
 import { encodePrompt, type TextSide, tokenTableOf } from './text-encoding.ts';
-import type { FromTextWorker, ToTextWorker } from './text-service.ts';
+import { type FromTextWorker, loadTextModel, type TextSource, type ToTextWorker } from './text-service.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('The text worker runs as a worker thread only.');
@@ -26,8 +25,8 @@ function answer(models: readonly TextSide[], { id, job }: ToTextWorker): FromTex
 }
 
 try {
-  const { folders } = workerData as { folders: readonly string[] };
-  const models = await Promise.all(folders.map((folder) => TextModel.load(folder)));
+  const { sources } = workerData as { sources: readonly TextSource[] };
+  const models = await Promise.all(sources.map(loadTextModel));
   port.on('message', (message: ToTextWorker) => post(answer(models, message)));
   post({ type: 'ready', tables: models.map(tokenTableOf) });
 } catch (thrown) {

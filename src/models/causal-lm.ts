@@ -36,6 +36,11 @@ export interface CausalLM {
   readonly limits: CausalLMLimits;
   /** Blocks until done: the engine host owns its thread. Throws StvError `runtime_failed`; the slots involved are then undefined. */
   forward(lanes: readonly Lane[]): Logits;
+  /**
+   * Does one more piece of what loading left for later, about a second at most; false when nothing is left. A step that needs it
+   * earlier does it itself.
+   */
+  warmUp?(): boolean;
   /** Copies the cache of the first `length` tokens of slot `from` to slot `to`. */
   copyPrefix(from: number, to: number, length: number): void;
   dispose(): void;

@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { StvError } from '../errors.ts';
 import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
+import type { PrepackedWeights } from '../runtime/session-options.ts';
 import { buildLaneGraph } from './build-lane-graph.ts';
 import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
 import { kvCacheBytes, LaneCache } from './lane-cache.ts';
@@ -47,7 +48,10 @@ class LaneCausalLM implements CausalLM {
   readonly limits: CausalLMLimits;
   readonly #ownRuntime: Runtime | undefined;
   readonly #cache: LaneCache;
-  readonly #variants: readonly LaneVariant[];
+  /** By index in VARIANTS; the first is made at once, the others when they are needed or in idle time. */
+  readonly #variants: (LaneVariant | undefined)[];
+  readonly #makeVariant: (numLanes: number) => LaneVariant;
+  readonly #prepackedWeights: PrepackedWeights;
   readonly #buffers: StepBuffers;
   readonly #weights: LoadedWeights;
 
@@ -73,14 +77,13 @@ class LaneCausalLM implements CausalLM {
     const tableShape = [maxLength, config.headDim / 2];
     const cos = runtime.createTensor('float32', tableShape, tables.cos);
     const sin = runtime.createTensor('float32', tableShape, tables.sin);
-    const prepackedWeights = runtime.createPrepackedWeights();
-    const largest = VARIANTS.findIndex((numLanes) => numLanes >= maxLanes);
-    this.#variants = VARIANTS.slice(0, largest + 1).map((numLanes) => {
+    this.#prepackedWeights = runtime.createPrepackedWeights();
+    this.#makeVariant = (numLanes) => {
       const graph = buildLaneGraph({ config, numLanes, format: manifest.weights });
       const session = runtime.createSession({
         model: graph.finish(this.#weights.locate),
         initializers: this.#weights.initializers(graph),
-        prepackedWeights,
+        prepackedWeights: this.#prepackedWeights,
         intraOpThreads: threads,
         config: { 'session.model_external_initializers_file_folder_path': dir },
       });
@@ -93,16 +96,31 @@ class LaneCausalLM implements CausalLM {
         cos,
         sin,
       });
-    });
-    prepackedWeights.dispose(); // the sessions hold it
+    };
+    const largest = VARIANTS.findIndex((numLanes) => numLanes >= maxLanes);
+    this.#variants = new Array<LaneVariant | undefined>(largest + 1).fill(undefined);
+    this.#variantAt(0);
+  }
+
+  warmUp(): boolean {
+    const missing = this.#variants.indexOf(undefined);
+    if (missing < 0) return false;
+    this.#variantAt(missing);
+    return true;
+  }
+
+  #variantAt(index: number): LaneVariant {
+    const made = this.#variants[index] ?? this.#makeVariant(VARIANTS[index] as number); // an index of #variants
+    this.#variants[index] = made;
+    return made;
   }
 
   forward(lanes: readonly Lane[]): Logits {
     this.#check(lanes);
     const buffers = this.#buffers;
     let variant = 0;
-    while ((this.#variants[variant] as LaneVariant).numLanes < lanes.length) variant++;
-    (this.#variants[variant] as LaneVariant).run(lanes, buffers);
+    while ((VARIANTS[variant] as number) < lanes.length) variant++; // #check allows no more lanes than the largest has
+    this.#variantAt(variant).run(lanes, buffers);
     return buffers;
   }
 
@@ -118,7 +136,8 @@ class LaneCausalLM implements CausalLM {
   }
 
   dispose(): void {
-    for (const variant of this.#variants) variant.dispose();
+    for (const variant of this.#variants) variant?.dispose();
+    this.#prepackedWeights.dispose();
     this.#buffers.dispose();
     this.#cache.dispose();
     this.#weights.dispose();

@@ -25,66 +25,21 @@ import { PrefixEcho } from './prefix-echo.ts';
 import { probeRemote, type RemoteProfile } from './probe.ts';
 import { maxTokensOf, PromptEstimate } from './prompt-size.ts';
 import { RemoteClient } from './remote-client.ts';
-import { type RemoteConfig, type RemoteLimits, resolveLimits } from './remote-config.ts';
+import type { RemoteLimits } from './remote-config.ts';
 import { RemoteFailure } from './remote-failure.ts';
-import { RemoteHttp } from './remote-http.ts';
+import type { RemoteHttp } from './remote-http.ts';
 import { scoreByText, scoreByTokens } from './remote-score.ts';
 import { type AskRemote, LlamaCppTokenizer, type RemoteTokenizer, VllmTokenizer } from './remote-tokenizer.ts';
 import { generateCall } from './request-body.ts';
-import { retryDelayMs, waitFor } from './retry.ts';
 import { Turns } from './turns.ts';
 
 export interface RemoteEngineOptions {
-  readonly remote: RemoteConfig;
   /** Head of the model's full name, `pack/role`; what serves it is written behind an `@`. */
   readonly label: string;
   readonly aliases: readonly string[];
-  /** How long a server that does not answer yet is waited for at the start. Default 10 minutes. */
-  readonly startTimeoutMs?: number;
-  /** Told once when the server has to be waited for. */
-  readonly onWait?: (why: string) => void;
-  readonly signal?: AbortSignal;
   /** Monotonic milliseconds. */
   readonly now?: () => number;
   readonly random?: () => number;
-}
-
-const POLL = { minRetryDelayMs: 500, maxRetryDelayMs: 5_000, maxRetries: Number.POSITIVE_INFINITY };
-
-/**
- * Resolves once the server has told what it is. Throws StvError: `config_invalid` when the configuration does not fit it,
- * `remote_unavailable` when it cannot be asked in time, `cancelled`.
- */
-export async function startRemoteEngine(options: RemoteEngineOptions): Promise<RemoteEngine> {
-  const limits = resolveLimits(options.remote.limits);
-  const { url, apiKey } = options.remote;
-  const http = new RemoteHttp({ url, apiKey, limits });
-  const call = new CallSignal([options.signal], Date.now() + (options.startTimeoutMs ?? 600_000));
-  const random = options.random ?? Math.random;
-  let last: RemoteFailure | undefined;
-  try {
-    for (let numFailed = 1; ; numFailed++) {
-      try {
-        const profile = await probeRemote(http, options.remote, call.signal);
-        return new RemoteEngine(options, { http, limits, profile });
-      } catch (thrown) {
-        if (!(thrown instanceof RemoteFailure)) throw thrown;
-        last = thrown;
-        const failure = thrown.kind === 'silent' ? new RemoteFailure('broken', thrown.message) : thrown;
-        const delayMs = retryDelayMs(failure, numFailed, { limits: POLL, leftMs: call.leftMs, random });
-        if (delayMs === undefined) throw thrown;
-        if (numFailed === 1) options.onWait?.(`Waiting for the remote ${http.name}: ${thrown.message}`);
-        await waitFor(delayMs, call.signal);
-      }
-    }
-  } catch (thrown) {
-    await http.close();
-    const isLate = thrown instanceof StvError && thrown.code === 'deadline_exceeded';
-    const cause = isLate && last !== undefined ? last : thrown;
-    throw cause instanceof RemoteFailure ? cause.toStvError() : toStvError(cause);
-  } finally {
-    call.release();
-  }
 }
 
 export interface RemoteEngineParts {

@@ -7,6 +7,7 @@ import { createParser } from 'eventsource-parser';
 import { type Dispatcher, Pool } from 'undici';
 import { parseRemoteUrl, type RemoteAddress, type RemoteLimits } from './remote-config.ts';
 import { failureOfStatus, RemoteFailure } from './remote-failure.ts';
+import { Patience } from './patience.ts';
 import { readRetryAfter } from './retry.ts';
 
 export interface RemoteHttpOptions {
@@ -66,7 +67,7 @@ export class RemoteHttp {
     body: unknown,
     { signal, timeoutMs = this.#limits.firstEventMs }: { readonly signal: AbortSignal; readonly timeoutMs?: number },
   ): Promise<unknown> {
-    const own = new Deadline(signal, timeoutMs, () => this.#silent(timeoutMs));
+    const own = new Patience(signal, timeoutMs, () => this.#silent(timeoutMs));
     try {
       const response = await this.#send({
         route,
@@ -98,7 +99,7 @@ export class RemoteHttp {
     { signal, patienceMs }: { readonly signal: AbortSignal; readonly patienceMs: () => number },
   ): AsyncGenerator<string, void, undefined> {
     const firstMs = patienceMs();
-    const clock = new Deadline(signal, firstMs, () => this.#silent(firstMs));
+    const clock = new Patience(signal, firstMs, () => this.#silent(firstMs));
     let isDone = false;
     let rest: AsyncIterator<Uint8Array> | undefined;
     try {
@@ -238,7 +239,7 @@ export function parseJson(text: string): unknown {
 }
 
 /** Reads what follows `[DONE]` (nothing, mostly) so that the connection goes back to the pool; closes it where that takes long. */
-async function finish(bytes: AsyncIterator<Uint8Array>, clock: Deadline): Promise<void> {
+async function finish(bytes: AsyncIterator<Uint8Array>, clock: Patience): Promise<void> {
   clock.restart(TRAILER_MS, () => new Error('The end of the answer did not come.'));
   try {
     while ((await bytes.next()).done !== true);
@@ -246,46 +247,5 @@ async function finish(bytes: AsyncIterator<Uint8Array>, clock: Deadline): Promis
   } catch {
     // the answer itself is complete
     clock.abandon();
-  }
-}
-
-/** A signal that fires with the caller's, or when the time is over. */
-class Deadline {
-  readonly #controller = new AbortController();
-  readonly #outer: AbortSignal;
-  readonly #onAbort: () => void;
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(outer: AbortSignal, ms: number, reason: () => Error) {
-    this.#outer = outer;
-    this.#onAbort = () => this.#controller.abort(outer.reason);
-    if (outer.aborted) this.#onAbort();
-    else outer.addEventListener('abort', this.#onAbort, { once: true });
-    this.restart(ms, reason);
-  }
-
-  get signal(): AbortSignal {
-    return this.#controller.signal;
-  }
-
-  pause(): void {
-    clearTimeout(this.#timer);
-  }
-
-  restart(ms: number, reason: () => Error): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#controller.abort(reason()), ms);
-  }
-
-  /** Ends the watch; what goes on is left in peace. */
-  stop(): void {
-    clearTimeout(this.#timer);
-    this.#outer.removeEventListener('abort', this.#onAbort);
-  }
-
-  /** Ends the watch and closes the connection, if it is still in use. */
-  abandon(): void {
-    this.stop();
-    this.#controller.abort(new Error('The answer is no longer wanted.'));
   }
 }
