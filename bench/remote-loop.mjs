@@ -131,6 +131,7 @@ async function main() {
     '1024',
   ];
   const main = path.join(path.dirname(self), '..', 'dist', 'cli', 'main.js');
+  const started = performance.now();
   const server = spawn(process.execPath, [main, 'serve', ...args], {
     env: { ...process.env, STV_DATA_DIR: dataDir, STV_LOG_LEVEL: 'error' },
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -147,6 +148,7 @@ async function main() {
       server.on('exit', (code) => reject(new Error(`The server ended with ${code}.`)));
     });
     while (!(await fetch(`${url}/health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
+    const readyMs = performance.now() - started;
     // compiled code and warm connections
     await Promise.all(Array.from({ length: Math.min(8, runs) }, (_, index) => solve(url, index)));
     const before = await readMetrics(url);
@@ -159,6 +161,7 @@ async function main() {
     const report = {
       cpu_model: cpus()[0]?.model,
       node: process.version,
+      ready_ms: Math.round(readyMs),
       runs,
       rounds: sum('numRounds'),
       tokens: sum('numTokens'),

@@ -1,7 +1,8 @@
 /** Roles that another server runs: what a pack and the configuration say about it, as a running remote engine. */
 import { type Config, isLoopback } from '../config.ts';
 import type { RemoteConfig } from '../engine/remote/remote-config.ts';
-import { type RemoteEngine, startRemoteEngine } from '../engine/remote/remote-engine.ts';
+import type { RemoteEngine } from '../engine/remote/remote-engine.ts';
+import { startRemoteEngine } from '../engine/remote/start-remote-engine.ts';
 import { StvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
 import { formatSource } from '../models/source.ts';

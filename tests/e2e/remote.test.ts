@@ -2,7 +2,10 @@
  * The built server with its roles on a real llama-server: same weights as the local engine has, so the two can be held against
  * each other. Needs the program's path in STV_LLAMA_SERVER (scripts/build-llama-server.sh makes it) and is skipped without.
  */
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
+import type { Prompt } from '../../src/engine/engine.ts';
+import { startRemoteEngine } from '../../src/engine/remote/start-remote-engine.ts';
+import { DEFAULT_SAMPLING } from '../../src/engine/sampling-params.ts';
 import { type LlamaServer, llamaServer, startLlamaServer } from '../support/llama-server.ts';
 import { collectSse, readSse } from '../support/read-sse.ts';
 import { type RunningServer, startServer } from '../support/start-server.ts';
@@ -38,6 +41,35 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
   });
 
   const idle = (): Promise<void> => expect.poll(() => llama.numBusy(), { timeout: 10_000 }).toBe(0);
+
+  it('gives the same text and nearly the same score through token ids and through chat messages', async () => {
+    const prompt: Prompt = { kind: 'chat', messages: [{ role: 'user', content: problem }], assistantPrefix: 'First,' };
+    const answers = [];
+    for (const dialect of ['llama.cpp', 'openai'] as const) {
+      const engine = await startRemoteEngine({
+        remote: { url: `${llama.url}/v1`, dialect },
+        label: 'p',
+        aliases: ['m'],
+      });
+      onTestFinished(() => engine.close());
+      const request = { id: 'r', model: 'm', prompt, stop: [], priority: 'interactive', maxTokens: 8 } as const;
+      let text = '';
+      for await (const event of engine.generate({ ...request, sampling: { ...DEFAULT_SAMPLING, temperature: 0 } })) {
+        if (event.type === 'delta') text += event.text;
+      }
+      answers.push({ text, score: await engine.score({ ...request, candidates: [' we', ' let'] }) });
+    }
+    const [byTokens, byMessages] = answers;
+    expect(byMessages?.text).toBe(byTokens?.text);
+    expect(byTokens?.text.length).toBeGreaterThan(8);
+    expect(byTokens?.score.method).toBeUndefined();
+    expect(byMessages?.score.method).toBe('first-token');
+    // other tokens can begin with the same letters, so the text is an upper bound
+    for (const [index, exact] of (byTokens?.score.logprobs ?? []).entries()) {
+      expect(Math.exp(byMessages?.score.logprobs[index] ?? 0)).toBeGreaterThan(Math.exp(exact) - 0.02);
+    }
+    expect(Math.max(...(byTokens?.score.logprobs ?? []).map(Math.exp))).toBeGreaterThan(0.01);
+  });
 
   describe('verifier remote, generator here', () => {
     let server: RunningServer;

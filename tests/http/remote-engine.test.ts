@@ -5,7 +5,8 @@ import { CombinedEngine } from '../../src/engine/combined-engine.ts';
 import type { GenerateRequest, GenerationEvent, Prompt } from '../../src/engine/engine.ts';
 import type { EngineStats } from '../../src/engine/engine-stats.ts';
 import type { RemoteConfig } from '../../src/engine/remote/remote-config.ts';
-import { type RemoteEngine, startRemoteEngine } from '../../src/engine/remote/remote-engine.ts';
+import type { RemoteEngine } from '../../src/engine/remote/remote-engine.ts';
+import { startRemoteEngine } from '../../src/engine/remote/start-remote-engine.ts';
 import { DEFAULT_SAMPLING } from '../../src/engine/sampling-params.ts';
 import { StvError } from '../../src/errors.ts';
 import {

@@ -22,7 +22,7 @@ import { checkSamplingParams } from '../sampling-params.ts';
 import { CallSignal } from './call-signal.ts';
 import { type ReportedUsage, usageOf } from './completion-chunk.ts';
 import { PrefixEcho } from './prefix-echo.ts';
-import { probeRemote, type RemoteProfile } from './probe.ts';
+import type { RemoteProfile } from './probe.ts';
 import { maxTokensOf, PromptEstimate } from './prompt-size.ts';
 import { RemoteClient } from './remote-client.ts';
 import type { RemoteLimits } from './remote-config.ts';

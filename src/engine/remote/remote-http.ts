@@ -5,9 +5,9 @@
  */
 import { createParser } from 'eventsource-parser';
 import { type Dispatcher, Pool } from 'undici';
+import { Patience } from './patience.ts';
 import { parseRemoteUrl, type RemoteAddress, type RemoteLimits } from './remote-config.ts';
 import { failureOfStatus, RemoteFailure } from './remote-failure.ts';
-import { Patience } from './patience.ts';
 import { readRetryAfter } from './retry.ts';
 
 export interface RemoteHttpOptions {
