@@ -11,7 +11,7 @@ export class RoundCard {
   readonly #attemptText = document.createTextNode('');
   readonly #attemptState = h('span', { class: 'muted small' });
   readonly #verification = new VerificationPart();
-  readonly #marker = h('span', { class: 'chip chip-best', hidden: true }, 'Best so far');
+  readonly #marker = h('span', { class: 'chip chip-best', hidden: true }, 'Best');
   readonly #tokens = h('span', { class: 'muted small' });
   #isMarked = false;
 
@@ -85,7 +85,7 @@ class VerificationPart {
 
   constructor() {
     this.#feedback.append(this.#feedbackText);
-    this.#row.append(h('span', { class: 'muted small' }, 'P(accept)'), this.#bar.element, this.#probability);
+    this.#row.append(h('span', { class: 'muted small' }, 'Probability'), this.#bar.element, this.#probability);
     this.element = h(
       'section',
       { class: 'side' },
@@ -106,6 +106,7 @@ class VerificationPart {
     this.#row.hidden = end === undefined;
     if (end !== undefined) {
       this.#bar.set(end.score, percent(end.score), acceptAt);
+      if (acceptAt !== undefined) this.#row.title = `Accepted from ${percent(acceptAt)}`;
       this.#bar.element.dataset['verdict'] = end.verdict;
       this.#probability.textContent = percent(end.score);
     }

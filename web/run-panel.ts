@@ -22,13 +22,15 @@ export class RunPanel {
   readonly #statusText = byId('status-text', HTMLElement);
   readonly #result = byId('result', HTMLElement);
   readonly #tabList = byId('chain-tabs', HTMLElement);
-  readonly #panels = byId('chain-panels', HTMLElement);
+  readonly #panelBox = byId('chain-panels', HTMLElement);
   readonly #tokens = new Meter('Tokens');
   readonly #time = new Meter('Time');
   readonly #changed = new Set<RoundView>();
   #run: RunView | undefined;
   #cards = new Map<RoundView, RoundCard>();
+  /** Per chain: its tab, its panel, the list of rounds in it. */
   #lists: HTMLElement[] = [];
+  #panels: HTMLElement[] = [];
   #tabs: HTMLButtonElement[] = [];
   #shownChain = 0;
   #isChainChosen = false;
@@ -52,13 +54,14 @@ export class RunPanel {
     this.#heading.textContent = problem;
     this.#cards = new Map();
     this.#lists = [];
+    this.#panels = [];
     this.#tabs = [];
     this.#shownChain = 0;
     this.#isChainChosen = false;
     this.#changed.clear();
     this.#tabList.replaceChildren();
     this.#tabList.hidden = true;
-    this.#panels.replaceChildren();
+    this.#panelBox.replaceChildren();
     this.#result.hidden = true;
     this.setPhase('connecting');
   }
@@ -133,12 +136,12 @@ export class RunPanel {
     const best = chain === null || round === null ? undefined : run.chains[chain]?.[round];
     const parts: Node[] = [];
     if (end.answer !== null) {
-      const label = end.status === 'accepted' ? 'Answer' : 'Best answer so far';
-      parts.push(h('p', { class: 'answer' }, h('span', { class: 'muted' }, label), h('strong', {}, end.answer)));
+      const label = end.status === 'accepted' ? 'Answer' : 'Best answer found';
+      parts.push(h('p', { class: 'answer' }, h('span', { class: 'muted' }, `${label} `), h('strong', {}, end.answer)));
     }
     if (best !== undefined) {
       const link = h('a', { href: `#round-${best.chain}-${best.round}` }, roundName(best));
-      const score = end.score === null ? '' : `, P(accept) ${percent(end.score)}`;
+      const score = end.score === null ? '' : `, probability ${percent(end.score)}`;
       link.addEventListener('click', (event) => {
         event.preventDefault();
         this.#choose(best.chain, true);
@@ -183,12 +186,14 @@ export class RunPanel {
 
   #listOf(chain: number): HTMLElement {
     for (let index = this.#lists.length; index <= chain; index++) {
-      const list = h('ol', { class: 'rounds', id: `chain-${index}`, hidden: index !== this.#shownChain });
-      const tab = h('button', { type: 'button', role: 'tab', id: `tab-${index}`, 'aria-controls': list.id });
+      const list = h('ol', { class: 'rounds' });
+      const panel = h('div', { id: `chain-${index}`, hidden: index !== this.#shownChain }, list);
+      const tab = h('button', { type: 'button', role: 'tab', id: `tab-${index}`, 'aria-controls': panel.id });
       tab.addEventListener('click', () => this.#choose(index, true));
       this.#lists.push(list);
+      this.#panels.push(panel);
       this.#tabs.push(tab);
-      this.#panels.append(list);
+      this.#panelBox.append(panel);
       this.#tabList.append(tab);
     }
     return this.#lists[chain] as HTMLElement;
@@ -199,21 +204,19 @@ export class RunPanel {
     this.#listOf(run.chains.length - 1);
     this.#tabList.hidden = false;
     for (const [index, tab] of this.#tabs.entries()) {
-      const rounds = run.chains[index] ?? [];
-      const isAccepted = rounds.some((round) => round.isAccepted);
-      tab.textContent = `Chain ${index + 1}${isAccepted ? ' ✓' : rounds.length > 1 ? ` · ${rounds.length - 1}` : ''}`;
+      tab.textContent = `Chain ${index + 1}${standing(run.chains[index] ?? [])}`;
       tab.setAttribute('aria-selected', String(index === this.#shownChain));
       tab.tabIndex = index === this.#shownChain ? 0 : -1;
-      const list = this.#lists[index];
-      list?.setAttribute('role', 'tabpanel');
-      list?.setAttribute('aria-labelledby', tab.id);
+      const panel = this.#panels[index];
+      panel?.setAttribute('role', 'tabpanel');
+      panel?.setAttribute('aria-labelledby', tab.id);
     }
   }
 
   #choose(chain: number, byUser: boolean): void {
     this.#shownChain = chain;
     this.#isChainChosen ||= byUser;
-    for (const [index, list] of this.#lists.entries()) list.hidden = index !== chain;
+    for (const [index, panel] of this.#panels.entries()) panel.hidden = index !== chain;
     if (this.#run !== undefined) this.#drawTabs(this.#run);
   }
 
@@ -251,6 +254,14 @@ class Meter {
     this.#bar.element.hidden = budget === null;
     if (budget !== null) this.#bar.set(amount / budget, text);
   }
+}
+
+/** How a chain stands, in a few characters for its tab. */
+function standing(rounds: readonly RoundView[]): string {
+  if (rounds.some((round) => round.isAccepted)) return ' ✓';
+  const scores = rounds.flatMap(({ verifications }) => verifications.at(-1)?.end?.score ?? []);
+  const latest = scores.at(-1);
+  return latest === undefined ? '' : ` · ${percent(latest)}`;
 }
 
 function phaseText(phase: Phase): string {

@@ -5,6 +5,8 @@ import { describeConfig } from '../config.ts';
 import { toStvError } from '../errors.ts';
 import { version } from '../version.ts';
 import { addConfigFlags, configOf } from './config-flags.ts';
+import { addSolve } from './solve.ts';
+import { addVerify } from './verify.ts';
 
 /** Exit codes: 0 done, 1 failed, 2 the command line or configuration is wrong. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -46,6 +48,12 @@ async function main(argv: readonly string[]): Promise<number> {
       process.stderr.write(`The key (it is not stored anywhere): ${key}\n`);
       process.stdout.write(`${line}\n`);
     });
+
+  const done = (code: number): void => {
+    exitCode = code;
+  };
+  addVerify(program, done);
+  addSolve(program, done);
 
   await program.parseAsync([...argv]);
   return exitCode;

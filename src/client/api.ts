@@ -111,6 +111,26 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly '/traces': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /**
+     * Finished rounds of stored runs, oldest first, one JSON object a line
+     * @description For training. A key with the scope `traces` reads the stored runs of every key. An erased run takes its traces with it. An empty answer means that there is nothing after `after` yet.
+     */
+    readonly get: operations['traces'];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly '/v1/chat/completions': {
     readonly parameters: {
       readonly query?: never;
@@ -1563,6 +1583,56 @@ export interface components {
       readonly tokens: readonly number[];
       readonly count: number;
     };
+    /** @description One finished round of a stored run: the last state, the attempt and its verification */
+    readonly Trace: {
+      /** @description Grows in the order in which rounds were stored */
+      readonly trace_id: string;
+      readonly solve_id: string;
+      readonly chain: number;
+      /** @description Unix seconds */
+      readonly created: number;
+      readonly problem: string;
+      readonly previous_attempt: string | null;
+      readonly previous_feedback: string | null;
+      readonly models: {
+        readonly generator: string;
+        readonly verifier: string;
+      };
+      readonly metadata: {
+        readonly [key: string]: string;
+      } | null;
+      readonly round: number;
+      readonly attempt: string | null;
+      readonly answer: string | null;
+      readonly finish_reason: ('stop' | 'length' | 'cancelled' | 'error') | null;
+      readonly verdict: ('accept' | 'reject' | 'undetermined') | null;
+      readonly score: number | null;
+      readonly raw_score: number | null;
+      readonly accepted: boolean;
+      readonly feedback: string | null;
+      readonly first_error: components['schemas']['FirstError'] | null;
+      readonly votes: readonly components['schemas']['Vote'][];
+      readonly seeds: {
+        readonly attempt: number | null;
+        readonly votes: readonly number[];
+      };
+      readonly prompt_hashes: {
+        readonly attempt: string | null;
+        readonly verification: string | null;
+      };
+      readonly usage: components['schemas']['RoleUsage'];
+      readonly timings: {
+        readonly queue_ms: number;
+        readonly prefill_ms: number;
+        readonly decode_ms: number;
+      };
+      readonly label?: {
+        readonly reference?: string;
+        readonly answer?: string;
+      };
+      /** @enum {string} */
+      readonly object: 'trace';
+    };
     readonly Usage: {
       readonly prompt_tokens: number;
       readonly completion_tokens: number;
@@ -2392,6 +2462,59 @@ export interface operations {
       };
       /** @description The run has already ended */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly traces: {
+    readonly parameters: {
+      readonly query?: {
+        /** @description `trace_id` of the last trace that you have */
+        readonly after?: string;
+        readonly limit?: number;
+        /** @description Add the `label` of runs that have one: the caller’s reference and answer */
+        readonly labels?: boolean;
+      };
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description One trace a line */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/jsonl': components['schemas']['Trace'];
+        };
+      };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
         headers: {
           readonly [name: string]: unknown;
         };

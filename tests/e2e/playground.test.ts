@@ -12,6 +12,18 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const executablePath = process.env['STV_CHROMIUM'] ?? '/usr/bin/chromium';
 
+/** The page's own globals, for functions that run there; the tests themselves run without a DOM. */
+interface PageScope {
+  readonly document: {
+    readonly activeElement: { readonly id: string; readonly textContent: string } | null;
+    readonly documentElement: { readonly scrollWidth: number };
+    readonly body: unknown;
+  };
+  readonly localStorage: { readonly length: number };
+  readonly navigator: { readonly clipboard: { readText(): Promise<string> } };
+  getComputedStyle(element: unknown): { readonly backgroundColor: string };
+}
+
 let browser: Browser;
 
 beforeAll(async () => {
@@ -67,11 +79,17 @@ async function status(page: Page, text: string): Promise<void> {
   await page.locator('#status', { hasText: text }).waitFor({ timeout: 20_000 });
 }
 
+/** Runs in the page. */
+function isInSight(element: { getBoundingClientRect(): { readonly top: number; readonly bottom: number } }): boolean {
+  const { top, bottom } = element.getBoundingClientRect();
+  return top >= 0 && bottom <= (globalThis as unknown as { readonly innerHeight: number }).innerHeight;
+}
+
 /** What stands in the attempts on the page, from top to bottom, without the helps for reading aloud. */
 function attempts(page: Page): Promise<string[]> {
   return page.locator('.round .work').evaluateAll((elements) =>
     elements.map((element) => {
-      const copy = element.cloneNode(true) as Element;
+      const copy = element.cloneNode(true) as typeof element;
       for (const help of copy.querySelectorAll('.visually-hidden, .step-label')) help.remove();
       return copy.textContent ?? '';
     }),
@@ -97,10 +115,10 @@ describe('a run', () => {
       '31 %',
       '94 %',
     ]);
-    const width = await bars.nth(1).evaluate((bar) => {
-      const fill = bar.firstElementChild as HTMLElement;
-      return fill.style.width;
-    });
+    const width = await bars
+      .nth(1)
+      .locator('.bar-fill')
+      .evaluate((fill) => fill.style.width);
     expect(width).toBe('31%');
     expect(await page.locator('.answer strong').textContent()).toBe('8');
     expect(await page.locator('#announcer').textContent()).toContain('Accepted. after 2 revisions Answer: 8.');
@@ -208,27 +226,37 @@ describe('the page', () => {
   it('works from the keyboard alone', async () => {
     const { page, pace } = await open();
     await page.keyboard.press('Tab');
-    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe('Skip to the content');
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.textContent)).toBe(
+      'Skip to the content',
+    );
     await page.getByLabel('Problem', { exact: true }).focus();
     await page.keyboard.type(lessonProblem);
     pace.delayMs = 40;
     await page.keyboard.press('Control+Enter');
     await page.locator('#stop').waitFor({ timeout: 20_000 });
-    expect(await page.evaluate(() => document.activeElement?.id)).toBe('run-heading');
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.id)).toBe(
+      'run-heading',
+    );
     await page.keyboard.press('Tab');
-    expect(await page.evaluate(() => document.activeElement?.id)).toBe('stop');
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.id)).toBe('stop');
     await page.keyboard.press('Enter');
     await status(page, 'Stopped');
   });
 
   it('fits a phone: nothing wider than the screen, the sides one below the other', async () => {
-    const { page } = await open();
+    const { page, pace } = await open();
     await page.setViewportSize({ width: 360, height: 720 });
     await write(page);
     await page.locator('#options summary').click();
-    const widest = () => page.evaluate(() => document.documentElement.scrollWidth);
+    const widest = () => page.evaluate(() => (globalThis as unknown as PageScope).document.documentElement.scrollWidth);
     expect(await widest()).toBeLessThanOrEqual(360);
+    pace.delayMs = 40;
     await start(page);
+    await page.locator('.round h2', { hasText: 'Revision 1' }).waitFor({ timeout: 20_000 });
+    // the newest round is in sight, and so is the way to stop
+    await expect.poll(() => page.locator('.round').last().locator('.work').evaluate(isInSight)).toBe(true);
+    expect(await page.locator('#stop').evaluate(isInSight)).toBe(true);
+    pace.delayMs = 1;
     await status(page, 'Accepted');
     expect(await widest()).toBeLessThanOrEqual(360);
     const tops = await page
@@ -241,7 +269,11 @@ describe('the page', () => {
 
   it('is dark where the system is', async () => {
     const { page } = await open();
-    const paper = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const paper = () =>
+      page.evaluate(() => {
+        const scope = globalThis as unknown as PageScope;
+        return scope.getComputedStyle(scope.document.body).backgroundColor;
+      });
     await page.emulateMedia({ colorScheme: 'light' });
     expect(await paper()).toBe('rgb(247, 246, 243)');
     await page.emulateMedia({ colorScheme: 'dark' });
@@ -274,7 +306,7 @@ describe('the page', () => {
     await page.getByLabel('Accepts needed').fill('6');
     await start(page);
     await page.locator('#form-error', { hasText: '`accept.k` must be at most' }).waitFor();
-    expect(await page.evaluate(() => document.activeElement?.id)).toBe('rule-k');
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.id)).toBe('rule-k');
     await page.getByLabel('Accepts needed').fill('65');
     await start(page);
     await page.locator('#form-error', { hasText: 'Accepts needed' }).waitFor();
@@ -302,7 +334,7 @@ describe('keys and links', () => {
     // the tab still knows it after a reload
     await page.reload();
     await status(page, 'Accepted');
-    expect(await page.evaluate(() => localStorage.length)).toBe(0);
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).localStorage.length)).toBe(0);
   });
 
   it('a copied link shows the run to somebody without a key, and lets them do nothing else', async () => {
@@ -315,7 +347,7 @@ describe('keys and links', () => {
     await status(page, 'Accepted');
     await page.getByRole('button', { name: 'Copy link' }).click();
     await page.locator('#notice', { hasText: 'The link is copied' }).waitFor();
-    const link = await page.evaluate(() => navigator.clipboard.readText());
+    const link = await page.evaluate(() => (globalThis as unknown as PageScope).navigator.clipboard.readText());
     const stranger = await browser.newContext();
     onTestFinished(() => stranger.close());
     const other = await stranger.newPage();

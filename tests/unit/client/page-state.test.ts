@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+import type { SolveEvent } from '../../../src/client/client.ts';
+import { applyEvent, attemptToResume, emptyRun, markedPieces, type RunView, tokensOf } from '../../../web/run-state.ts';
+
+const usage = (total_tokens: number) => ({ total_tokens });
+
+/** Events by name and by the fields that the page reads. */
+function run(...events: readonly (readonly [SolveEvent['event'], object])[]): RunView {
+  const state = emptyRun();
+  const start = ['solve-start', { limits: { chains: 1 } }] as const;
+  for (const [index, [event, data]] of [start, ...events].entries()) {
+    applyEvent(state, { event, id: index + 1, data: { solve_id: 'slv_1', chain: 0, round: 0, ...data } } as SolveEvent);
+  }
+  return state;
+}
+
+describe('the state of a run on the page', () => {
+  it('a round that repeats takes the place of its first try and of all after it, and keeps what it has cost', () => {
+    const state = run(
+      ['round-start', { carried: null }],
+      ['attempt-delta', { text: 'old' }],
+      ['attempt-end', { attempt: 'old', answer: null, usage: usage(5) }],
+      ['round-start', { carried: usage(5) }],
+      ['attempt-delta', { text: 'new' }],
+    );
+    expect(state.chains[0]?.map(({ attempt, tokens }) => [attempt, tokens])).toEqual([['new', 5]]);
+  });
+
+  it('the end of an attempt is its text, whatever the deltas were; the end of a round is its cost', () => {
+    const state = run(
+      ['round-start', { carried: null }],
+      ['attempt-delta', { text: '<think>hm</think> 4' }],
+      ['attempt-end', { attempt: '4', answer: '4', usage: usage(5) }],
+      ['verification-start', {}],
+      ['verification-delta', { vote: 1, text: 'b' }],
+      ['verification-delta', { vote: 0, text: 'a' }],
+      ['verification-delta', { vote: 1, text: 'c' }],
+      ['verification-end', { usage: usage(7) }],
+    );
+    const [round] = state.chains[0] ?? [];
+    expect([round?.attempt, round?.answer, round?.tokens]).toEqual(['4', '4', 12]);
+    expect(round?.verifications[0]?.texts).toEqual(['a', 'bc']);
+    applyEvent(state, {
+      event: 'round-end',
+      id: 99,
+      data: { chain: 0, round: 0, accepted: true, best: { chain: 0, round: 0 }, usage: usage(13) },
+    } as SolveEvent);
+    expect(tokensOf(state)).toBe(13);
+    expect(round?.isAccepted).toBe(true);
+  });
+
+  it('is taken up at the best attempt, else at the last whole one, never at half of one', () => {
+    const first = [
+      ['round-start', { carried: null }],
+      ['attempt-end', { attempt: 'first', answer: null, usage: usage(1) }],
+    ] as const;
+    const second = [
+      ['round-start', { round: 1, carried: null }],
+      ['attempt-end', { round: 1, attempt: 'second', answer: null, usage: usage(1) }],
+    ] as const;
+    const half = [
+      ['round-start', { round: 2, carried: null }],
+      ['attempt-delta', { round: 2, text: 'half of the thi' }],
+    ] as const;
+    const best = ['round-end', { accepted: false, best: { chain: 0, round: 0 }, usage: usage(2) }] as const;
+    expect(attemptToResume(run())).toBeUndefined();
+    expect(attemptToResume(run(...first, ...second, ...half))?.attempt).toBe('second');
+    expect(attemptToResume(run(...first, best, ...second, ...half))?.attempt).toBe('first');
+  });
+
+  it('cuts the wrong step out by UTF-16 units, and not at all where the span does not fit', () => {
+    const attempt = '𝑥 = 1\nso 𝑥 = 2\nend';
+    const error = { step: 2, start: 7, end: 16, quote: '' };
+    const { before, wrong, after } = markedPieces(attempt, error);
+    expect(before + wrong + after).toBe(attempt);
+    expect(wrong).toBe(attempt.slice(7, 16));
+    expect(markedPieces(attempt, { ...error, end: 99 }).wrong).toBe('');
+    expect(markedPieces(attempt, null)).toEqual({ before: attempt, wrong: '', after: '' });
+  });
+});
