@@ -1,6 +1,6 @@
 /** `pack.json` as people write it: the schema, and every complaint about a value at once. */
-import Type, { type Static, type TSchema } from 'typebox';
-import Value from 'typebox/value';
+import { Ajv } from 'ajv';
+import Type, { type Static } from 'typebox';
 
 const strict = { additionalProperties: false } as const;
 const Text = Type.String({ minLength: 1, maxLength: 2_000 });
@@ -119,15 +119,11 @@ export type PromptFields = Static<typeof Prompt>;
 export type SamplingFields = Static<typeof Sampling>;
 export type CalibrationFields = Static<typeof Calibration>;
 
-interface Complaint {
-  readonly keyword: string;
-  readonly instancePath: string;
-  readonly message: string;
-  readonly params: object;
-}
-
-function fieldOf(root: string, pointer: string): string {
-  return (root + pointer.replace(/\/(\d+)(?=\/|$)/gu, '[$1]').replaceAll('/', '.')).replace(/^\./u, '');
+function fieldOf(pointer: string): string {
+  return pointer
+    .replace(/\/(\d+)(?=\/|$)/gu, '[$1]')
+    .replaceAll('/', '.')
+    .replace(/^\./u, '');
 }
 
 function given(value: unknown, pointer: string): string {
@@ -139,47 +135,30 @@ function given(value: unknown, pointer: string): string {
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }
 
-/** A choice complains once for each alternative: its literals are gathered into one sentence. */
-function sentences(root: string, value: unknown, complaints: readonly Complaint[]): string[] {
-  const literals = new Map<string, unknown[]>();
+/** Everything that is wrong with a parsed `pack.json`, one sentence each, field named; empty when it is a `PackFile`. */
+export function complaintsAbout(value: unknown): readonly string[] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return ['it does not hold a JSON object'];
+  const check = new Ajv({ allErrors: true, strict: false }).compile(PackFile);
+  check(value);
   const lines: string[] = [];
-  for (const { keyword, instancePath, message, params } of complaints) {
-    const field = fieldOf(root, instancePath);
-    if (keyword === 'const' && 'allowedValue' in params) {
-      literals.set(instancePath, [...(literals.get(instancePath) ?? []), params.allowedValue]);
-    } else if (keyword === 'required' && 'requiredProperties' in params) {
-      for (const name of params.requiredProperties as string[])
-        lines.push(`${field === '' ? '' : `${field}.`}${name} is missing`);
-    } else if (keyword === 'additionalProperties' && 'additionalProperties' in params) {
-      for (const name of params.additionalProperties as string[])
-        lines.push(`${field === '' ? '' : `${field}.`}${name} is not a known field`);
-    } else if (keyword !== 'boolean' && keyword !== 'anyOf' && !literals.has(instancePath)) {
-      lines.push(`${field} ${message}, not ${given(value, instancePath)}`);
+  // a choice complains once for each alternative: its literals are gathered into one sentence
+  const literals = new Map<string, unknown[]>();
+  for (const { keyword, instancePath, message, params } of check.errors ?? []) {
+    const field = fieldOf(instancePath);
+    const inside = (name: unknown): string => (field === '' ? String(name) : `${field}.${String(name)}`);
+    if (keyword === 'const') {
+      literals.set(instancePath, [...(literals.get(instancePath) ?? []), params['allowedValue']]);
+    } else if (keyword === 'required') {
+      lines.push(`${inside(params['missingProperty'])} is missing`);
+    } else if (keyword === 'additionalProperties') {
+      lines.push(`${inside(params['additionalProperty'])} is not a known field`);
+    } else if (keyword !== 'anyOf' && !literals.has(instancePath)) {
+      lines.push(`${field} ${message ?? 'is wrong'}, not ${given(value, instancePath)}`);
     }
   }
   for (const [pointer, allowed] of literals) {
     const choices = allowed.map((literal) => JSON.stringify(literal)).join(' or ');
-    lines.push(`${fieldOf(root, pointer)} must be ${choices}, not ${given(value, pointer)}`);
-  }
-  return lines;
-}
-
-/**
- * Everything that is wrong with a parsed `pack.json`, one sentence each, field named; empty when it is a `PackFile`.
- * Field by field: the validator stops after eight complaints about one value.
- */
-export function complaintsAbout(value: unknown): readonly string[] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) return ['it does not hold a JSON object'];
-  const lines = Object.keys(value)
-    .filter((name) => !(name in FIELDS))
-    .map((name) => `${name} is not a known field`);
-  for (const [name, schema] of Object.entries<TSchema>(FIELDS)) {
-    const field: unknown = Reflect.get(value, name);
-    if (field === undefined) {
-      if (PackFile.required.some((required) => required === name)) lines.push(`${name} is missing`);
-      continue;
-    }
-    lines.push(...sentences(name, field, Value.Errors(schema, field) as readonly Complaint[]));
+    lines.push(`${fieldOf(pointer)} must be ${choices}, not ${given(value, pointer)}`);
   }
   return [...new Set(lines)];
 }

