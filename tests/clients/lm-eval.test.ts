@@ -13,7 +13,7 @@ beforeAll(async () => {
   cpSync(path.join(clientsFolder, 'lm-eval'), folder, { recursive: true });
   for (const file of readdirSync(folder).filter((name) => name.endsWith('.yaml'))) {
     const task = readFileSync(path.join(folder, file), 'utf8');
-    writeFileSync(path.join(folder, file), task.replace('DATA_FOLDER', folder));
+    writeFileSync(path.join(folder, file), task.replaceAll('DATA_FOLDER', folder));
   }
 });
 
@@ -90,7 +90,7 @@ it('scores choices and generates', async () => {
   for (const { doc, filtered_resps } of samples) {
     for (const [index, choice] of (doc.choices as string[]).entries()) {
       const [logprob] = filtered_resps[index] as [number | string];
-      expect(Number(logprob)).toBeCloseTo(await logLikelihood(doc.text, choice), 3);
+      expect(Number(logprob)).toBeCloseTo(await logLikelihood(doc.text, ` ${choice}`), 3);
     }
   }
 });
