@@ -4,7 +4,7 @@
  */
 import type { BlockQuantized, Checkpoint } from './checkpoint.ts';
 import type { WeightSource, WeightSpec } from './lane-graph.ts';
-import { BLOCK_SIZE, scalesOf } from './layers.ts';
+import { BLOCK_SIZE, SCALE_REPEATS, scalesOf } from './layers.ts';
 import { type MatrixError, type QuantizationReport, type StoredTensor, TENSOR_ALIGNMENT } from './prepared-model.ts';
 import { quantizeBlocks } from './quantize-blocks.ts';
 
@@ -64,7 +64,7 @@ export class WeightWriter {
     const parts = sources.map((source) => this.#readBlocks(source, columns, bits));
     const blocks = columns / BLOCK_SIZE;
     const quants = parts.map((part) => part.quants);
-    const scales = parts.map((part) => part.scales);
+    const scales = parts.map((part) => repeatEach(part.scales, SCALE_REPEATS));
     this.#store(name, 'uint8', [rows, blocks, (BLOCK_SIZE * bits) / 8], quants);
     this.#store(scalesOf(name), 'float32', [rows, blocks], scales);
   }
@@ -107,6 +107,12 @@ export class WeightWriter {
 
 function sumOfRows(sources: readonly WeightSource[]): number {
   return sources.reduce((sum, source) => sum + source.rows, 0);
+}
+
+function repeatEach(values: Float32Array, times: number): Float32Array {
+  const repeated = new Float32Array(values.length * times);
+  for (let i = 0; i < repeated.length; i++) repeated[i] = values[Math.floor(i / times)] as number; // below the length
+  return repeated;
 }
 
 /** The same values with 8 bits: the middle of the range moves from 8 to 128, the scales stay. */
