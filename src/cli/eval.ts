@@ -1,6 +1,6 @@
 /** `stv eval`: problems with answers through a running server; figures on stdout, results, report and plot in files. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { createClient } from '../client/client.ts';
+import type { StvClient } from '../client/client.ts';
 import { StvError } from '../errors.ts';
 import { gradeAll } from '../eval/outcomes.ts';
 import { plotReport } from '../eval/plot.ts';
@@ -12,8 +12,6 @@ import { digestProblems, runEval } from '../eval/run-eval.ts';
 import { createProgressLine } from './progress.ts';
 
 export interface EvalOptions {
-  readonly url: string;
-  readonly apiKey: string | undefined;
   readonly chains: number;
   readonly maxRounds: number;
   readonly accept: Readonly<Record<string, unknown>>;
@@ -28,10 +26,11 @@ export interface EvalOptions {
   readonly report: string | undefined;
   readonly plot: string | undefined;
   readonly isJson: boolean;
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** Exit code 0: every problem has its result; 1: some failed. Throws `config_invalid` for what is wrong with the files. */
-export async function evaluate(file: string, options: EvalOptions, signal?: AbortSignal): Promise<number> {
+export async function evaluate(file: string, client: StvClient, options: EvalOptions): Promise<number> {
   const problems = parseProblems(readText(file), file);
   const settings: EvalSettings = {
     chains: options.chains,
@@ -43,13 +42,12 @@ export async function evaluate(file: string, options: EvalOptions, signal?: Abor
     problems: digestProblems(problems),
   };
   const results = openRecords(options.out, settings);
-  const client = createClient({ baseUrl: options.url, apiKey: options.apiKey });
   const progress = createProgressLine();
   const { records, failures } = await runEval(problems, client, results, {
     settings,
     concurrency: options.concurrency,
     isStored: options.isStored,
-    signal,
+    signal: options.signal,
     onProgress: (done, total) => progress.update('Evaluating', done, total, 'items'),
   }).finally(() => progress.finish());
   for (const { id, message } of failures) process.stderr.write(`Problem ${id} failed: ${message}\n`);

@@ -6,6 +6,7 @@ import { toStvError } from '../errors.ts';
 import { version } from '../version.ts';
 import { addConfigFlags, configOf } from './config-flags.ts';
 import { addSolve } from './solve.ts';
+import { addToolCommands } from './tool-commands.ts';
 import { addVerify } from './verify.ts';
 
 /** Exit codes: 0 done, 1 failed, 2 the command line or configuration is wrong. */
@@ -54,10 +55,17 @@ async function main(argv: readonly string[]): Promise<number> {
   };
   addVerify(program, done);
   addSolve(program, done);
+  addToolCommands(program, done);
 
   await program.parseAsync([...argv]);
   return exitCode;
 }
+
+// whoever reads the output may stop before its end (`| head`)
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit();
+});
 
 try {
   process.exitCode = await main(process.argv);

@@ -2,6 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type EvalOptions, evaluate } from '../../src/cli/eval.ts';
+import { createClient } from '../../src/client/client.ts';
 import type { EvalReport } from '../../src/eval/report.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
@@ -31,8 +32,6 @@ function setUp(url: string, rows: readonly object[] = lines) {
   const folder = temporaryFolder({ 'problems.jsonl': rows.map((row) => JSON.stringify(row)).join('\n') });
   const at = (name: string): string => path.join(folder, name);
   const options: EvalOptions = {
-    url,
-    apiKey: undefined,
     chains: 18,
     maxRounds: 2,
     accept: { rule: 'single' },
@@ -57,7 +56,8 @@ function setUp(url: string, rows: readonly object[] = lines) {
     options,
     at,
     report: () => JSON.parse(readFileSync(at('report.json'), 'utf8')) as EvalReport,
-    run: (extra: Partial<EvalOptions> = {}) => evaluate(at('problems.jsonl'), { ...options, ...extra }),
+    run: (extra: Partial<EvalOptions> = {}) =>
+      evaluate(at('problems.jsonl'), createClient({ baseUrl: url }), { ...options, ...extra }),
     printed: () => printed.mock.calls.map(([text]) => String(text)).join(''),
     warned: () => warned.mock.calls.map(([text]) => String(text)).join(''),
   };

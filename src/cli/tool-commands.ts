@@ -1,0 +1,154 @@
+/** The commands that look at a server or a machine from outside: eval, traces, doctor. Flags only; the work is elsewhere. */
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { addConfigFlags, configOf } from './config-flags.ts';
+
+interface ServerFlags {
+  readonly url: string;
+}
+
+function addServerFlags(command: Command): Command {
+  return command
+    .addOption(new Option('--url <url>', 'where the server is').env('STV_URL').default('http://127.0.0.1:8000'))
+    .addHelpText('after', '\nThe API key comes from the environment: STV_API_KEY.');
+}
+
+/** `setExitCode` gets what the command ends with. */
+export function addToolCommands(program: Command, setExitCode: (code: number) => void): void {
+  addEval(program, setExitCode);
+  addTraces(program, setExitCode);
+  addDoctor(program, setExitCode);
+}
+
+interface EvalFlags extends ServerFlags {
+  readonly chains: number;
+  readonly maxRounds: number;
+  readonly accept: Readonly<Record<string, unknown>>;
+  readonly seed: number;
+  readonly concurrency: number;
+  readonly temperature?: number;
+  readonly verifierTemperature?: number;
+  readonly generator?: string;
+  readonly verifier?: string;
+  readonly maxTokens?: number;
+  readonly resamples: number;
+  readonly store?: boolean;
+  readonly out?: string;
+  readonly report?: string;
+  readonly plot?: string;
+  readonly json?: boolean;
+}
+
+function addEval(program: Command, setExitCode: (code: number) => void): void {
+  addServerFlags(program.command('eval'))
+    .description('Evaluate the loop of a running server on problems with answers; goes on where it was broken off')
+    .argument('<file>', 'JSON Lines: problem, answer, and optionally id, reference, group, bin, attempt, first_error')
+    .option('--chains <n>', 'independent chains of each problem', integer(1, 1024), 8)
+    .option('--max-rounds <n>', 'refinements after the first attempt', integer(0, 100), 8)
+    .addOption(
+      new Option('--accept <rule>', 'single, consecutive:K, votes:K/N or score:THRESHOLD')
+        .argParser(acceptRule)
+        .default({ rule: 'single' }, 'single'),
+    )
+    .option('--seed <n>', 'seed of runs and intervals', integer(0, 4_294_967_295), 0)
+    .option('--concurrency <n>', 'requests under way at the same time', integer(1, 256), 4)
+    .option('--generator <model>', "another model than the server's generator")
+    .option('--verifier <model>', "another model than the server's verifier")
+    .option('--temperature <t>', "of the generator; the pack's where absent", number(0, 2))
+    .option('--verifier-temperature <t>', "of the verifier; the pack's where absent", number(0, 2))
+    .option('--max-tokens <n>', 'of one attempt', integer(1, 1_000_000))
+    .option('--resamples <n>', 'draws of the bootstrap', integer(0, 100_000), 1000)
+    .option('--store', 'keep the runs and their labels at the server, as traces for training')
+    .option('--out <file>', 'results, one line a problem (default FILE.results.jsonl)')
+    .option('--report <file>', 'the report as JSON')
+    .option('--plot <file>', 'the plot as SVG')
+    .option('--json', 'print the report as JSON')
+    .action(async (file: string, flags: EvalFlags) => {
+      const [{ evaluate }, { withServer }] = await Promise.all([import('./eval.ts'), import('./remote-call.ts')]);
+      const options = {
+        chains: flags.chains,
+        maxRounds: flags.maxRounds,
+        accept: flags.accept,
+        seed: flags.seed,
+        concurrency: flags.concurrency,
+        generator: defined({ model: flags.generator, temperature: flags.temperature, max_tokens: flags.maxTokens }),
+        verifier: defined({ model: flags.verifier, temperature: flags.verifierTemperature }),
+        resamples: flags.resamples,
+        isStored: flags.store === true,
+        out: flags.out ?? `${file.replace(/\.jsonl$/, '')}.results.jsonl`,
+        report: flags.report,
+        plot: flags.plot,
+        isJson: flags.json === true,
+      };
+      setExitCode(await withServer(flags, (client, signal) => evaluate(file, client, { ...options, signal })));
+    });
+}
+
+interface TracesFlags extends ServerFlags {
+  readonly after?: string;
+  readonly labels?: boolean;
+  readonly out?: string;
+}
+
+function addTraces(program: Command, setExitCode: (code: number) => void): void {
+  const traces = program.command('traces').description("A server's stored rounds, for training");
+  addServerFlags(traces.command('export'))
+    .description('Write finished rounds as JSON Lines, oldest first; a file is gone on with after its last line')
+    .option('--after <trace_id>', 'leave out everything up to this trace')
+    .option('--labels', 'add the references and answers that callers gave')
+    .option('--out <file>', 'append to a file in place of stdout')
+    .action(async (flags: TracesFlags) => {
+      const [{ exportTraces }, { withServer }] = await Promise.all([import('./traces.ts'), import('./remote-call.ts')]);
+      const { url, after, labels, out } = flags;
+      const code = await withServer(flags, async (_client, signal) => {
+        const count = await exportTraces({ url, after, withLabels: labels === true, out, signal });
+        process.stderr.write(`${count} traces\n`);
+        return 0;
+      });
+      setExitCode(code);
+    });
+}
+
+function addDoctor(program: Command, setExitCode: (code: number) => void): void {
+  addConfigFlags(program.command('doctor'))
+    .description('Check whether this machine can serve, and say what to do where it cannot')
+    .option('--json', 'print the findings as JSON')
+    .action(async (flags: Readonly<Record<string, unknown>>) => {
+      const { doctor } = await import('./doctor.ts');
+      setExitCode(await doctor(configOf(flags), flags['json'] === true));
+    });
+}
+
+function defined(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+function number(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !(value >= min && value <= max)) {
+      throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`);
+    }
+    return value;
+  };
+}
+
+function integer(min: number, max: number): (text: string) => number {
+  return (text) => {
+    const value = number(min, max)(text);
+    if (!Number.isInteger(value)) throw new InvalidArgumentError('It must be a whole number.');
+    return value;
+  };
+}
+
+/** `votes:3/5` and the like, as `POST /solve` takes it. */
+export function acceptRule(text: string): Readonly<Record<string, unknown>> {
+  const [, rule, first, second] = /^(single|consecutive|votes|score)(?::([\d.]+)(?:\/(\d+))?)?$/.exec(text) ?? [];
+  if (rule === 'single' && first === undefined) return { rule };
+  if (rule === 'consecutive' && first !== undefined && second === undefined) return { rule, k: integer(1, 64)(first) };
+  if (rule === 'votes' && first !== undefined && second !== undefined) {
+    const [k, n] = [integer(1, 64)(first), integer(1, 64)(second)];
+    if (k <= n) return { rule, k, n };
+  }
+  if (rule === 'score' && first !== undefined && second === undefined) return { rule, threshold: number(0, 1)(first) };
+  throw new InvalidArgumentError('It must be single, consecutive:K, votes:K/N with K up to N, or score:THRESHOLD.');
+}
