@@ -110,7 +110,8 @@ class VerificationPart {
       this.#bar.element.dataset['verdict'] = end.verdict;
       this.#probability.textContent = percent(end.score);
     }
-    setText(this.#feedbackText, end?.feedback ?? latest?.texts.find((text) => text !== undefined) ?? '');
+    const feedback = end?.feedback ?? latest?.texts.find((text) => text !== undefined) ?? '';
+    setText(this.#feedbackText, feedback.trimStart());
     const more = moreOf(round.verifications);
     this.#more.hidden = more === '';
     this.#more.textContent = more;
