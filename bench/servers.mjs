@@ -25,7 +25,7 @@ async function untilReady(url, child, deadlineMs) {
       () => false,
     );
     if (ready) return;
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`${url} was not ready within ${deadlineMs} ms`);
 }

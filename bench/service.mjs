@@ -34,6 +34,14 @@ function outsideShare(before, after) {
 
 /** @param {{stvArgs: string[], log: (line: string) => void}} options */
 export async function benchService({ stvArgs, log }) {
+  const starts = [];
+  for (let run = 0; run < 3; run++) {
+    const begun = performance.now();
+    const started = await startStv(stvArgs);
+    starts.push(performance.now() - begun);
+    await started.stop();
+  }
+  log(`start with prepared weights until ready: ${(median(starts) / 1000).toFixed(2)} s (median of ${starts.length})`);
   const server = await startStv(stvArgs);
   let seed = 10_000;
   try {

@@ -7,7 +7,8 @@ import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const stamp = path.join(root, 'dist/.tsbuildinfo');
+/** Written last by `npm run build`. */
+const stamp = path.join(root, 'dist/page/index.html');
 const main = path.join(root, 'dist/cli/main.js');
 
 function newest(folder) {
@@ -19,10 +20,12 @@ function newest(folder) {
 }
 
 const built = statSync(stamp, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-if (!statSync(main, { throwIfNoEntry: false }) || built < newest(path.join(root, 'src'))) {
+if (built < Math.max(newest(path.join(root, 'src')), newest(path.join(root, 'web')))) {
   const tsc = path.join(path.dirname(createRequire(import.meta.url).resolve('typescript/package.json')), 'bin/tsc');
-  const done = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.build.json'], { cwd: root, stdio: 'inherit' });
-  if (done.status !== 0) process.exit(done.status ?? 1);
+  for (const args of [[tsc, '-p', 'tsconfig.build.json'], ['scripts/build-web.mjs']]) {
+    const done = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' });
+    if (done.status !== 0) process.exit(done.status ?? 1);
+  }
 }
 
 process.argv = [process.argv[0], main, 'serve', ...process.argv.slice(2)];
