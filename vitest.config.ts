@@ -1,7 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
+/** CI counts what ran: each run of vitest leaves a report of its own in this folder. */
+const reports = process.env['STV_TEST_REPORTS'];
+
 export default defineConfig({
   test: {
+    reporters:
+      reports === undefined ? ['default'] : ['default', ['json', { outputFile: `${reports}/${process.pid}.json` }]],
     coverage: { provider: 'v8', include: ['src/**'], reporter: ['text-summary', 'json-summary'] },
     projects: [
       { test: { name: 'unit', include: ['tests/unit/**/*.test.ts'] } },

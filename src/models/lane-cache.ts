@@ -17,13 +17,6 @@ export interface CacheShape {
 
 type CacheConfig = Pick<ModelConfig, 'numHiddenLayers' | 'numKeyValueHeads' | 'headDim'>;
 
-/** Bytes of address space that the cache takes; memory is taken from the system only as slots fill for the first time. */
-export function kvCacheBytes(config: CacheConfig, numSlots: number, maxLength: number): number {
-  const perToken =
-    config.numHiddenLayers * 2 * config.numKeyValueHeads * config.headDim * Float32Array.BYTES_PER_ELEMENT;
-  return perToken * numSlots * maxLength;
-}
-
 /** Tensors of one slot, layer after layer, K before V: `2 * layer + (0 | 1)`. */
 export type SlotTensors = readonly Tensor<'float32'>[];
 

@@ -5,15 +5,13 @@ import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
 import type { PrepackedWeights } from '../runtime/session-options.ts';
 import { buildLaneGraph } from './build-lane-graph.ts';
 import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
-import { kvCacheBytes, LaneCache } from './lane-cache.ts';
+import { LaneCache } from './lane-cache.ts';
 import { qkvWidth } from './lane-graph.ts';
 import { StepBuffers } from './lane-step.ts';
 import { LaneVariant } from './lane-variant.ts';
 import { LoadedWeights } from './load-weights.ts';
 import { readManifest } from './prepared-model.ts';
 import { ropeTables } from './rope.ts';
-
-export { kvCacheBytes };
 
 export interface LoadCausalLMOptions {
   /** Folder that `prepareModel` made. */

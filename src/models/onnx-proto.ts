@@ -3,7 +3,6 @@
  * that a graph of ours needs) and nothing of any model.
  */
 import protobuf from 'protobufjs/light.js';
-import { StvError } from '../errors.ts';
 
 export interface ExternalEntry {
   readonly key: string;
@@ -138,16 +137,4 @@ const modelType = root.lookupType('ModelProto');
 /** Serialized ModelProto, as `CreateSessionFromArray` and every ONNX tool read it. */
 export function encodeModel(model: ModelProto): Uint8Array {
   return modelType.encode(model as unknown as { [field: string]: unknown }).finish();
-}
-
-/** The known fields of a serialized ModelProto; 64-bit integers as numbers. Throws StvError `checkpoint_invalid`. */
-export function decodeModel(bytes: Uint8Array): ModelProto {
-  try {
-    return modelType.toObject(modelType.decode(bytes), {
-      longs: Number,
-      arrays: true,
-    }) as unknown as ModelProto;
-  } catch (cause) {
-    throw new StvError('checkpoint_invalid', `The bytes are not an ONNX model: ${String(cause)}.`, { cause });
-  }
 }

@@ -204,7 +204,13 @@ describe('loadPack', () => {
 
   it('reads calibrations of each kind', async () => {
     const calibrated = async (calibration: unknown): Promise<unknown> =>
-      (await loadPack(changedPack((pack) => void (pack['calibration'] = calibration)))).calibration;
+      (
+        await loadPack(
+          changedPack((pack) => {
+            pack['calibration'] = calibration;
+          }),
+        )
+      ).calibration;
     expect(await calibrated({ temperature: 2 })).toEqual({ kind: 'temperature', temperature: 2 });
     expect(await calibrated({ temperature: 2, bias: -1 })).toEqual({ kind: 'platt', slope: 0.5, intercept: -1 });
     expect(
