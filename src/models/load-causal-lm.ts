@@ -83,7 +83,13 @@ class LaneCausalLM implements CausalLM {
         initializers: this.#weights.initializers(graph),
         prepackedWeights: this.#prepackedWeights,
         intraOpThreads: threads,
-        config: { 'session.model_external_initializers_file_folder_path': dir },
+        // shapes differ from step to step: a plan per shape would be made over and over
+        memoryPattern: false,
+        config: {
+          'session.model_external_initializers_file_folder_path': dir,
+          // work in small pieces, so that a thread that the system holds up holds up less
+          'session.dynamic_block_base': '4',
+        },
       });
       return new LaneVariant({
         runtime,
