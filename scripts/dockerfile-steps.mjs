@@ -62,8 +62,11 @@ const steps = {
     }
   },
   RUN(rest) {
-    const command = rest.replace(/(^|&& )apt-get [^&]*(&& )?|rm -rf \/var\/lib\/apt\/lists\/\*/g, '$1').trim();
-    if (command === '' || command === '&&') return;
+    const command = rest
+      .split(' && ')
+      .filter((part) => !/^(apt-get|rm -rf \/var\/lib\/apt) ?/.test(part.trim()))
+      .join(' && ');
+    if (command === '') return;
     // paths of the image that a step makes outside the work folder
     const local = command
       .replaceAll(' /data', ` ${path.join(stage.folder, 'data')}`)
@@ -119,7 +122,7 @@ try {
   const data = path.join(image.folder, 'data');
   const key = randomBytes(24).toString('base64url');
   const keys = path.join(image.folder, 'keys.json');
-  writeFileSync(keys, JSON.stringify([{ name: 'check', key, scopes: ['infer', 'metrics'] }]));
+  writeFileSync(keys, JSON.stringify({ keys: [{ name: 'check', key, scopes: ['infer', 'metrics'] }] }));
   if (unprivileged !== undefined) for (const file of [data, keys]) chownSync(file, unprivileged, unprivileged);
   // the image listens on all addresses; this check stays on loopback
   const env = {
