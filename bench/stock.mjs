@@ -43,12 +43,13 @@ async function ours({ modelDir, lanes, steps, cacheLength, prompt }) {
 
 async function stock({ modelDir, lanes, steps, cacheLength, prompt }) {
   const { InferenceSession, Tensor } = await import('onnxruntime-node');
-  const [{ buildLaneGraph }, { readManifest, WEIGHTS_FILE }, { laneNames }, { ropeTables }] = await Promise.all([
-    dist('models/build-lane-graph.js'),
-    dist('models/prepared-model.js'),
-    dist('models/lane-graph.js'),
-    dist('models/rope.js'),
-  ]);
+  const [{ buildLaneGraph }, { readManifest, WEIGHTS_FILE }, { laneNames, qkvWidth }, { ropeTables }] =
+    await Promise.all([
+      dist('models/build-lane-graph.js'),
+      dist('models/prepared-model.js'),
+      dist('models/lane-graph.js'),
+      dist('models/rope.js'),
+    ]);
   const manifest = readManifest(modelDir);
   const { config } = manifest;
   const folder = mkdtempSync(path.join(path.dirname(path.resolve(modelDir)), 'stock-'));
@@ -83,7 +84,11 @@ async function stock({ modelDir, lanes, steps, cacheLength, prompt }) {
         [lanes],
       ),
     };
-    if (lanes > 1) feeds[laneNames.laneLengths] = new Tensor('int64', new BigInt64Array(lanes).fill(1n), [lanes]);
+    if (lanes > 1) {
+      feeds[laneNames.laneLengths] = new Tensor('int64', new BigInt64Array(lanes).fill(1n), [lanes]);
+      feeds[laneNames.packedLengths] = new Tensor('int64', BigInt64Array.of(BigInt(lanes), 0n), [2]); // no spare lane
+      feeds[laneNames.spareRows] = new Tensor('float32', new Float32Array(0), [1, 0, qkvWidth(config)]);
+    }
     const shape = [1, config.numKeyValueHeads, cacheLength, config.headDim];
     const size = shape.reduce((a, b) => a * b);
     const caches = [];

@@ -9,7 +9,7 @@ const SOURCE_BLOCK_SIZE = 32;
 /**
  * Columns per scale of the graph. The kernel quantizes activations in the same blocks as the weights, and that is the larger
  * part of the error of int8: with 16 instead of 32 (each scale stored twice) the most likely token of SmolLM2 is the same as
- * with floats in 97.5 % of positions instead of 96.6 %, at the same speed (docs/models.md).
+ * with floats in 97.5 % of positions instead of 96.6 %, for 4 to 15 % of the product's time (docs/log.md).
  */
 export const BLOCK_SIZE = 16;
 /** How often each scale of a checkpoint's block is stored. */
