@@ -23,11 +23,12 @@ import { type ForkHostOptions, forkHost, type SpawnHost } from './host-link.ts';
 import type { InterruptionSources } from './interruption.ts';
 import type { HostModel, SequenceSpec } from './messages.ts';
 import { OpenRequest } from './open-request.ts';
-import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits, TokenEstimate } from './request-limits.ts';
+import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits } from './request-limits.ts';
 import { checkSamplingParams } from './sampling-params.ts';
 import { collectScore, planScore } from './score-plan.ts';
 import { ScoreReader } from './score-reader.ts';
 import { openTextService, type TextService } from './text-service.ts';
+import { TokenEstimate } from './token-estimate.ts';
 
 /** A model to serve. What is left out has a default that fits a small model on few cores. */
 export interface LocalModel {
@@ -312,7 +313,7 @@ export class LocalEngine implements Engine {
   async #encode(open: OpenRequest, prompt: Prompt, continuations: readonly string[]): Promise<Encodings> {
     if (this.#isDraining) throw new StvError('draining', 'The server is shutting down and takes no new requests.');
     this.#host.checkReady();
-    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens: this.#estimate.of(prompt) }));
+    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens: Math.ceil(this.#estimate.of(prompt)) }));
     this.#emitQueue();
     const encodings = await open.interruption.race(this.#text.encode(open.model, prompt, continuations));
     const [first = new Int32Array(0), ...others] = encodings;

@@ -57,26 +57,3 @@ export function checkCandidates(candidates: readonly string[]): void {
     param: 'candidates',
   });
 }
-
-/** Characters of a token before any prompt has told; English text has about four. */
-const INITIAL_CHARS_PER_TOKEN = 3.5;
-
-/** Guesses how many tokens a prompt has before it is encoded, and learns from those that were. */
-export class TokenEstimate {
-  #charsPerToken = INITIAL_CHARS_PER_TOKEN;
-
-  of(prompt: Prompt): number {
-    return prompt.kind === 'tokens' ? prompt.tokens.length : Math.ceil(charsOf(prompt) / this.#charsPerToken);
-  }
-
-  learn(prompt: Prompt, numTokens: number): void {
-    if (prompt.kind === 'tokens' || numTokens === 0) return;
-    const seen = Math.min(8, Math.max(0.5, charsOf(prompt) / numTokens));
-    this.#charsPerToken += 0.05 * (seen - this.#charsPerToken);
-  }
-}
-
-function charsOf(prompt: Exclude<Prompt, { kind: 'tokens' }>): number {
-  if (prompt.kind === 'text') return prompt.text.length;
-  return prompt.messages.reduce((sum, { content }) => sum + content.length + 16, prompt.assistantPrefix?.length ?? 0);
-}

@@ -19,11 +19,12 @@ import type {
 } from '../engine.ts';
 import type { EngineStats, EngineStatsListener } from '../engine-stats.ts';
 import { checkSamplingParams } from '../sampling-params.ts';
+import { TokenEstimate } from '../token-estimate.ts';
 import { CallSignal } from './call-signal.ts';
 import { type ReportedUsage, usageOf } from './completion-chunk.ts';
 import { PrefixEcho } from './prefix-echo.ts';
 import type { RemoteProfile } from './probe.ts';
-import { maxTokensOf, PromptEstimate } from './prompt-size.ts';
+import { maxTokensOf } from './prompt-size.ts';
 import { RemoteClient } from './remote-client.ts';
 import type { RemoteLimits } from './remote-config.ts';
 import { RemoteFailure } from './remote-failure.ts';
@@ -56,7 +57,7 @@ export class RemoteEngine implements Engine {
   readonly #turns: Turns;
   readonly #tokenizer: RemoteTokenizer | undefined;
   readonly #now: () => number;
-  readonly #estimate = new PromptEstimate();
+  readonly #estimate = new TokenEstimate();
   readonly #closing = new AbortController();
   readonly #listeners = new Set<EngineStatsListener>();
   #givesLogprobs = true;
@@ -115,7 +116,7 @@ export class RemoteEngine implements Engine {
     this.#resolve(request.model);
     const call = new CallSignal([signal, this.#closing.signal], request.deadline);
     const requestedAtMs = this.#now();
-    const progress = new Progress(this.#estimate.of(request.prompt));
+    const progress = new Progress(this.#estimated(request.prompt));
     let endTurn: (() => void) | undefined;
     try {
       checkSamplingParams(request.sampling);
@@ -235,7 +236,7 @@ export class RemoteEngine implements Engine {
     const scored = await scoreByText(request.prompt, request.candidates, {
       ...deps,
       withLogprobs: this.#givesLogprobs,
-      estimate: { promptTokens: this.#estimate.of(request.prompt) },
+      estimate: { promptTokens: this.#estimated(request.prompt) },
     });
     this.#givesLogprobs = scored.method !== 'vote';
     return scored;
@@ -343,6 +344,10 @@ export class RemoteEngine implements Engine {
       failures: numFailures,
       estimatedUsages: this.#numEstimatedUsages,
     };
+  }
+
+  #estimated(prompt: Prompt): number {
+    return prompt.kind === 'tokens' ? prompt.tokens.length : Math.max(1, Math.round(this.#estimate.of(prompt)));
   }
 
   #emitRequest(
