@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, steps: int = 5, precision: torch.dtype = torch.float32) -> Tensor:
     """[n, rows, columns] -> near-orthogonal matrices of the same row and column spaces (Newton-Schulz, quintic)."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(precision)
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.transpose(-2, -1)
     for _ in range(steps):
         gram = x @ x.transpose(-2, -1)
         x = a * x + (b * gram + c * gram @ gram) @ x
-    out: Tensor = x.transpose(-2, -1) if tall else x
+    out: Tensor = (x.transpose(-2, -1) if tall else x).to(matrices.dtype)
     return out
 
 
@@ -46,6 +46,7 @@ class MuonAdamW:
         self.buffers = [torch.zeros(len(group), *group[0].shape, device=group[0].device) for group in self.groups]
         self.adam = torch.optim.AdamW(others, lr=adam_lr, betas=betas, eps=1e-8, weight_decay=0.0, foreach=True)
         self.parameters = [p for _, p in named]
+        self.precision = getattr(model, "precision", torch.float32)  # of the orthogonalization
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
@@ -59,7 +60,7 @@ class MuonAdamW:
         for group, buffer in zip(self.groups, self.buffers, strict=True):
             gradients = torch.stack([p.grad if p.grad is not None else torch.zeros_like(p) for p in group])
             buffer.mul_(self.momentum).add_(gradients)
-            update = orthogonalize(gradients.add(buffer, alpha=self.momentum))
+            update = orthogonalize(gradients.add(buffer, alpha=self.momentum), precision=self.precision)
             rows, columns = group[0].shape
             rate = self.muon_lr * factor * max(1.0, rows / columns) ** 0.5
             for parameter, change in zip(group, update, strict=True):

@@ -174,7 +174,11 @@ class Run:
         return ModelConfig(vocab_size=self.tokenizer.vocab_size, **section)
 
     def new_model(self, seed: int) -> Llama:
-        return Llama(self.model_config(), seed).to(self.device)
+        return self.prepared(Llama(self.model_config(), seed))
+
+    def prepared(self, model: Llama) -> Llama:
+        model.precision = torch.bfloat16 if self.config.run.precision == "bfloat16" else torch.float32
+        return model.to(self.device)
 
     def save_model(self, name: str, model: Llama, facts: dict[str, object]) -> None:
         """A finished model: weights and what made them."""
@@ -194,7 +198,7 @@ class Run:
         if facts["model"] != wanted:
             differing = {key: (facts["model"].get(key), value) for key, value in wanted.items() if facts["model"].get(key) != value}
             raise TrainError(f"{folder} is a checkpoint of another configuration: {differing} (stored, configured).")
-        model = Llama(self.model_config()).to(self.device)
+        model = self.prepared(Llama(self.model_config()))
         model.load_state_dict(load_file(folder / "weights.safetensors"))
         return model
 

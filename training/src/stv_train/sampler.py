@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .model import Layer, Llama
+from .model import Layer, Llama, attend
 from .tokenizer import END, PAD
 
 
@@ -35,8 +34,8 @@ class _Cache:
         c = model.config
         shape = (batch, c.num_kv_heads, capacity, c.head_dim)
         device = model.embed.weight.device
-        self.keys = [torch.zeros(shape, device=device) for _ in range(c.num_layers)]
-        self.values = [torch.zeros(shape, device=device) for _ in range(c.num_layers)]
+        self.keys = [torch.zeros(shape, device=device, dtype=model.precision) for _ in range(c.num_layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=model.precision) for _ in range(c.num_layers)]
         self.length = 0
 
     def keep(self, rows: Tensor) -> None:
@@ -47,6 +46,7 @@ class _Cache:
 def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cache: _Cache) -> Tensor:
     """ids, positions [B, T]; visible [B, 1, T, past + T] bool. Logits of the last position [B, vocab]."""
     x = model.embed(ids)
+    bias = torch.zeros(visible.shape, device=ids.device).masked_fill_(~visible, float("-inf"))
     cos = model.cos[positions].unsqueeze(1)  # type: ignore[index]
     sin = model.sin[positions].unsqueeze(1)  # type: ignore[index]
     start, stop = cache.length, cache.length + ids.shape[1]
@@ -55,9 +55,7 @@ def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cach
         q, k, v = layer.split_heads(layer.input_norm(x), cos, sin)
         cache.keys[index][:, :, start:stop] = k
         cache.values[index][:, :, start:stop] = v
-        mixed = F.scaled_dot_product_attention(
-            q, cache.keys[index][:, :, :stop], cache.values[index][:, :, :stop], attn_mask=visible, enable_gqa=True
-        )
+        mixed = attend(q, cache.keys[index][:, :, :stop], cache.values[index][:, :, :stop], bias)
         x = x + layer.o(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_norm(x))
     cache.length = stop
@@ -132,7 +130,9 @@ def sample(
     done = 0
     for start in range(0, len(order), sampling.batch):
         part = order[start : start + sampling.batch]
-        for at, completion in zip(part, _sample_batch(model, [prompts[at] for at in part], sampling, generator), strict=True):
+        with model.autocast():
+            completions = _sample_batch(model, [prompts[at] for at in part], sampling, generator)
+        for at, completion in zip(part, completions, strict=True):
             results[at] = completion
         done += len(part)
         if on_batch is not None:
