@@ -12,7 +12,7 @@ from stv_train import prompts
 from stv_train.config import BaseConfig
 from stv_train.documents import DocumentSource, Mix, corrected, encode
 from stv_train.tasks.mistakes import wrong_attempt
-from stv_train.tasks.problems import TASKS, make_problem, read_problem
+from stv_train.tasks.problems import TASKS, make_problem, read_problem, split_of
 from stv_train.tasks.steps import attempt_lines, check, standing_after
 from stv_train.tokenizer import PackTokenizer, tokenizer_json, vocabulary
 
@@ -106,6 +106,8 @@ def test_documents_are_drawn_by_number_and_carry_true_reviews(tokenizer: PackTok
         assert document == other.draw(number)
         row = encode(document, tokenizer, 1024)
         assert row is not None and 0 < row.num_prompt < len(row.ids)
+        if document.turns:
+            continue
         assert row.ids == tokenizer.encode(document.prompt + document.answer + "<|end|>"), "the border changes no token"
         if document.kind == "verify":
             assert prompts.split_review(document.answer)[1] in ("accept", "reject")
@@ -118,9 +120,9 @@ def test_right_beginnings_of_attempts_are_learned_as_solving(tokenizer: PackToke
     for number in range(120):
         row = encode(source.draw(number), tokenizer, 1024)
         assert row is not None
-        start, stop = row.learned
-        if stop == start:
+        if not row.learned:
             continue
+        ((start, stop),) = row.learned
         num_learned += 1
         assert stop <= row.num_prompt
         written = tokenizer.decode(row.ids[:start]), tokenizer.decode(row.ids[start:stop])
@@ -133,6 +135,25 @@ def test_right_beginnings_of_attempts_are_learned_as_solving(tokenizer: PackToke
         if row.ids[stop - 1] == 4:
             assert check(problem, written[1]).correct, "only a right attempt teaches to end"
     assert num_learned > 60
+
+
+def test_drills_are_right_problems_of_the_training_split_and_only_results_are_learned(tokenizer: PackTokenizer) -> None:
+    source = DocumentSource(Mix({"drill": 1.0}, dict.fromkeys(TASKS, 1.0)), 13)
+    num_calculations = 0
+    for number in range(60):
+        document = source.draw(number)
+        row = encode(document, tokenizer, 1024)
+        assert row is not None
+        for question, answer in document.turns:
+            if "times" in question or any(letter.isalpha() for letter in question):
+                continue
+            problem = read_problem(question)
+            assert check(problem, f"Step 1: {answer}").correct, question
+            assert split_of(problem.canonical) == "train"
+            num_calculations += 1
+        taught = [tokenizer.decode(row.ids[start:stop]) for start, stop in (*row.learned, (row.num_prompt, len(row.ids)))]
+        assert [text.removeprefix("Step 1: ") for text in taught] == [answer for _, answer in document.turns]
+    assert num_calculations > 200
 
 
 def test_corrected_attempt_keeps_what_is_right_and_is_right() -> None:

@@ -28,8 +28,7 @@ def collate(rows: list[Encoded], device: torch.device) -> Batch:
     for at, row in enumerate(rows):
         ids[at, : len(row.ids)] = torch.tensor(row.ids)
         answers[at, row.num_prompt - 1 : len(row.ids) - 1] = True
-        start, stop = row.learned
-        if stop > start:
+        for start, stop in row.learned:
             answers[at, start - 1 : stop - 1] = True
     return Batch(ids.to(device), answers.to(device), sum(len(row.ids) for row in rows))
 

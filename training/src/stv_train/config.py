@@ -47,26 +47,28 @@ class DataConfig:
 class BaseConfig:
     tokens: int = 100_000_000
     batch_tokens: int = 4096
-    muon_lr: float = 0.02
-    adam_lr: float = 0.003
+    muon_lr: float = 0.006
+    adam_lr: float = 0.006
     decay: float = 0.4
     clip: float = 1.0
     kinds: dict[str, float] = field(
         default_factory=lambda: {
+            "drill": 0.08,
             "solve": 0.16,
-            "refine": 0.44,
-            "teacher": 0.28,
+            "refine": 0.40,
+            "teacher": 0.26,
             "reference": 0.02,
             "verify": 0.03,
             "score": 0.02,
-            "outside": 0.05,
+            "outside": 0.03,
         }
     )
     own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
     own_attempts: int = 20_000
     own_share: float = 0.6
     first_falling: float = 0.45  # weight of a level against the one below at the very beginning: easy problems first
-    curriculum: float = 0.35  # share of the tokens over which it becomes data.falling
+    first_drill: float = 0.6  # share of drills among the documents at the very beginning
+    curriculum: float = 0.35  # share of the tokens over which these become data.falling and the share in `kinds`
     probe_tokens: int = 2_000_000
     probe_problems: int = 12  # per task and level
 

@@ -111,7 +111,13 @@ def mix_at(run: Run, tokens: int) -> Mix:
     config, data = run.config.base, run.config.data
     progress = min(1.0, tokens / (config.curriculum * config.tokens)) if config.curriculum else 1.0
     falling = config.first_falling + (data.falling - config.first_falling) * progress
-    return Mix(config.kinds, data.tasks, falling)
+    kinds = dict(config.kinds)
+    if "drill" in kinds:
+        others = sum(kinds.values()) - kinds["drill"]
+        first = config.first_drill / (1 - config.first_drill) * others  # weight that gives drills their first share
+        # Falls fast: whole solutions teach the rest of arithmetic once sums are there.
+        kinds["drill"] = first + (kinds["drill"] - first) * min(1.0, 3 * progress)
+    return Mix(kinds, data.tasks, falling)
 
 
 def own_attempts(run: Run, model: Llama, tokens: int) -> list[OwnAttempt]:
