@@ -67,7 +67,10 @@ export interface paths {
     readonly get: operations['getSolve'];
     readonly put?: never;
     readonly post?: never;
-    /** Cancel a live run (202), erase an ended one (204) */
+    /**
+     * Cancel a live run (202), erase an ended one (204)
+     * @description To cancel without ever erasing, use `POST /solve/{id}/cancel`.
+     */
     readonly delete: operations['deleteSolve'];
     readonly options?: never;
     readonly head?: never;
@@ -105,6 +108,26 @@ export interface paths {
     readonly put?: never;
     /** A read-only link to a stored run */
     readonly post: operations['shareSolve'];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly '/solve/{id}/cancel': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Cancel a live run; never erases
+     * @description Also a run that goes on at another server of the same database. One that has ended answers 409.
+     */
+    readonly post: operations['cancelSolve'];
     readonly delete?: never;
     readonly options?: never;
     readonly head?: never;
@@ -1249,8 +1272,55 @@ export interface components {
     readonly SolveList: {
       /** @enum {string} */
       readonly object: 'list';
-      readonly data: readonly components['schemas']['SolveState'][];
+      readonly data: readonly components['schemas']['SolveListEntry'][];
       readonly has_more: boolean;
+    };
+    /** @description A run without its rounds, as of the last round that ended */
+    readonly SolveListEntry: {
+      readonly id: string;
+      /** @enum {string} */
+      readonly object: 'solve';
+      /** @description Unix seconds */
+      readonly created: number;
+      readonly models: {
+        readonly generator: string;
+        readonly verifier: string;
+      } | null;
+      /** @enum {string} */
+      readonly status:
+        | 'queued'
+        | 'running'
+        | 'parked'
+        | 'accepted'
+        | 'exhausted'
+        | 'abstained'
+        | 'cancelled'
+        | 'failed';
+      readonly stop_reason:
+        | (
+            | 'accepted'
+            | 'max_rounds'
+            | 'rejects_in_a_row'
+            | 'token_budget'
+            | 'deadline'
+            | 'cancelled'
+            | 'engine_error'
+            | 'shutdown'
+          )
+        | null;
+      readonly solution: string | null;
+      readonly answer: string | null;
+      readonly score: number | null;
+      readonly chain: number | null;
+      readonly round: number | null;
+      readonly usage: components['schemas']['RoleUsage'];
+      readonly seed: number | null;
+      readonly metadata: {
+        readonly [key: string]: string;
+      } | null;
+      readonly timings: components['schemas']['Timings'];
+      readonly error: components['schemas']['ErrorObject'] | null;
+      readonly problem: string;
     };
     readonly SolveRequest: {
       /** @description The problem to solve */
@@ -2330,15 +2400,6 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description The run has already ended */
-      readonly 409: {
-        headers: {
-          readonly [name: string]: unknown;
-        };
-        content: {
-          readonly 'application/json': components['schemas']['Error'];
-        };
-      };
     };
   };
   readonly replaySolve: {
@@ -2431,6 +2492,64 @@ export interface operations {
         };
         content: {
           readonly 'application/json': components['schemas']['Share'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Unknown model, run or route */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The run has already ended */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly cancelSolve: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly id: string;
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description The run is being cancelled */
+      readonly 202: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['SolveState'];
         };
       };
       /** @description No or wrong API key */

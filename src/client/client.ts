@@ -2,6 +2,7 @@
  * The typed client of the server's own routes. Uses fetch, streams and AbortSignal only, so that it runs in Node, Deno, Bun
  * and the browser. The OpenAI-compatible routes have clients enough.
  */
+import { StvApiError } from './client-errors.ts';
 import type {
   ModelList,
   Ready,
@@ -76,7 +77,7 @@ export interface StvClient {
   getSolve(id: string, options?: ReadOptions): Promise<SolveState>;
   /** Replays a run and follows it to its end, across lost connections. Leaving the loop does not touch the run. */
   solveEvents(id: string, options?: EventsOptions): AsyncGenerator<SolveEvent, void>;
-  /** Cancels a live run and resolves with its state; one that has ended is left alone. */
+  /** Cancels a live run, at whatever server, and resolves with its state; one that has ended is left alone. */
   cancelSolve(id: string, options?: CallOptions): Promise<SolveState>;
   /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). */
   deleteSolve(id: string, options?: CallOptions): Promise<'cancelled' | 'erased'>;
@@ -188,10 +189,15 @@ export function createClient(options: ClientOptions = {}): StvClient {
         terminal: 'solve-end',
       }),
     async cancelSolve(id, call) {
-      const state = await client.getSolve(id, call);
-      if (!isLive(state)) return state;
-      const outcome = await remove(id, call);
-      return outcome ?? state;
+      const { signal } = call ?? {};
+      try {
+        // cancelling twice comes to the same
+        const response = await send({ method: 'POST', path: `${pathOf(id)}/cancel`, signal, isRepeatable: true });
+        return (await response.json()) as SolveState;
+      } catch (thrown) {
+        if (thrown instanceof StvApiError && thrown.status === 409) return client.getSolve(id, call);
+        throw thrown;
+      }
     },
     deleteSolve: async (id, call) => ((await remove(id, call)) === undefined ? 'erased' : 'cancelled'),
     async shareSolve(id, { signal } = {}) {

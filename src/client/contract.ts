@@ -13,6 +13,7 @@ export type SolveRequest = Schemas['SolveRequest'];
 export type Solve = Schemas['Solve'];
 export type SolveState = Schemas['SolveState'];
 export type SolveList = Schemas['SolveList'];
+export type SolveListEntry = Schemas['SolveListEntry'];
 export type Share = Schemas['Share'];
 export type Usage = Schemas['Usage'];
 export type ErrorObject = Schemas['ErrorObject'];

@@ -286,7 +286,14 @@ export const listQuery = strictObject({
   after: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
 });
 
+const { chains: _, ...withoutRounds } = SolveState.properties;
+
+const SolveListEntry = strictObject(
+  { ...withoutRounds, problem: Type.String() },
+  { title: 'SolveListEntry', description: 'A run without its rounds, as of the last round that ended' },
+);
+
 export const SolveList = strictObject(
-  { object: oneOf(['list']), data: Type.Array(SolveState), has_more: Type.Boolean() },
+  { object: oneOf(['list']), data: Type.Array(SolveListEntry), has_more: Type.Boolean() },
   { title: 'SolveList' },
 );

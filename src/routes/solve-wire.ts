@@ -26,10 +26,21 @@ export function wireState(
   state: SolveState | undefined,
   status: StoredRun['status'],
 ): Record<string, unknown> {
-  if (state !== undefined) {
-    const answer = wireAnswer(state.answer);
-    return answer['status'] === 'running' ? { ...answer, status } : answer;
-  }
+  if (state === undefined) return { ...unknownYet(id, created, status), chains: [] };
+  const answer = wireAnswer(state.answer);
+  return answer['status'] === 'running' ? { ...answer, status } : answer;
+}
+
+/** An entry of `GET /solve`: the run without its rounds. */
+export function wireSummary({ id, created, status, summary, request }: StoredRun): Record<string, unknown> {
+  const known =
+    summary === undefined
+      ? unknownYet(id, created, status)
+      : { ...toWire(summary), status, error: summary.error === null ? null : wireErrorOf(summary.error) };
+  return { ...known, problem: request.problem };
+}
+
+function unknownYet(id: string, created: number, status: StoredRun['status']): Record<string, unknown> {
   return {
     id,
     object: 'solve',
@@ -42,7 +53,6 @@ export function wireState(
     score: null,
     chain: null,
     round: null,
-    chains: [],
     usage: toWire(noRoleUsage),
     seed: null,
     metadata: null,

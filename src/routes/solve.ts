@@ -20,7 +20,15 @@ import {
   solveParams,
 } from './schemas-solve.ts';
 import { idempotencyKeyOf, ownerOf, toSolveRequest } from './solve-request.ts';
-import { holdFor, isEmptyFailure, solveAnswerOf, solveFrames, wireAnswer, wireState } from './solve-wire.ts';
+import {
+  holdFor,
+  isEmptyFailure,
+  solveAnswerOf,
+  solveFrames,
+  wireAnswer,
+  wireState,
+  wireSummary,
+} from './solve-wire.ts';
 import { clientSignal } from './sse.ts';
 
 export function registerSolve(app: App, deps: RouteDeps): void {
@@ -83,12 +91,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     async (request) => {
       const { limit, after } = request.query;
       const { runs, hasMore } = await deps.runs.list(ownerOf(request), limit ?? 20, after);
-      const data = await Promise.all(
-        runs.map(async (stored) =>
-          wireState(stored.id, stored.created, await deps.runs.stateOf(stored), stored.status),
-        ),
-      );
-      return { object: 'list', data, has_more: hasMore };
+      return { object: 'list', data: runs.map(wireSummary), has_more: hasMore };
     },
   );
 
@@ -158,6 +161,29 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     },
   );
 
+  app.post(
+    '/solve/:id/cancel',
+    {
+      config,
+      schema: {
+        operationId: 'cancelSolve',
+        tags: ['loop'],
+        summary: 'Cancel a live run; never erases',
+        description: 'Also a run that goes on at another server of the same database. One that has ended answers 409.',
+        params: solveParams,
+        response: {
+          202: jsonAnswer(SolveState, 'The run is being cancelled'),
+          ...errorAnswers(401, 403, 404, 409),
+        },
+      },
+    },
+    async (request, reply) => {
+      const found = await deps.runs.find(request.params.id, ownerOf(request));
+      await deps.runs.cancel(found);
+      return reply.code(202).send(await stateOf(found, deps));
+    },
+  );
+
   app.delete(
     '/solve/:id',
     {
@@ -166,11 +192,12 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         operationId: 'deleteSolve',
         tags: ['loop'],
         summary: 'Cancel a live run (202), erase an ended one (204)',
+        description: 'To cancel without ever erasing, use `POST /solve/{id}/cancel`.',
         params: solveParams,
         response: {
           202: jsonAnswer(SolveState, 'The run is being cancelled'),
           204: { description: 'The run and all its texts are erased' },
-          ...errorAnswers(401, 403, 404, 409),
+          ...errorAnswers(401, 403, 404),
         },
       },
     },

@@ -4,7 +4,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { StvError } from '../errors.ts';
-import { foldSolve, type SolveState } from '../stv/fold.ts';
+import { foldSolve, type SolveState, summaryAfter } from '../stv/fold.ts';
 import type { Lease, NewRun, RunLabel, RunStore, StoredRun, TraceOptions } from '../stv/run-store.ts';
 import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import { type TraceRecord, tracesOf } from '../stv/traces.ts';
@@ -91,7 +91,7 @@ export class RunRegistry {
     if (live !== undefined && maySee(live.run.owner, owner)) return { kind: 'live', live };
     const stored = live === undefined ? await this.#options.store?.find(id) : undefined;
     if (stored !== undefined && maySee(stored.owner, owner)) return { kind: 'stored', stored };
-    throw new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
+    throw unknownRun();
   }
 
   /** The fold of a stored run's events; undefined while there is none. */
@@ -136,17 +136,37 @@ export class RunRegistry {
     return this.#store().traces(options);
   }
 
-  /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). */
-  async remove(found: FoundRun): Promise<'cancelled' | 'erased'> {
+  /**
+   * Cancels a live run, wherever it goes on; never erases anything. Throws `conflict` when it has ended already. A run of another
+   * server ends when that one next writes or renews its lease.
+   */
+  async cancel(found: FoundRun): Promise<void> {
     if (found.kind === 'live') {
-      found.live.cancel(new Error('the run was deleted'));
-      return 'cancelled';
+      if (hasAnswer(found.live)) throw alreadyEnded();
+      found.live.cancel(new Error('the run was cancelled'));
+      return;
     }
-    if (!isEnded(found.stored)) {
-      throw new StvError(
-        'conflict',
-        'The run waits for or goes on at another server of this database; cancel it there.',
-      );
+    const { id } = found.stored;
+    if (isEnded(found.stored) || !(await this.#store().requestCancel(id))) throw alreadyEnded();
+    // one that nobody holds would wait for the next look
+    if (found.stored.status === 'parked') this.#turn();
+  }
+
+  /** Cancels a live run (`cancelled`), erases an ended one with all its texts (`erased`). What was seen live is never erased. */
+  async remove(found: FoundRun): Promise<'cancelled' | 'erased'> {
+    if (found.kind === 'live' && hasAnswer(found.live)) {
+      // its readers know the end already, only the last steps of the bookkeeping are missing
+      await found.live.done;
+      if (!found.live.isStored) throw unknownRun();
+      await this.#store().erase(found.live.run.id);
+      return 'erased';
+    }
+    if (found.kind === 'live' || !isEnded(found.stored)) {
+      await this.cancel(found).catch((thrown: unknown) => {
+        // it ended in between: nothing is left to cancel
+        if (!(thrown instanceof StvError && thrown.code === 'conflict')) throw thrown;
+      });
+      return 'cancelled';
     }
     await this.#store().erase(found.stored.id);
     return 'erased';
@@ -166,9 +186,7 @@ export class RunRegistry {
   /** The run that a token shows; throws `not_found` where it shows another one or none. */
   async findShared(id: string, token: string): Promise<FoundRun> {
     const stored = await this.#options.store?.findShared(digestOf(token));
-    if (stored === undefined || stored.id !== id) {
-      throw new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
-    }
+    if (stored === undefined || stored.id !== id) throw unknownRun();
     const live = this.#live.get(id);
     return live === undefined ? { kind: 'stored', stored } : { kind: 'live', live };
   }
@@ -176,17 +194,20 @@ export class RunRegistry {
   /** Keeps the leases of this server and takes over what dead ones left. Call when the models are ready. */
   beginUpkeep(): void {
     if (this.#options.store === undefined || this.#upkeep !== undefined) return;
-    const turn = (): void => {
-      this.#keepUp().catch((error: unknown) => this.#options.onError?.(error));
-    };
-    this.#upkeep = setInterval(turn, leaseTtlMs / 3);
+    this.#upkeep = setInterval(() => this.#turn(), leaseTtlMs / 3);
     this.#upkeep.unref();
-    turn();
+    this.#turn();
+  }
+
+  #turn(): void {
+    if (this.#upkeep === undefined) return;
+    this.#keepUp().catch((error: unknown) => this.#options.onError?.(error));
   }
 
   /** Gives stored runs back to the database, so that the next server goes on with them. */
   async park(reason: StvError): Promise<void> {
     clearInterval(this.#upkeep);
+    this.#upkeep = undefined;
     const stored = [...this.#live.values()].filter((run) => run.isStored);
     for (const run of stored) run.release(reason);
     await Promise.all(stored.map((run) => run.done));
@@ -239,7 +260,11 @@ export class RunRegistry {
         store === undefined
           ? undefined
           : {
-              write: (events, before) => store.append(run.id, events, this.#lease, tracesOf(before, events)),
+              write: async (events, before) => {
+                const extras = { traces: tracesOf(before, events), summary: summaryAfter(before, events) };
+                const { isCancelRequested } = await store.append(run.id, events, this.#lease, extras);
+                if (isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
+              },
               readPage: (after) => store.events(run.id, after, pageSize),
             },
     });
@@ -257,16 +282,17 @@ export class RunRegistry {
     }
     const held = await store.renew(this.#lease);
     for (const [id, live] of this.#live) {
-      if (live.isStored && !live.isEnded && !held.has(id)) live.release(takenOver());
+      if (!live.isStored || live.isEnded) continue;
+      const lease = held.get(id);
+      if (lease === undefined) live.release(takenOver());
+      else if (lease.isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
     }
     for (const stored of await store.claim(this.#lease, maxClaimed)) {
       const state = await this.stateOf(stored);
       if (this.#live.has(stored.id)) continue;
-      this.#launch(
-        { id: stored.id, owner: stored.owner, created: stored.created, request: stored.request },
-        store,
-        state,
-      );
+      const { id, owner, created, request } = stored;
+      const live = this.#launch({ id, owner, created, request }, store, state);
+      if (stored.isCancelRequested) live.cancel(new Error('the run was cancelled while nobody held it'));
     }
   }
 
@@ -293,8 +319,21 @@ function takenOver(): StvError {
   return new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.');
 }
 
+function unknownRun(): StvError {
+  return new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
+}
+
+function alreadyEnded(): StvError {
+  return new StvError('conflict', 'The run has already ended.');
+}
+
 function keyReused(): StvError {
   return new StvError('idempotency_key_reused', 'This Idempotency-Key came with another body before.');
+}
+
+/** Whether the run's end has been seen by its readers. */
+function hasAnswer(live: LiveRun): boolean {
+  return live.isEnded || (live.state !== undefined && live.state.answer.status !== 'running');
 }
 
 function isEnded(stored: StoredRun): boolean {

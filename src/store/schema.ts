@@ -19,13 +19,22 @@ export interface Database {
     idempotency_key: string | null;
     body_hash: string | null;
     share_digest: string | null;
+    /** When it ended; null while it is live. Retention goes by it. */
+    ended: number | null;
+    /** 1: its owner has been asked, through whatever server, to cancel it. */
+    cancel_requested: number;
+    /** The answer so far without its chains, for lists; null before the first event. */
+    summary: string | null;
   };
   events: { run_id: string; id: number; data: string };
   labels: { run_id: string; data: string };
   /** `seq` orders them by the commit of their transaction, because each takes it from the counter, whose row it locks. */
   traces: { seq: number; run_id: string; chain: number; round: number; data: string };
+  /** `traces`: the last `seq`. `ended_bytes`: bytes of all ended runs. */
   counters: { name: string; value: number };
 }
+
+const liveStatuses = ['queued', 'running', 'parked'];
 
 /** Forward only. A released migration never changes; a new one is added below it. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -86,4 +95,49 @@ export const migrations: Readonly<Record<string, Migration>> = {
       await sql`insert into counters (name, value) values ('traces', 0)`.execute(db);
     },
   },
+  '003-summaries': {
+    async up(db: Kysely<unknown>) {
+      const table = db.schema.alterTable('runs');
+      await table.addColumn('ended', 'bigint').execute();
+      await table.addColumn('cancel_requested', 'integer', (column) => column.notNull().defaultTo(0)).execute();
+      await table.addColumn('summary', 'text').execute();
+      await db.schema.createIndex('runs_by_end').on('runs').columns(['ended', 'id']).execute();
+      await summarizeEnded(db as Kysely<Database>);
+    },
+  },
 };
+
+/** Runs that ended before there were summaries: their last event holds the answer. */
+async function summarizeEnded(db: Kysely<Database>): Promise<void> {
+  let after = '';
+  let bytes = 0;
+  for (;;) {
+    const page = await db
+      .selectFrom('runs')
+      .leftJoin('events', (join) =>
+        join.onRef('events.run_id', '=', 'runs.id').onRef('events.id', '=', 'runs.last_event_id'),
+      )
+      .select(['runs.id', 'runs.updated', 'runs.bytes', 'events.data'])
+      .where('runs.status', 'not in', liveStatuses)
+      .where('runs.id', '>', after)
+      .orderBy('runs.id')
+      .limit(100)
+      .execute();
+    for (const row of page) {
+      after = row.id;
+      bytes += row.bytes;
+      await db
+        .updateTable('runs')
+        .set({ ended: row.updated, summary: row.data === null ? null : summaryOfEnd(row.data) })
+        .where('id', '=', row.id)
+        .execute();
+    }
+    if (page.length < 100) break;
+  }
+  await db.insertInto('counters').values({ name: 'ended_bytes', value: bytes }).execute();
+}
+
+function summaryOfEnd(event: string): string | null {
+  const { type, id: _, solveId, chains: __, ...answer } = JSON.parse(event) as Record<string, unknown>;
+  return type === 'solve-end' ? JSON.stringify({ id: solveId, ...answer }) : null;
+}

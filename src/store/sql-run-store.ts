@@ -2,6 +2,7 @@
 import type { Kysely, Selectable, Transaction } from 'kysely';
 import { StvError } from '../errors.ts';
 import type {
+  AppendExtras,
   CreateResult,
   Lease,
   ListOptions,
@@ -12,9 +13,10 @@ import type {
   StoredRun,
   TraceOptions,
 } from '../stv/run-store.ts';
-import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
+import type { RunSummary, SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import type { NewTrace, TraceRecord } from '../stv/traces.ts';
 import { isFull } from './open-database.ts';
+import { addEndedBytes, eraseAll, sweepPage, sweepPageSize } from './retention.ts';
 import type { Database } from './schema.ts';
 
 const live: readonly RunStatus[] = ['queued', 'running', 'parked'];
@@ -51,6 +53,9 @@ export class SqlRunStore implements RunStore {
           idempotency_key: idempotency?.key ?? null,
           body_hash: idempotency?.bodyHash ?? null,
           share_digest: null,
+          ended: null,
+          cancel_requested: 0,
+          summary: null,
         })
         .onConflict((conflict) =>
           conflict.columns(['owner', 'idempotency_key']).where('idempotency_key', 'is not', null).doNothing(),
@@ -79,10 +84,10 @@ export class SqlRunStore implements RunStore {
     id: string,
     events: readonly SolveEvent[],
     lease: Lease,
-    traces: readonly NewTrace[] = [],
-  ): Promise<void> {
+    { traces = [], summary }: AppendExtras = {},
+  ): Promise<{ readonly isCancelRequested: boolean }> {
     const last = events.at(-1);
-    if (last === undefined) return;
+    if (last === undefined) return { isCancelRequested: false };
     const rows = events.map((event) => ({ run_id: id, id: event.id, data: JSON.stringify(event) }));
     const traceRows = traces.map(({ chain, round, ...rest }) => ({
       run_id: id,
@@ -91,25 +96,27 @@ export class SqlRunStore implements RunStore {
       data: JSON.stringify({ ...rest, chain, round }),
     }));
     const end = events.find((event) => event.type === 'solve-end');
-    await this.#write(async (trx) => {
+    const size = [...rows, ...traceRows].reduce((sum, { data }) => sum + Buffer.byteLength(data), 0);
+    return this.#write(async (trx) => {
+      const now = this.#now();
       // the update comes first: it takes the row's lock and proves the lease before anything is written
       const updated = await trx
         .updateTable('runs')
         .set((row) => ({
-          updated: this.#now(),
+          updated: now,
           status: end?.status ?? 'running',
           last_event_id: last.id,
-          bytes: row(
-            'bytes',
-            '+',
-            [...rows, ...traceRows].reduce((sum, { data }) => sum + Buffer.byteLength(data), 0),
-          ),
-          ...(end === undefined ? { lease_until: this.#now() + lease.ttlMs } : { lease_holder: null, lease_until: 0 }),
+          bytes: row('bytes', '+', size),
+          ...(summary === undefined ? {} : { summary: JSON.stringify(summary) }),
+          ...(end === undefined
+            ? { lease_until: now + lease.ttlMs }
+            : { lease_holder: null, lease_until: 0, ended: now }),
         }))
         .where('id', '=', id)
         .where('lease_holder', '=', lease.holder)
+        .returning(['bytes', 'cancel_requested'])
         .executeTakeFirst();
-      if (updated.numUpdatedRows === 0n) {
+      if (updated === undefined) {
         throw new StvError('conflict', `The run ${id} is no longer held by this server.`);
       }
       for (let from = 0; from < rows.length; from += maxRowsPerInsert) {
@@ -119,6 +126,8 @@ export class SqlRunStore implements RunStore {
           .execute();
       }
       await insertTraces(trx, traceRows);
+      if (end !== undefined) await addEndedBytes(trx, updated.bytes);
+      return { isCancelRequested: updated.cancel_requested !== 0 };
     });
   }
 
@@ -177,6 +186,17 @@ export class SqlRunStore implements RunStore {
     return this.#write(async (trx) => (await eraseAll(trx, [id])) > 0);
   }
 
+  async requestCancel(id: string): Promise<boolean> {
+    const row = await this.#db
+      .updateTable('runs')
+      .set({ cancel_requested: 1 })
+      .where('id', '=', id)
+      .where('status', 'in', live)
+      .returning('id')
+      .executeTakeFirst();
+    return row !== undefined;
+  }
+
   async park(ids: readonly string[], lease: Lease): Promise<void> {
     if (ids.length === 0) return;
     await this.#db
@@ -214,15 +234,15 @@ export class SqlRunStore implements RunStore {
     return claimed;
   }
 
-  async renew(lease: Lease): Promise<ReadonlySet<string>> {
+  async renew(lease: Lease): ReturnType<RunStore['renew']> {
     const rows = await this.#db
       .updateTable('runs')
       .set({ lease_until: this.#now() + lease.ttlMs })
       .where('lease_holder', '=', lease.holder)
       .where('status', 'in', live)
-      .returning('id')
+      .returning(['id', 'cancel_requested'])
       .execute();
-    return new Set(rows.map(({ id }) => id));
+    return new Map(rows.map(({ id, cancel_requested: flag }) => [id, { isCancelRequested: flag !== 0 }]));
   }
 
   async share(id: string, tokenDigest: string): Promise<void> {
@@ -239,19 +259,12 @@ export class SqlRunStore implements RunStore {
   }
 
   async sweep(limits: { maxAgeMs: number; maxBytes: number; now: number }): Promise<number> {
-    const ended = await this.#db
-      .selectFrom('runs')
-      .select(['id', 'updated', 'bytes'])
-      .where('status', 'not in', live)
-      .orderBy('updated', 'desc')
-      .execute();
-    let kept = 0;
-    const old = ended.filter(({ updated, bytes }) => {
-      kept += bytes;
-      return updated < limits.now - limits.maxAgeMs || kept > limits.maxBytes;
-    });
-    for (const { id } of old) await this.erase(id);
-    return old.length;
+    let erased = 0;
+    for (;;) {
+      const count = await this.#write((trx) => sweepPage(trx, limits));
+      erased += count;
+      if (count < sweepPageSize) return erased;
+    }
   }
 
   async close(): Promise<void> {
@@ -267,16 +280,6 @@ export class SqlRunStore implements RunStore {
       throw error;
     }
   }
-}
-
-async function eraseAll(trx: Transaction<Database>, ids: readonly string[]): Promise<number> {
-  for (const table of ['events', 'labels', 'traces'] as const) {
-    await trx.deleteFrom(table).where('run_id', 'in', ids).execute();
-  }
-  return (await trx.deleteFrom('runs').where('id', 'in', ids).execute()).reduce(
-    (sum, { numDeletedRows }) => sum + Number(numDeletedRows),
-    0,
-  );
 }
 
 /** The counter's row stays locked until the commit, so that no reader sees a number while a smaller one is still to come. */
@@ -317,5 +320,7 @@ function toRun(row: Selectable<Database['runs']>): StoredRun {
     status: row.status as RunStatus,
     request: JSON.parse(row.request) as SolveRequest,
     lastEventId: row.last_event_id,
+    summary: row.summary === null ? undefined : (JSON.parse(row.summary) as RunSummary),
+    isCancelRequested: row.cancel_requested !== 0,
   };
 }

@@ -11,6 +11,7 @@ import type {
   ChainStatus,
   RoundRecord,
   RunningSolve,
+  RunSummary,
   SolveAnswer,
   SolveErrorRecord,
   SolveEvent,
@@ -288,6 +289,16 @@ export function endedAnswer(state: SolveState, ending: SolveEnding): SolveAnswer
     timings: { ...answer.timings, totalMs: ending.elapsedMs },
     error: ending.error,
   };
+}
+
+/** What lists show once `events` have come; undefined where they change nothing of it. `state` is the fold of those before. */
+export function summaryAfter(state: SolveState | undefined, events: readonly SolveEvent[]): RunSummary | undefined {
+  if (!events.some(({ type }) => type === 'solve-start' || type === 'round-end' || type === 'solve-end'))
+    return undefined;
+  const after = events.reduce<SolveState | undefined>(foldSolve, state);
+  if (after === undefined) return undefined;
+  const { chains: _, ...summary } = after.answer;
+  return summary;
 }
 
 /** Reads a verification to its end. Throws what the stream throws. */

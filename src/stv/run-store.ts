@@ -5,7 +5,7 @@
  * lapsed may be claimed by another process. An event is stored before anyone sees it, so that a replay after a crash gives
  * exactly what was sent.
  */
-import type { SolveEvent, SolveRequest, SolveStatus } from './solve-events.ts';
+import type { RunSummary, SolveEvent, SolveRequest, SolveStatus } from './solve-events.ts';
 import type { NewTrace, TraceRecord } from './traces.ts';
 
 /** The caller's solution key for training and evaluation: stored apart, never shown to a model. */
@@ -38,6 +38,18 @@ export interface StoredRun {
   readonly request: SolveRequest;
   /** 0 before the first. */
   readonly lastEventId: number;
+  /** As of the last round that ended; undefined before the first event. */
+  readonly summary: RunSummary | undefined;
+  /** Whoever works on it is to cancel it. */
+  readonly isCancelRequested: boolean;
+}
+
+/** What is written together with events. */
+export interface AppendExtras {
+  /** Of the rounds that the events finish. */
+  readonly traces?: readonly NewTrace[];
+  /** Of the run after the events, where they change it. */
+  readonly summary?: RunSummary | undefined;
 }
 
 export interface Lease {
@@ -70,29 +82,36 @@ export interface TraceOptions {
 export interface RunStore {
   create(run: NewRun, lease: Lease): Promise<CreateResult>;
   /**
-   * In one transaction, with the traces of the rounds that the events finish; a `solve-end` among them ends the run.
-   * Throws StvError `conflict` when the lease is another's.
+   * In one transaction; a `solve-end` among the events ends the run. Throws StvError `conflict` when the lease is another's.
+   * Resolves with whether the run is to be cancelled.
    */
-  append(id: string, events: readonly SolveEvent[], lease: Lease, traces?: readonly NewTrace[]): Promise<void>;
+  append(
+    id: string,
+    events: readonly SolveEvent[],
+    lease: Lease,
+    extras?: AppendExtras,
+  ): Promise<{ readonly isCancelRequested: boolean }>;
   /** Up to `limit` events with an id above `after`, in order. */
   events(id: string, after: number, limit: number): Promise<SolveEvent[]>;
   find(id: string): Promise<StoredRun | undefined>;
-  /** Newest first. */
+  /** Newest first. Reads no events. */
   list(owner: string, options: ListOptions): Promise<StoredRun[]>;
   /** Finished rounds of all runs, oldest first. A page never misses a trace that is stored later with a smaller id. */
   traces(options: TraceOptions): Promise<TraceRecord[]>;
   /** Removes the run with all its texts, labels and traces. False if there is none. */
   erase(id: string): Promise<boolean>;
+  /** Asks the owner of a live run, now or to come, to cancel it. False where the run has ended or there is none. */
+  requestCancel(id: string): Promise<boolean>;
   /** Gives live runs back, so that the next server goes on with them at once. */
   park(ids: readonly string[], lease: Lease): Promise<void>;
   /** Takes over up to `limit` live runs that nobody holds, oldest first. */
   claim(lease: Lease, limit: number): Promise<StoredRun[]>;
-  /** Keeps the holder's runs; returns the ids that it still holds. */
-  renew(lease: Lease): Promise<ReadonlySet<string>>;
+  /** Keeps the holder's runs; returns those that it still holds, and whether each is to be cancelled. */
+  renew(lease: Lease): Promise<ReadonlyMap<string, { readonly isCancelRequested: boolean }>>;
   /** Read-only link: remembers the digest of a token. */
   share(id: string, tokenDigest: string): Promise<void>;
   findShared(tokenDigest: string): Promise<StoredRun | undefined>;
-  /** Erases ended runs beyond the limits, oldest first; returns how many. */
+  /** Erases ended runs beyond the limits, oldest first, without looking at the others; returns how many. */
   sweep(limits: { readonly maxAgeMs: number; readonly maxBytes: number; readonly now: number }): Promise<number>;
   close(): Promise<void>;
 }

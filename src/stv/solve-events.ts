@@ -198,3 +198,6 @@ export type SolveAnswer = SolveAnswerOf<SolveStatus>;
 
 /** What is known of a run that has not ended. */
 export type RunningSolve = SolveAnswerOf<'running'>;
+
+/** The answer or what is known so far without the rounds, as lists show it. */
+export type RunSummary = Omit<SolveAnswer | RunningSolve, 'chains'>;

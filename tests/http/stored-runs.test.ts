@@ -55,6 +55,11 @@ describe('a stored run', () => {
     const next = (await call(app, { url: `/solve?limit=1&after=${second.id}` })).json();
     expect(next).toMatchObject({ has_more: false, data: [{ id: answer.id }] });
 
+    const { chains: _, ...withoutRounds } = answer;
+    expect(next.data[0]).toEqual({ ...withoutRounds, problem: solveBody.problem });
+
+    expect((await call(app, { method: 'POST', url: `/solve/${answer.id}/cancel` })).statusCode).toBe(409);
+    expect((await call(app, { url: `/solve/${answer.id}` })).json()).toEqual(answer);
     expect((await call(app, { method: 'DELETE', url: `/solve/${answer.id}` })).statusCode).toBe(204);
     expect((await call(app, { url: `/solve/${answer.id}` })).statusCode).toBe(404);
     expect((await call(app, { url: `/solve/${answer.id}/events` })).statusCode).toBe(404);
@@ -137,6 +142,46 @@ describe('a stored run', () => {
   });
 });
 
+describe('cancelling through another server of the database', () => {
+  const cancelled = async (app: TestApp['app'], id: string) =>
+    vi.waitFor(async () => {
+      const state = (await call(app, { url: `/solve/${id}` })).json();
+      expect(state).toMatchObject({ status: 'cancelled', stop_reason: 'cancelled' });
+      return state;
+    }, 5000);
+
+  for (const [method, path] of [
+    ['POST', '/cancel'],
+    ['DELETE', ''],
+  ] as const) {
+    it(`${method} /solve/{id}${path} ends the run where it goes on, and keeps it`, async () => {
+      const store = await openStore();
+      const [here, there] = [await buildApp({ store, engine: slow }), await buildApp({ store })];
+      const { id } = (await post(here.app, '/solve', { ...solveBody, background: true })).json();
+      await vi.waitFor(() => expect(here.engine.numOpen).toBeGreaterThan(0));
+      const answer = await call(there.app, { method, url: `/solve/${id}${path}` });
+      expect(answer.statusCode, answer.body).toBe(202);
+      await cancelled(there.app, id);
+      expect(here.engine.numOpen).toBe(0);
+      expect((await eventsOf(there.app, id)).filter(({ event }) => event === 'solve-end')).toHaveLength(1);
+    });
+  }
+
+  it('a parked run ends as cancelled at the server that takes it up, without another call of a model', async () => {
+    const store = await openStore();
+    const first = await buildApp({ store, engine: slow });
+    const { id } = (await post(first.app, '/solve', { ...solveBody, background: true })).json();
+    await vi.waitFor(() => expect(first.engine.numOpen).toBeGreaterThan(0));
+    await first.runs.park(new StvError('draining', 'The server shuts down.'));
+    expect((await call(first.app, { method: 'POST', url: `/solve/${id}/cancel` })).json().status).toBe('parked');
+    const second = await buildApp({ store });
+    second.runs.beginUpkeep();
+    await cancelled(second.app, id);
+    expect(second.engine.requests).toHaveLength(0);
+    await second.runs.close(new StvError('draining', 'The test is over.'));
+  });
+});
+
 describe('sharing', () => {
   it('a token shows one run to read, and nothing else', async () => {
     const { app } = await buildApp({ store: await openStore() });
@@ -184,9 +229,9 @@ describe('a store that fails', () => {
   it('in mid-run ends it, and the caller keeps what was found', async () => {
     const store = await openStore();
     let appends = 0;
-    const append: RunStore['append'] = async (id, events, lease) => {
+    const append: RunStore['append'] = async (...given) => {
       appends += 1;
-      return appends > 3 ? full() : store.append(id, events, lease);
+      return appends > 3 ? full() : store.append(...given);
     };
     const { app, runs, engine } = await buildApp({ store: withFaults(store, { append }), engine: slow });
     const events = parseEvents((await post(app, '/solve', { ...solveBody, stream: true })).body);
@@ -200,10 +245,10 @@ describe('a store that fails', () => {
   it('that gave the run to another server ends the stream with an error, not with a second end', async () => {
     const store = await openStore();
     let appends = 0;
-    const append: RunStore['append'] = async (id, events, lease) => {
+    const append: RunStore['append'] = async (...given) => {
       appends += 1;
       if (appends > 3) throw new StvError('conflict', 'The run is no longer held by this server.');
-      return store.append(id, events, lease);
+      return store.append(...given);
     };
     const { app, engine } = await buildApp({ store: withFaults(store, { append }), engine: slow });
     const events = parseEvents((await post(app, '/solve', { ...solveBody, stream: true })).body);

@@ -1,7 +1,7 @@
 /** What every RunStore must do; run against SQLite in the unit tests and against PostgreSQL in the e2e tests. */
 import { expect, it } from 'vitest';
 import type { Lease, NewRun, RunStore } from '../../src/stv/run-store.ts';
-import type { SolveEvent } from '../../src/stv/solve-events.ts';
+import type { RunSummary, SolveEvent } from '../../src/stv/solve-events.ts';
 import type { NewTrace } from '../../src/stv/traces.ts';
 
 const here: Lease = { holder: 'here', ttlMs: 1000 };
@@ -98,12 +98,12 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     const run = newRun();
     await store.create(run, holder);
     setNow(20_900);
-    expect(await store.renew(holder)).toContain(run.id);
+    expect((await store.renew(holder)).has(run.id)).toBe(true);
     setNow(21_500);
     expect((await store.claim(there, 1000)).map(({ id }) => id)).not.toContain(run.id);
     setNow(21_901);
     expect((await store.claim(there, 1000)).map(({ id }) => id)).toContain(run.id);
-    expect(await store.renew(holder)).not.toContain(run.id);
+    expect((await store.renew(holder)).has(run.id)).toBe(false);
   });
 
   it('hands parked runs over at once and never an ended one', async () => {
@@ -148,9 +148,9 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     const { store } = open();
     const [one, two] = [newRun({ label: { answer: '7' } }), newRun()];
     for (const run of [one, two]) await store.create(run, here);
-    await store.append(one.id, [delta(1)], here, [trace(one.id, 0, 0), trace(one.id, 1, 0)]);
-    await store.append(two.id, [delta(1)], here, [trace(two.id, 0, 0)]);
-    await store.append(one.id, [delta(2)], here, [trace(one.id, 0, 1)]);
+    await store.append(one.id, [delta(1)], here, { traces: [trace(one.id, 0, 0), trace(one.id, 1, 0)] });
+    await store.append(two.id, [delta(1)], here, { traces: [trace(two.id, 0, 0)] });
+    await store.append(one.id, [delta(2)], here, { traces: [trace(one.id, 0, 1)] });
     const plain = await tracesOfRuns(store, [one, two]);
     expect(plain.map(({ attempt }) => attempt)).toEqual(['attempt 0.0', 'attempt 1.0', 'attempt 0.0', 'attempt 0.1']);
     const ids = plain.map(({ traceId }) => traceId);
@@ -168,13 +168,13 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     const { store } = open();
     const [gone, kept] = [newRun(), newRun()];
     for (const run of [gone, kept]) await store.create(run, here);
-    await store.append(gone.id, [delta(1)], here, [trace(gone.id, 0, 0)]);
+    await store.append(gone.id, [delta(1)], here, { traces: [trace(gone.id, 0, 0)] });
     const [last] = await tracesOfRuns(store, [gone]);
-    await expect(store.append(gone.id, [delta(1)], here, [trace(gone.id, 0, 1)])).rejects.toThrow();
-    await expect(store.append(gone.id, [delta(2)], there, [trace(gone.id, 0, 1)])).rejects.toThrow();
+    await expect(store.append(gone.id, [delta(1)], here, { traces: [trace(gone.id, 0, 1)] })).rejects.toThrow();
+    await expect(store.append(gone.id, [delta(2)], there, { traces: [trace(gone.id, 0, 1)] })).rejects.toThrow();
     expect(await tracesOfRuns(store, [gone])).toHaveLength(1);
     await store.append(gone.id, [end(2)], here);
-    await store.append(kept.id, [delta(1)], here, [trace(kept.id, 0, 0)]);
+    await store.append(kept.id, [delta(1)], here, { traces: [trace(kept.id, 0, 0)] });
     await store.erase(gone.id);
     expect(await tracesOfRuns(store, [gone])).toEqual([]);
     const next = await store.traces({ limit: 1, after: last?.traceId, withLabels: false });
@@ -201,13 +201,43 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     await Promise.all(
       runs.map(async (run) => {
         for (let round = 0; round < 5; round++) {
-          await store.append(run.id, [delta(round + 1)], here, [trace(run.id, 0, round)]);
+          await store.append(run.id, [delta(round + 1)], here, { traces: [trace(run.id, 0, round)] });
         }
       }),
     );
     isDone = true;
     await following;
     expect(seen.sort()).toEqual(runs.flatMap(({ id }) => [0, 1, 2, 3, 4].map((round) => `${id} ${round}`)).sort());
+  });
+
+  it('shows a list what was last said of a run, and counts what erasing gives back', async () => {
+    const { store } = open();
+    const run = newRun();
+    await store.create(run, here);
+    expect(await store.list(run.owner, { limit: 1 })).toMatchObject([{ id: run.id, summary: undefined }]);
+    const summary = { id: run.id, status: 'running', round: 0 } as RunSummary;
+    await store.append(run.id, [delta(1)], here, { summary });
+    await store.append(run.id, [delta(2)], here);
+    expect(await store.list(run.owner, { limit: 1 })).toMatchObject([{ summary }]);
+    await store.append(run.id, [end(3)], here, { summary: { ...summary, status: 'accepted' } as RunSummary });
+    expect(await store.list(run.owner, { limit: 1 })).toMatchObject([{ status: 'accepted', summary: { round: 0 } }]);
+  });
+
+  it('tells the owner of a live run, whoever it is by then, that it is to be cancelled', async () => {
+    const { store, setNow } = open();
+    setNow(40_000);
+    const run = newRun();
+    await store.create(run, here);
+    expect(await store.append(run.id, [delta(1)], here)).toEqual({ isCancelRequested: false });
+    expect(await store.requestCancel(run.id)).toBe(true);
+    expect(await store.append(run.id, [delta(2)], here)).toEqual({ isCancelRequested: true });
+    expect((await store.renew(here)).get(run.id)).toEqual({ isCancelRequested: true });
+    await store.park([run.id], here);
+    const claimed = await store.claim(there, 1000);
+    expect(claimed.find(({ id }) => id === run.id)).toMatchObject({ isCancelRequested: true });
+    await store.append(run.id, [end(3)], there);
+    expect(await store.requestCancel(run.id)).toBe(false);
+    expect(await store.requestCancel('slv_nobody')).toBe(false);
   });
 
   it('finds a shared run by the digest of its token alone', async () => {
@@ -238,5 +268,31 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     expect(await store.find(large.id)).toBeUndefined();
     expect(await store.find(live.id)).toBeDefined();
     expect(await store.find(recent.id)).toBeDefined();
+  });
+
+  it('sweeps more runs than one page holds and leaves the newest that fit', { timeout: 60_000 }, async () => {
+    const { store, setNow } = open();
+    const now = 2e12;
+    setNow(now - 1000);
+    const runs = Array.from({ length: 250 }, () =>
+      newRun({ owner: 'many', request: { problem: 'x'.repeat(1000) } as never }),
+    );
+    for (const [index, run] of runs.entries()) {
+      setNow(now - 1000 + index);
+      await store.create(run, here);
+      await store.append(run.id, [end(1)], here);
+    }
+    // each is a little over 1,000 bytes; everything that other tests left is older
+    expect(await store.sweep({ maxAgeMs: 1e15, maxBytes: 25_000, now })).toBeGreaterThan(200);
+    const left = await store.list('many', { limit: 100 });
+    expect(left.length).toBeGreaterThan(15);
+    expect(left.length).toBeLessThan(25);
+    expect(left.map(({ id }) => id).sort()).toEqual(
+      runs
+        .slice(-left.length)
+        .map(({ id }) => id)
+        .sort(),
+    );
+    expect(await store.sweep({ maxAgeMs: 1e15, maxBytes: 25_000, now })).toBe(0);
   });
 }

@@ -230,15 +230,21 @@ describe('cancelling', () => {
     await vi.waitFor(() => expect(hungUp.count).toBe(1));
   });
 
-  it('a run that has ended is not erased by cancelSolve', async () => {
+  it('cancelSolve never deletes: a run that has ended is given back as it is', async () => {
     const { url, seen } = await misbehave((request, response) => {
-      const status = request.path.endsWith('live') ? 'running' : 'accepted';
-      answer(response, { id: 'slv', status: request.method === 'DELETE' ? 'cancelled' : status }, 200);
+      const isLive = request.path.includes('live');
+      if (request.method === 'GET') answer(response, { id: 'slv', status: 'accepted' }, 200);
+      else if (isLive) answer(response, { id: 'slv', status: 'running' }, 202);
+      else answer(response, { error: { message: 'The run has already ended.', type: 'conflict_error' } }, 409);
     });
     const client = createClient({ baseUrl: url });
     expect(await client.cancelSolve('slv_ended')).toMatchObject({ status: 'accepted' });
-    expect(await client.cancelSolve('slv_live')).toMatchObject({ status: 'cancelled' });
-    expect(seen.filter(({ method }) => method === 'DELETE').map(({ path }) => path)).toEqual(['/solve/slv_live']);
+    expect(await client.cancelSolve('slv_live')).toMatchObject({ status: 'running' });
+    expect(seen.map(({ method, path }) => `${method} ${path}`)).toEqual([
+      'POST /solve/slv_ended/cancel',
+      'GET /solve/slv_ended',
+      'POST /solve/slv_live/cancel',
+    ]);
   });
 });
 
