@@ -6,6 +6,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { EngineStatus } from './engine/engine.ts';
 import type { EngineStats } from './engine/engine-stats.ts';
+import { addRemoteMetrics } from './metrics-remote.ts';
 import type { SolveEvent } from './stv/solve-events.ts';
 import type { RoleUsage } from './stv/usage.ts';
 
@@ -66,7 +67,8 @@ export function createMetrics(): Metrics {
   });
   const rounds = new Histogram({
     name: 'stv_solve_rounds',
-    help: 'Rounds of the chain that gave the solution',
+    help: 'Rounds of the chain that gave the solution, by how the run ended (accepted: rounds to acceptance)',
+    labelNames: ['status'],
     buckets: [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 50, 101],
     registers,
   });
@@ -230,6 +232,8 @@ export function createMetrics(): Metrics {
     },
   });
 
+  addRemoteMetrics(registry, () => engineStatus?.().remotes ?? []);
+
   function addTokens(role: string, usage: RoleUsage['generator']): void {
     tokens.inc({ role, kind: 'prompt' }, usage.promptTokens);
     tokens.inc({ role, kind: 'cached' }, usage.promptTokensDetails.cachedTokens);
@@ -285,7 +289,7 @@ export function createMetrics(): Metrics {
       if (event.type !== 'solve-end') return;
       liveRuns.dec();
       solves.inc({ status: event.status, stop_reason: event.stopReason ?? 'none' });
-      if (event.round !== null) rounds.observe(event.round + 1);
+      if (event.round !== null) rounds.observe({ status: event.status }, event.round + 1);
       addTokens('generator', event.usage.generator);
       addTokens('verifier', event.usage.verifier);
     },

@@ -721,6 +721,21 @@ export interface components {
       readonly object: 'list';
       readonly data: readonly components['schemas']['Model'][];
     };
+    readonly NoProgress: {
+      /** @enum {string} */
+      readonly status: 'idle' | 'ok' | 'stalled' | 'loading' | 'restarting' | 'draining' | 'failed';
+      readonly running: number;
+      readonly waiting: number;
+      readonly last_step_ms_ago: number | null;
+      readonly last_token_ms_ago: number | null;
+      readonly error: components['schemas']['ErrorObject'];
+    };
+    readonly NotReady: {
+      /** @enum {string} */
+      readonly status: 'ready' | 'loading' | 'restarting' | 'draining' | 'failed';
+      readonly reason: string | null;
+      readonly error: components['schemas']['ErrorObject'];
+    };
     readonly Progress: {
       /** @enum {string} */
       readonly status: 'idle' | 'ok' | 'stalled' | 'loading' | 'restarting' | 'draining' | 'failed';
@@ -1734,6 +1749,7 @@ export interface components {
       readonly leak: ('none' | 'regenerated' | 'redacted') | null;
       /** @description Empty in mode `score` */
       readonly feedback: string;
+      /** @description Of a `reject` in mode `full` only, and where a step could be told */
       readonly first_error: components['schemas']['FirstError'] | null;
       readonly votes: readonly components['schemas']['Vote'][];
       readonly usage: components['schemas']['Usage'];
@@ -3410,7 +3426,7 @@ export interface operations {
           readonly [name: string]: unknown;
         };
         content: {
-          readonly 'application/json': components['schemas']['Ready'];
+          readonly 'application/json': components['schemas']['NotReady'];
         };
       };
     };
@@ -3439,7 +3455,7 @@ export interface operations {
           readonly [name: string]: unknown;
         };
         content: {
-          readonly 'application/json': components['schemas']['Progress'];
+          readonly 'application/json': components['schemas']['NoProgress'];
         };
       };
     };

@@ -1,24 +1,28 @@
 /** `/health/*`: three different questions. Alive: the process answers. Ready: both roles can serve. Progress: work moves. */
 import { Type } from 'typebox';
+import { StvError } from '../errors.ts';
+import { toWireError } from './error-handler.ts';
 import type { App, RouteDeps } from './route-deps.ts';
-import { jsonAnswer, nullable, oneOf, strictObject } from './schemas.ts';
+import { ErrorObject, jsonAnswer, nullable, oneOf, strictObject } from './schemas.ts';
 
 const Live = strictObject({ status: oneOf(['live']) }, { title: 'Live' });
-const Ready = strictObject(
-  { status: oneOf(['ready', 'loading', 'restarting', 'draining', 'failed']), reason: nullable(Type.String()) },
-  { title: 'Ready' },
-);
+const readyFields = {
+  status: oneOf(['ready', 'loading', 'restarting', 'draining', 'failed']),
+  reason: nullable(Type.String()),
+};
+const Ready = strictObject(readyFields, { title: 'Ready' });
+/** An error as on every other route, beside what a probe reads. */
+const NotReady = strictObject({ ...readyFields, error: ErrorObject }, { title: 'NotReady' });
 const milliseconds = nullable(Type.Number({ minimum: 0 }));
-const Progress = strictObject(
-  {
-    status: oneOf(['idle', 'ok', 'stalled', 'loading', 'restarting', 'draining', 'failed']),
-    running: Type.Integer({ minimum: 0 }),
-    waiting: Type.Integer({ minimum: 0 }),
-    last_step_ms_ago: milliseconds,
-    last_token_ms_ago: milliseconds,
-  },
-  { title: 'Progress' },
-);
+const progressFields = {
+  status: oneOf(['idle', 'ok', 'stalled', 'loading', 'restarting', 'draining', 'failed']),
+  running: Type.Integer({ minimum: 0 }),
+  waiting: Type.Integer({ minimum: 0 }),
+  last_step_ms_ago: milliseconds,
+  last_token_ms_ago: milliseconds,
+};
+const Progress = strictObject(progressFields, { title: 'Progress' });
+const NoProgress = strictObject({ ...progressFields, error: ErrorObject }, { title: 'NoProgress' });
 
 export function registerHealth(app: App, deps: RouteDeps): void {
   /** When work was first seen that has not ended since; an age before that says nothing about it. */
@@ -43,13 +47,14 @@ export function registerHealth(app: App, deps: RouteDeps): void {
         operationId: 'ready',
         tags: ['operations'],
         summary: 'Both roles can serve',
-        response: { 200: jsonAnswer(Ready, 'Ready'), 503: jsonAnswer(Ready, 'Not ready, and why') },
+        response: { 200: jsonAnswer(Ready, 'Ready'), 503: jsonAnswer(NotReady, 'Not ready, and why') },
       },
     },
     async (_request, reply) => {
       const { status, reason } = readiness(deps);
-      if (status !== 'ready') reply.code(503).header('retry-after', '5');
-      return { status, reason };
+      if (status === 'ready') return { status, reason };
+      reply.code(503).header('retry-after', '5');
+      return { status, reason, error: errorOf(status, reason) };
     },
   );
 
@@ -62,7 +67,7 @@ export function registerHealth(app: App, deps: RouteDeps): void {
         summary: 'Work moves, or there is none',
         response: {
           200: jsonAnswer(Progress, 'Moving or idle'),
-          503: jsonAnswer(Progress, 'Work waits and nothing moves'),
+          503: jsonAnswer(NoProgress, 'Work waits and nothing moves'),
         },
       },
     },
@@ -72,10 +77,17 @@ export function registerHealth(app: App, deps: RouteDeps): void {
       const isBusy = engine !== undefined && engine.running + engine.waiting > 0;
       busySince = isBusy ? (busySince ?? Date.now()) : undefined;
       const progress = progressOf(deps, busySince === undefined ? 0 : Date.now() - busySince);
-      if (progress.status !== 'ok' && progress.status !== 'idle' && progress.status !== 'draining') reply.code(503);
-      return progress;
+      if (['ok', 'idle', 'draining'].includes(progress.status)) return progress;
+      reply.code(503);
+      const reason = progress.status === 'stalled' ? 'Work waits and nothing has moved for the limit.' : null;
+      return { ...progress, error: errorOf(progress.status, reason) };
     },
   );
+}
+
+function errorOf(status: string, reason: string | null) {
+  const code = status === 'draining' ? 'draining' : 'not_ready';
+  return toWireError(new StvError(code, reason ?? `The server is ${status}.`)).body.error;
 }
 
 function readiness({ serving }: RouteDeps): { status: string; reason: string | null } {

@@ -78,7 +78,9 @@ export const Verification = strictObject(
     agreement: score,
     leak: nullable(oneOf(['none', 'regenerated', 'redacted'])),
     feedback: Type.String({ description: 'Empty in mode `score`' }),
-    first_error: nullable(FirstError),
+    first_error: Type.Union([FirstError, Type.Null()], {
+      description: 'Of a `reject` in mode `full` only, and where a step could be told',
+    }),
     votes: Type.Array(Vote),
     usage: Usage,
     timings: Timings,

@@ -216,12 +216,12 @@ class Verification {
     }
   }
 
-  /** Only where something is wrong: nothing for an accept, and no search by scores unless the verdict is a plain reject. */
+  /** Of a reject only: who cannot tell whether a solution is wrong cannot tell where. */
   async locateError(verdict: Verdict, feedback: string): Promise<StepSpan | undefined> {
-    if (verdict === 'accept' || this.#job.mode === 'score') return undefined;
+    if (verdict !== 'reject' || this.#job.mode === 'score') return undefined;
     const steps = splitSteps(this.#job.solution);
     const named = locateFromFeedback(feedback, steps);
-    if (named !== undefined || verdict !== 'reject') return named;
+    if (named !== undefined) return named;
     if (steps.length <= 1) return steps[0];
     if (!this.#job.scorePrefixes) return undefined;
     return locateByPrefixes(steps, (cuts) =>

@@ -15,7 +15,8 @@ describe('health', () => {
     expect((await call(app, { url: '/health/live' })).json()).toEqual({ status: 'live' });
     const early = await call(app, { url: '/health/ready' });
     expect(early.statusCode).toBe(503);
-    expect(early.json()).toEqual({ status: 'loading', reason: 'Converting weights.' });
+    const error = { message: 'Converting weights.', type: 'overloaded_error', code: 'not_ready', param: null };
+    expect(early.json()).toEqual({ status: 'loading', reason: 'Converting weights.', error });
     expect((await call(app, { url: '/health/progress' })).statusCode).toBe(503);
     const { testPack } = await import('./build-app.ts');
     serving.ready({ engine, pack: testPack });
@@ -31,7 +32,7 @@ describe('health', () => {
     const { app } = await buildApp({ engine: { status: { state: 'restarting', reason: 'The engine host crashed.' } } });
     const answer = await call(app, { url: '/health/ready' });
     expect(answer.statusCode).toBe(503);
-    expect(answer.json()).toEqual({ status: 'restarting', reason: 'The engine host crashed.' });
+    expect(answer.json()).toMatchObject({ status: 'restarting', reason: 'The engine host crashed.' });
   });
 
   it('progress is 503 when work waits and nothing moves for the limit, not before', async () => {
@@ -44,6 +45,7 @@ describe('health', () => {
     const later = await call(app, { url: '/health/progress' });
     expect(later.statusCode).toBe(503);
     expect(later.json()).toEqual({
+      error: expect.objectContaining({ type: 'overloaded_error', code: 'not_ready' }),
       status: 'stalled',
       running: 1,
       waiting: 2,
@@ -111,6 +113,42 @@ describe('metrics', () => {
       'stv_inter_token_latency_seconds_sum{model="m"} 0.01',
     ]) {
       expect(text).toContain(line);
+    }
+  });
+
+  it('tell how each remote server does', async () => {
+    const remote = {
+      remote: 'gpu:8000',
+      model: 'm',
+      dialect: 'vllm',
+      circuit: 'half-open',
+      failuresInARow: 5,
+    } as const;
+    const counts = {
+      circuitOpened: 2,
+      running: 3,
+      waiting: 4,
+      requests: 50,
+      retries: 6,
+      failures: 7,
+      estimatedUsages: 8,
+    };
+    const { app, metrics, engine } = await buildApp();
+    metrics.setEngineStatus(() => ({ ...engine.status(), remotes: [{ ...remote, ...counts }] }));
+    for (let scrape = 0; scrape < 2; scrape++) {
+      const text = (await app.inject({ url: '/metrics' })).body;
+      for (const line of [
+        'stv_remote_requests_total{remote="gpu:8000",model="m"} 50',
+        'stv_remote_retries_total{remote="gpu:8000",model="m"} 6',
+        'stv_remote_failures_total{remote="gpu:8000",model="m"} 7',
+        'stv_remote_circuit_opened_total{remote="gpu:8000",model="m"} 2',
+        'stv_remote_estimated_usages_total{remote="gpu:8000",model="m"} 8',
+        'stv_remote_circuit_state{remote="gpu:8000",model="m"} 1',
+        'stv_remote_sequences{remote="gpu:8000",model="m",state="running"} 3',
+        'stv_remote_sequences{remote="gpu:8000",model="m",state="waiting"} 4',
+      ]) {
+        expect(text).toContain(line);
+      }
     }
   });
 });

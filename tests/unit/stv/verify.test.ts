@@ -128,11 +128,12 @@ describe('verify', () => {
   it('casts every vote without early stop, and calls a tie undetermined', async () => {
     const { answer } = await runVerify(
       { votes: 4, earlyStop: false },
-      { generate: ({ id }) => `vote ${id.slice(-3, -2)}`, score: byVote(0.9, 0.8, 0.1, 0.2) },
+      { generate: ({ id }) => `vote ${id.slice(-3, -2)}: line 1 is wrong`, score: byVote(0.9, 0.8, 0.1, 0.2) },
     );
-    expect(answer).toMatchObject({ verdict: 'undetermined', agreement: 0 });
+    // whoever cannot tell whether it is wrong cannot tell where
+    expect(answer).toMatchObject({ verdict: 'undetermined', agreement: 0, firstError: null });
     expect(answer.votes).toHaveLength(4);
-    expect(answer.feedback).toBe('vote 2');
+    expect(answer.feedback).toBe('vote 2: line 1 is wrong');
   });
 
   it('shows the feedback of the most extreme vote of that verdict', async () => {
