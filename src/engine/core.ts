@@ -3,7 +3,9 @@
  * no text, no messages, no promises. Whoever owns the thread calls `step()` while `hasWork`.
  */
 import { toStvError } from '../errors.ts';
-import type { CausalLM, Lane, Logits } from '../models/causal-lm.ts';
+import type { CausalLM, Logits } from '../models/causal-lm.ts';
+import { DraftPlanner, type PlannedDraft } from './draft-planner.ts';
+import { isBetweenTokens, type LaneRows, toLane, wantedRows } from './lane-rows.ts';
 import { rowLogprobs } from './logprobs.ts';
 import type {
   PromptRowResult,
@@ -21,6 +23,8 @@ export interface EngineCoreOptions {
   /** Most prompt tokens of a step in which something decodes. */
   readonly chunkTokens: number;
   readonly reusePrefixes: boolean;
+  /** Guess what a sequence says next and verify several tokens in one step. Never changes a token. Default true. */
+  readonly isDrafting?: boolean;
   readonly minCopyTokens?: number;
   readonly batchDelayMs?: number;
   readonly minAwaitedTokens?: number;
@@ -35,11 +39,14 @@ export interface StepResult {
   readonly stats: StepStats;
 }
 
-/** What a lane's rows mean: first the prompt rows that were asked for, then the row that is sampled from, if any. */
-interface LaneRows {
-  readonly logitRows: number[];
-  readonly numPromptRows: number;
-  readonly isSampled: boolean;
+interface SampledLane {
+  readonly rows: LaneRows;
+  readonly logits: Logits;
+  /** Of the lane, among all rows of the step. */
+  readonly firstRow: number;
+  /** Filled with what was sampled. */
+  readonly tokens: number[];
+  readonly logprobs: TokenLogprobs[];
 }
 
 /** Weight of the newest step in the running mean of what a prompt token costs. */
@@ -49,6 +56,7 @@ export class EngineCore {
   readonly #model: CausalLM;
   readonly #scheduler: Scheduler;
   readonly #sampler: Sampler;
+  readonly #planner = new DraftPlanner();
   readonly #sequences = new Map<number, Sequence>();
   readonly #now: () => number;
   readonly #onSuspectStep: ((id: number) => void) | undefined;
@@ -56,7 +64,7 @@ export class EngineCore {
 
   constructor(model: CausalLM, options: EngineCoreOptions) {
     this.#model = model;
-    this.#scheduler = new Scheduler({ ...options, ...model.limits });
+    this.#scheduler = new Scheduler({ isDrafting: true, ...options, ...model.limits });
     this.#sampler = new Sampler(model.limits.vocabSize);
     this.#now = options.now ?? (() => performance.now());
     this.#onSuspectStep = options.onSuspectStep;
@@ -103,7 +111,9 @@ export class EngineCore {
     const startMs = this.#now();
     const schedule = this.#scheduler.schedule(startMs);
     if (schedule.suspect !== undefined) this.#onSuspectStep?.(schedule.suspect.id);
-    const rows = schedule.lanes.map(wantedRows);
+    const decoding = schedule.lanes.map(({ sequence }) => sequence).filter(isBetweenTokens);
+    const drafts = this.#planner.plan(decoding, schedule.budgetLeft);
+    const rows = schedule.lanes.map((lane) => wantedRows(lane, drafts.get(lane.sequence)));
     const outputs: SequenceOutput[] = [];
     const forwardStartMs = this.#now();
     let logits: Logits | undefined;
@@ -128,7 +138,8 @@ export class EngineCore {
         row += wanted.logitRows.length;
       }
     }
-    const stats = this.#stats(schedule, outputs, forwardMs);
+    const stats = this.#stats(schedule, rows, outputs, forwardMs);
+    if (decoding.length === schedule.lanes.length) this.#planner.observe(stats.numTokens, forwardMs);
     return { outputs, stats: { ...stats, outsideMs: this.#now() - startMs - forwardMs } };
   }
 
@@ -156,20 +167,10 @@ export class EngineCore {
 
     const tokens: number[] = [];
     const logprobs: TokenLogprobs[] = [];
-    if (rows.isSampled) {
-      const row = logits.row(firstRow + rows.numPromptRows);
-      const { sampling, logprobs: numTop } = sequence.spec;
-      const token = this.#sampler.sample(row, sampling, sequence.history, sequence.rng);
-      if (token === undefined) return this.#fail(sequence, notANumber(sequence));
-      if (numTop !== undefined) {
-        const found = rowLogprobs(row, [token], numTop);
-        if (found === undefined) return this.#fail(sequence, notANumber(sequence));
-        const { topTokens, topLogprobs } = found;
-        logprobs.push({ logprob: found.logprobs[0] as number, topTokens, topLogprobs }); // one target, one answer
-      }
-      sequence.append(token);
-      tokens.push(token);
+    if (rows.isSampled && !this.#sampleLane(sequence, { rows, logits, firstRow, tokens, logprobs })) {
+      return this.#fail(sequence, notANumber(sequence));
     }
+    const drafted = judge(sequence, rows.planned, tokens);
 
     const finish = finishOf(sequence);
     if (finish !== undefined) this.#forget(sequence, { keepContent: true });
@@ -177,11 +178,37 @@ export class EngineCore {
     return {
       id: sequence.id,
       tokens,
+      ...(drafted === undefined ? {} : { drafted }),
       ...(isFirst ? { started: this.#started(sequence) } : {}),
       ...(sequence.spec.logprobs === undefined ? {} : { logprobs }),
       ...(promptRows.length === 0 ? {} : { promptRows }),
       ...(finish === undefined ? {} : { finish }),
     };
+  }
+
+  /**
+   * Samples every position as if nothing had been guessed, from the first on, as long as what was guessed is what was sampled: so
+   * neither tokens nor random numbers depend on guesses. False if a row holds no numbers.
+   */
+  #sampleLane(sequence: Sequence, { rows, logits, firstRow, tokens, logprobs }: SampledLane): boolean {
+    const { sampling, logprobs: numTop } = sequence.spec;
+    const numDrafted = rows.planned?.numTokens ?? 0;
+    for (let i = 0; i <= numDrafted; i++) {
+      const row = logits.row(firstRow + rows.numPromptRows + i);
+      const token = this.#sampler.sample(row, sampling, sequence.history, sequence.rng);
+      if (token === undefined) return false;
+      if (numTop !== undefined) {
+        const found = rowLogprobs(row, [token], numTop);
+        if (found === undefined) return false;
+        const { topTokens, topLogprobs } = found;
+        logprobs.push({ logprob: found.logprobs[0] as number, topTokens, topLogprobs }); // one target, one answer
+      }
+      sequence.append(token);
+      tokens.push(token);
+      if (i > 0) this.#scheduler.advance(sequence, 1); // the guess before it came true: its cache counts
+      if (token !== rows.planned?.draft.tokens[i] || sequence.spec.stopTokens.includes(token)) break;
+    }
+    return true;
   }
 
   #promptRow(sequence: Sequence, row: Float32Array): PromptRowResult | undefined {
@@ -210,16 +237,28 @@ export class EngineCore {
     this.#scheduler.remove(sequence, { keepContent });
   }
 
-  #stats(schedule: Schedule, outputs: readonly SequenceOutput[], forwardMs: number): Omit<StepStats, 'outsideMs'> {
+  #stats(
+    schedule: Schedule,
+    rows: readonly LaneRows[],
+    outputs: readonly SequenceOutput[],
+    forwardMs: number,
+  ): Omit<StepStats, 'outsideMs'> {
     let numTokens = 0;
     let numPromptTokens = 0;
+    let numDraftTokens = 0;
+    for (const { planned } of rows) numDraftTokens += planned?.numTokens ?? 0;
+    numTokens += numDraftTokens;
     for (const lane of schedule.lanes) {
       numTokens += lane.numTokens;
       if (lane.numTokens > 1 || lane.sequence.numOutputTokens <= 1) numPromptTokens += lane.numTokens;
     }
     if (numTokens > 0) this.#msPerToken += COST_SMOOTHING * (forwardMs / numTokens - this.#msPerToken);
     let numOutputTokens = 0;
-    for (const output of outputs) numOutputTokens += output.tokens.length;
+    let numAcceptedTokens = 0;
+    for (const output of outputs) {
+      numOutputTokens += output.tokens.length;
+      numAcceptedTokens += output.drafted?.accepted ?? 0;
+    }
     let prefixHitTokens = 0;
     let prefixQueryTokens = 0;
     let copiedTokens = 0;
@@ -235,6 +274,8 @@ export class EngineCore {
       numTokens,
       numPromptTokens,
       numOutputTokens,
+      numDraftTokens,
+      numAcceptedTokens,
       forwardMs,
       running: this.#scheduler.numRunning,
       waiting: this.#scheduler.numWaiting,
@@ -249,25 +290,19 @@ export class EngineCore {
   }
 }
 
-function wantedRows({ sequence, numTokens }: ScheduledLane): LaneRows {
-  const from = sequence.numComputedTokens;
-  const to = from + numTokens;
-  const logitRows: number[] = [];
-  for (let i = sequence.numReportedRows; i < sequence.spec.promptRows.length; i++) {
-    const position = (sequence.spec.promptRows[i] as { position: number }).position; // i < length
-    if (position >= to) break;
-    logitRows.push(position - from);
-  }
-  const numPromptRows = logitRows.length;
-  const isSampled = sequence.isGenerating && to === sequence.numTokens;
-  if (isSampled) logitRows.push(numTokens - 1);
-  return { logitRows, numPromptRows, isSampled };
-}
-
-function toLane({ sequence, numTokens }: ScheduledLane, rows: LaneRows): Lane {
-  if (sequence.slot === undefined) throw new Error(`Sequence ${sequence.id} was scheduled without a slot.`);
-  const past = sequence.numComputedTokens;
-  return { slot: sequence.slot, past, tokens: sequence.tokens(past, past + numTokens), logitRows: rows.logitRows };
+/** Tells the source how its guess did. `undefined` if nothing of it was verified. */
+function judge(
+  { drafts }: Sequence,
+  planned: PlannedDraft | undefined,
+  tokens: readonly number[],
+): SequenceOutput['drafted'] {
+  if (planned === undefined || drafts === undefined || tokens.length === 0) return undefined;
+  const { draft, numTokens } = planned;
+  let numRight = 0;
+  while (numRight < tokens.length && tokens[numRight] === draft.tokens[numRight]) numRight++;
+  drafts.learn(draft, numRight, numRight < tokens.length && numRight < draft.tokens.length);
+  const accepted = Math.min(numRight, numTokens);
+  return numTokens === 0 ? undefined : { accepted, rejected: numTokens - accepted };
 }
 
 function finishOf(sequence: Sequence): SequenceFinish | undefined {

@@ -45,6 +45,8 @@ export class GenerationStream {
   #endToken: TokenLogprob | undefined;
   #completionTokens = 0;
   #cachedTokens = 0;
+  #acceptedTokens = 0;
+  #rejectedTokens = 0;
   #startedAtMs: number | undefined;
   #firstTokenAtMs: number | undefined;
 
@@ -72,6 +74,8 @@ export class GenerationStream {
     const nowMs = this.#options.now();
     if (output.started !== undefined) this.#begin(nowMs, output.started);
     if (output.promptRows !== undefined) this.#promptRows.push(...output.promptRows);
+    this.#acceptedTokens += output.drafted?.accepted ?? 0;
+    this.#rejectedTokens += output.drafted?.rejected ?? 0;
     for (const [i, token] of output.tokens.entries()) {
       this.#firstTokenAtMs ??= nowMs;
       this.#completionTokens++;
@@ -125,8 +129,9 @@ export class GenerationStream {
       promptTokens: this.#options.prompt.length,
       cachedTokens: this.#cachedTokens,
       completionTokens: this.#completionTokens,
-      acceptedPredictionTokens: 0,
-      rejectedPredictionTokens: 0,
+      // a stop string may have cut off some of them
+      acceptedPredictionTokens: Math.min(this.#acceptedTokens, this.#completionTokens),
+      rejectedPredictionTokens: this.#rejectedTokens,
     };
   }
 

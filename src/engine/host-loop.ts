@@ -62,6 +62,7 @@ export class HostLoop {
         new EngineCore(opened, {
           chunkTokens: model.chunkTokens,
           reusePrefixes: model.reusePrefixes,
+          isDrafting: model.drafting,
           onSuspectStep: (id) => this.#options.post({ type: 'suspect-step', model: index, id }),
         }),
       );

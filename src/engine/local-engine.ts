@@ -55,6 +55,8 @@ export interface LocalModel {
   readonly libraryPath?: string;
   /** Default true. */
   readonly reusePrefixes?: boolean;
+  /** Guess what a text repeats and verify several tokens in one step. Default true. */
+  readonly drafting?: boolean;
 }
 
 export interface LocalEngineOptions {
@@ -178,7 +180,8 @@ export class LocalEngine implements Engine {
       checkSamplingParams(request.sampling);
       const [prompt] = await this.#encode(open, request.prompt, ['']);
       const maxTokens = fitMaxTokens(request, prompt, this.#limits(model));
-      stream = this.#stream(open, { request, prompt, maxTokens });
+      const prediction = await this.#encodePrediction(open, request.prediction, maxTokens);
+      stream = this.#stream(open, { request, prompt, maxTokens, prediction });
       yield { type: 'start', promptTokens: prompt.length };
       for (;;) {
         const event = await stream.next();
@@ -322,10 +325,26 @@ export class LocalEngine implements Engine {
     return [first, ...others];
   }
 
+  /** As far as the output can reach it. */
+  async #encodePrediction(
+    open: OpenRequest,
+    text: string | undefined,
+    maxTokens: number,
+  ): Promise<Int32Array | undefined> {
+    if (text === undefined || text === '' || this.#modelAt(open.model).drafting === false) return undefined;
+    const reachable = text.slice(0, maxTokens * MAX_CHARACTERS_PER_PREDICTED_TOKEN);
+    return open.interruption.race(this.#text.tokenize(open.model, reachable));
+  }
+
   /** Hands the sequence to the host; from here on the stream tells what becomes of it. */
   #stream(
     open: OpenRequest,
-    { request, prompt, maxTokens }: { request: GenerateRequest; prompt: Int32Array; maxTokens: number },
+    {
+      request,
+      prompt,
+      maxTokens,
+      prediction,
+    }: { request: GenerateRequest; prompt: Int32Array; maxTokens: number; prediction: Int32Array | undefined },
   ): GenerationStream {
     const table = this.#text.tables[open.model];
     if (table === undefined) throw new Error(`There is no token table ${open.model}.`);
@@ -346,7 +365,8 @@ export class LocalEngine implements Engine {
       onStopString: () => this.#host.complete(sequence),
     });
     const promptRows = promptLogprobs === undefined ? [] : promptRowsOf(prompt, promptLogprobs);
-    const spec = { prompt, maxTokens, stopTokens, sampling, priority, logprobs, promptRows };
+    const expected = prediction === undefined ? {} : { prediction };
+    const spec = { prompt, maxTokens, stopTokens, sampling, priority, logprobs, promptRows, ...expected };
     const sequence = this.#host.send(open.model, stream, spec);
     stream.markSent();
     open.onClose(() => this.#host.abort(sequence));
@@ -382,6 +402,9 @@ export class LocalEngine implements Engine {
   }
 }
 
+/** English has four to five; what lies behind is not worth encoding. */
+const MAX_CHARACTERS_PER_PREDICTED_TOKEN = 16;
+
 /** The prompt's own encoding and that of each continuation. */
 type Encodings = readonly [Int32Array, ...Int32Array[]];
 
@@ -397,6 +420,7 @@ function toHostModel(model: LocalModel): HostModel {
     threads: model.threads,
     libraryPath: model.libraryPath,
     reusePrefixes: model.reusePrefixes ?? true,
+    drafting: model.drafting ?? true,
   };
 }
 

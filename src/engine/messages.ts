@@ -28,6 +28,8 @@ export interface SequenceSpec {
   readonly logprobs: number | undefined;
   /** Ascending positions, all within the prompt. */
   readonly promptRows: readonly PromptRowRequest[];
+  /** What the output probably repeats, encoded; a draft source, never a constraint. */
+  readonly prediction?: Int32Array;
   /** The host crashed while this request was open: it runs in steps of its own, announced, so that a second crash has a name. */
   readonly isSuspect?: boolean;
 }
@@ -58,6 +60,8 @@ export interface SequenceOutput {
   readonly started?: { readonly cachedTokens: number; readonly waitedMs: number };
   /** Sampled in this step, in order. */
   readonly tokens: readonly number[];
+  /** Guessed tokens that the step verified: those that are among `tokens`, and those that were computed for nothing. */
+  readonly drafted?: { readonly accepted: number; readonly rejected: number };
   /** One for each token, where asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
   readonly promptRows?: readonly PromptRowResult[];
@@ -70,6 +74,9 @@ export interface StepStats {
   readonly numTokens: number;
   readonly numPromptTokens: number;
   readonly numOutputTokens: number;
+  /** Guessed tokens that were verified, and those of them that came true; both are in the counts above. */
+  readonly numDraftTokens: number;
+  readonly numAcceptedTokens: number;
   readonly forwardMs: number;
   /** The rest of the step: schedule, sample, update. */
   readonly outsideMs: number;
@@ -99,6 +106,8 @@ export interface HostModel {
   /** Most prompt tokens of a step in which something decodes. */
   readonly chunkTokens: number;
   readonly reusePrefixes: boolean;
+  /** Guess tokens that a text repeats and verify several at once. */
+  readonly drafting: boolean;
 }
 
 /** API process -> engine host. `model` is the index in the list of the `load` message. */

@@ -24,6 +24,8 @@ export interface SchedulerOptions {
   readonly minCopyTokens?: number;
   /** How much later than an interactive sequence a `batch` one that arrived at the same time is served. Default 10 s. */
   readonly batchDelayMs?: number;
+  /** Keep guesses of what each sequence says next. Default false. */
+  readonly isDrafting?: boolean;
   /** Wait for another sequence's prefix only if that spares at least so many tokens. Default 32. */
   readonly minAwaitedTokens?: number;
 }
@@ -45,6 +47,8 @@ export interface Schedule {
   readonly preempted: readonly Sequence[];
   /** The step holds nothing but this sequence, because the host crashed once while it was open. */
   readonly suspect: Sequence | undefined;
+  /** Tokens that the step could still take: what guesses may use. */
+  readonly budgetLeft: number;
 }
 
 /** How many waiting sequences a step looks at beyond those it admits: those may all be waiting for one prefix. */
@@ -82,7 +86,8 @@ export class Scheduler {
   add(spec: SequenceSpec, { nowMs, msPerToken }: { nowMs: number; msPerToken: number }): Sequence {
     const delay = spec.priority === 'batch' ? (this.#options.batchDelayMs ?? 10_000) : 0;
     const key = nowMs + delay + msPerToken * spec.prompt.length;
-    const sequence = new Sequence(spec, { key, nowMs, maxLength: this.#options.maxLength });
+    const { maxLength, isDrafting = false } = this.#options;
+    const sequence = new Sequence(spec, { key, nowMs, maxLength, isDrafting });
     this.#enqueue(sequence);
     return sequence;
   }
@@ -95,7 +100,13 @@ export class Scheduler {
     if (schedule !== undefined && schedule.lanes.length > 0) return { ...schedule, preempted, suspect: undefined };
     const suspect = this.#scheduleSuspect();
     if (suspect !== undefined)
-      return { lanes: [suspect], admitted: schedule?.admitted ?? [], preempted, suspect: suspect.sequence };
+      return {
+        lanes: [suspect],
+        admitted: schedule?.admitted ?? [],
+        preempted,
+        suspect: suspect.sequence,
+        budgetLeft: 0,
+      };
     return { ...this.#scheduleAll(nowMs), preempted, suspect: undefined };
   }
 
@@ -109,7 +120,7 @@ export class Scheduler {
     return { sequence, numTokens: shareOf(this.#options.maxBatchedTokens, sequence.numMissingTokens) };
   }
 
-  #scheduleAll(nowMs: number): Pick<Schedule, 'lanes' | 'admitted'> {
+  #scheduleAll(nowMs: number): Pick<Schedule, 'lanes' | 'admitted' | 'budgetLeft'> {
     const lanes: ScheduledLane[] = [];
     let budget = this.#options.maxBatchedTokens;
     const prefilling: Sequence[] = [];
@@ -150,7 +161,7 @@ export class Scheduler {
       lanes.push({ sequence, numTokens });
       budget -= numTokens;
     }
-    return { lanes, admitted };
+    return { lanes, admitted, budgetLeft: budget };
   }
 
   /** The lane has been computed. */

@@ -2,9 +2,20 @@
  * The engine's mutable state of one generation. Its numbers say everything about its phase: it is waiting for whatever lies
  * between `numComputedTokens` and `numTokens`, be that a prompt, one new token, or a prompt again after a preemption.
  */
+import { DraftSource } from './draft-source.ts';
 import type { SequenceSpec } from './messages.ts';
 import { Rng } from './rng.ts';
 import { hasPenalties, type TokenHistory } from './sampler.ts';
+
+export interface SequenceOptions {
+  readonly key: number;
+  readonly nowMs: number;
+  /** Tokens a slot holds. */
+  readonly maxLength: number;
+  readonly isDrafting?: boolean;
+}
+
+const NOTHING = new Int32Array(0);
 
 export class Sequence {
   readonly spec: SequenceSpec;
@@ -14,6 +25,8 @@ export class Sequence {
   readonly rng: Rng;
   /** Tokens to hold before the sequence is over, prompt included. */
   readonly maxTotalTokens: number;
+  /** Guesses of its next tokens; undefined where none are wanted. */
+  readonly drafts: DraftSource | undefined;
 
   /** Prompt and output; only the first `numTokens` count. */
   #tokens: Int32Array;
@@ -33,13 +46,17 @@ export class Sequence {
   readonly #outputCounts: Map<number, number> | undefined;
   readonly #seen: Set<number> | undefined;
 
-  constructor(spec: SequenceSpec, { key, nowMs, maxLength }: { key: number; nowMs: number; maxLength: number }) {
+  constructor(spec: SequenceSpec, { key, nowMs, maxLength, isDrafting = false }: SequenceOptions) {
     this.spec = spec;
     this.key = key;
     this.arrivedAtMs = nowMs;
     this.rng = new Rng(spec.sampling.seed);
     this.numTokens = spec.prompt.length;
     this.maxTotalTokens = Math.min(spec.prompt.length + spec.maxTokens, maxLength);
+    // a suspect runs as plainly as it can
+    if (isDrafting && spec.maxTokens > 1 && spec.isSuspect !== true) {
+      this.drafts = new DraftSource(spec.prediction ?? NOTHING, spec.prompt.length);
+    }
     this.#tokens = new Int32Array(Math.max(1, Math.min(this.maxTotalTokens, spec.prompt.length + 64)));
     this.#tokens.set(spec.prompt);
     if (hasPenalties(spec.sampling)) {
@@ -58,6 +75,10 @@ export class Sequence {
 
   get numOutputTokens(): number {
     return this.numTokens - this.spec.prompt.length;
+  }
+
+  get numTokensLeft(): number {
+    return this.maxTotalTokens - this.numTokens;
   }
 
   /** Whether tokens are to be generated at all (`maxTokens` 0 only reads the prompt). */

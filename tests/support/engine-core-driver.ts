@@ -104,11 +104,11 @@ export class CoreDriver {
   }
 }
 
-/** The same sequence with nobody beside it, in one chunk, without reuse. */
+/** The same sequence with nobody beside it, in one chunk, without reuse, token by token. */
 export function runAlone(sequence: SequenceSpec, model: FakeCausalLMOptions = {}): Collected {
   const driver = new CoreDriver(
     { ...model, numSlots: 1, maxLanes: 1, maxBatchedTokens: 4096, recording: false },
-    { chunkTokens: 4096, reusePrefixes: false },
+    { chunkTokens: 4096, reusePrefixes: false, isDrafting: false },
   );
   driver.add(sequence);
   driver.run();
