@@ -42,7 +42,7 @@ def calibrate(run: Run, name: str) -> dict[str, float]:
         "ece_after": expected_calibration_error(scaled, truths[held]),
         "attempts": float(len(judged)),
     }
-    write_json(run.folder / "calibration.json", {"temperature": figures["temperature"]})
+    write_json(run.folder / "calibration.json", {"verifier": name, "temperature": figures["temperature"]})
     run.log("calibration", verifier=name, **figures)
     run.say(f"calibration: temperature {temperature:.3f}, ECE {figures['ece_before']:.3f} -> {figures['ece_after']:.3f}")
     return figures

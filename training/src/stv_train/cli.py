@@ -9,13 +9,15 @@ from pathlib import Path
 from .calibrate import calibrate
 from .config import load_config
 from .errors import TrainError
-from .export import export_pack
+from .export import card, export_pack, load_export
 from .gates import require_gates
 from .report import write_report
 from .run import Interrupted, Run
+from .server import server_command
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems
-from .stages.evaluate import evaluate_served, probe_loops
+from .stages.evaluate import evaluate_served
+from .stages.loops import probe_loops
 from .stages.rollout import rollout
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
@@ -79,6 +81,13 @@ def _gated_base(run: Run) -> None:
     require_gates(run, json.loads((run.folder / "base" / "facts.json").read_text())["gates"])
 
 
+def _evaluate(run: Run, pack: Path | None) -> None:
+    folder = pack or (Path(run.config.export.folder) if run.config.export.folder else run.folder / "pack")
+    evaluate_served(run, folder)
+    exported = load_export(run, folder)
+    (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"]))
+
+
 def _newest(run: Run, names: tuple[str, ...]) -> str:
     return next((name for name in names if run.has_model(name)), "base")
 
@@ -110,7 +119,7 @@ def _execute(arguments: argparse.Namespace) -> None:
         case "evaluate" if arguments.probe:
             probe_loops(run)
         case "evaluate":
-            evaluate_served(run, arguments.pack or run.folder / "pack")
+            _evaluate(run, arguments.pack)
         case "export":
             generator = arguments.generator or _newest(run, ("vil", "rlvr"))
             verifier = arguments.verifier or _newest(run, ("stv",))
@@ -131,7 +140,12 @@ def _execute(arguments: argparse.Namespace) -> None:
                     train_vil(run, control)
             calibrate(run, "stv")
             export_pack(run, "vil", "stv")
-            probe_loops(run)
+            try:
+                server_command(run.config.evaluate.server)
+            except TrainError as error:
+                run.say(f"evaluate: left out. {error}")
+            else:
+                _evaluate(run, None)
     if (run.folder / "metrics.jsonl").exists():
         write_report(run)
 

@@ -136,10 +136,18 @@ class VilConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
-    server: str = ""  # command of the server's evaluation; empty: the repository's own
-    problems: int = 200
-    chains: int = 4
-    rounds: int = 5
+    server: str = ""  # command of the server; empty: the repository's own build, or `stv` on the path
+    problems: int = 200  # of each bin
+    attempts: int = 200  # to verify, of each class
+    chains: int = 8
+    rounds: int = 5  # refinements
+    concurrency: int = 8  # requests under way, each with all chains of a problem
+    slots: int = 64  # sequences that the server decodes together
+    threads: int = 0  # of the server; 0: what it chooses
+    pairs: tuple[str, ...] = ()  # GENERATOR+VERIFIER beside the pack; empty: all that the run has trained
+    second_seed: bool = True  # the headline pairs once more with another seed
+    controls: bool = True  # loops that are told the truth, in PyTorch
+    larger: str = ""  # folder of a run with a larger base: a generator without a verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ class ExportConfig:
     folder: str = ""  # empty: `pack` below the run
     max_mib: float = 24.0
     weights: str = "float32"  # float32, bfloat16
+    temperature: float = 1.0  # of the pack's generator, attempts and refinements alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,5 +276,6 @@ def _check(config: Config) -> None:
         config.export.weights in ("float32", "bfloat16"),
         f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.",
     )
+    need(0 < config.export.temperature <= 2, f"export.temperature must be above 0 and at most 2, not {config.export.temperature}.")
     for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
         need(value > 0, f"{name} must be above 0, not {value}.")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from random import Random
 
 from . import prompts
+from .tasks.equations import NAMES
 from .tasks.mistakes import student_attempt
-from .tasks.problems import NAMES, TASKS, make_outside, make_problem, read_problem, split_of
+from .tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 

@@ -29,7 +29,7 @@ def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> No
     write_tokenizer(folder, prompts.template_text("chat_template.jinja"))
 
 
-def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = None) -> Path:
+def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = None, quiet: bool = False) -> Path:
     """Writes the pack beside `folder`, checks its size, then puts it in place as a whole."""
     config = run.config.export
     target = folder or (Path(config.folder) if config.folder else run.folder / "pack")
@@ -47,8 +47,10 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(prompts.template_text(message["template"]))
     calibration = run.folder / "calibration.json"
-    if calibration.exists():
-        pack["calibration"] = json.loads(calibration.read_text())
+    fitted = json.loads(calibration.read_text()) if calibration.exists() else {}
+    if fitted.get("verifier") == verifier:
+        pack["calibration"] = {"temperature": fitted["temperature"]}
+    pack["sampling"]["generator"]["temperature"] = config.temperature
     write_json(building / "pack.json", pack)
     (building / "README.md").write_text(card(run, generator, verifier))
     size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file()) / 2**20
@@ -64,8 +66,22 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         building.rename(target)
-    run.say(f"export: {target}, {size:.1f} MiB")
+    if not quiet:
+        write_json(
+            run.folder / "export.json",
+            {"folder": str(target.resolve()), "generator": generator, "verifier": verifier, "mib": round(size, 2)},
+        )
+        run.say(f"export: {target}, {size:.1f} MiB")
     return target
+
+
+def load_export(run: Run, folder: Path) -> dict[str, str]:
+    """Which models of the run the pack in `folder` holds. Raises TrainError when it is not the run's last export."""
+    path = run.folder / "export.json"
+    made: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if made.get("folder") != str(folder.resolve()) or not (folder / "pack.json").exists():
+        raise TrainError(f"{folder} is not the pack that this run exported last; run `stv-train export` first.")
+    return made
 
 
 def card(run: Run, generator: str, verifier: str) -> str:

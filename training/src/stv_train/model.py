@@ -87,7 +87,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     kv_heads = k.shape[1]
     scores = (q.reshape(batch, kv_heads, -1, size) @ k.transpose(-1, -2)).view(batch, heads, length, -1) * size**-0.5 + bias
     shares = scores.softmax(-1).to(v.dtype).view(batch, kv_heads, -1, scores.shape[-1])
-    return (shares @ v).view(batch, heads, length, size)
+    mixed: Tensor = (shares @ v).view(batch, heads, length, size)
+    return mixed
 
 
 class Layer(nn.Module):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .run import Run, read_jsonl
-from .stages.evaluate import load_probe
+from .stages.loops import load_loops
 
 
 def plot_run(run: Run) -> list[Path]:
@@ -57,7 +57,7 @@ def plot_run(run: Run) -> list[Path]:
             x,
             "share",
         )
-    for name, loops in load_probe(run).items():
+    for name, loops in load_loops(run.folder / "evaluation" / "probe.json").items():
         for figure in ("pass_at_1", "accept_rate"):
             lines = {str(loop["name"]): (_rounds(loop[figure]), _floats(loop[figure])) for loop in loops}
             draw(f"loop-{name}-{figure}", lines, "round", figure)

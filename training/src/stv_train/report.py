@@ -13,7 +13,7 @@ import torch
 from . import __version__
 from .plots import plot_run
 from .run import Run, read_jsonl
-from .stages.evaluate import load_probe
+from .stages.loops import load_loops
 
 
 def write_report(run: Run) -> Path:
@@ -81,7 +81,7 @@ def _verifiers(run: Run) -> str:
 
 def _loops(run: Run) -> str:
     text = ""
-    for name, loops in load_probe(run).items():
+    for name, loops in load_loops(run.folder / "evaluation" / "probe.json").items():
         rows = []
         for loop in loops:
             interval: Any = loop.get("interval") or [0.0, 0.0]

@@ -1,220 +1,229 @@
-"""Evaluation: the served pack, through the server's own `eval`; beside it a small probe of the loop in PyTorch."""
+"""Evaluation of what is served: packs of the run's models behind the real server, through its own `stv eval`, on held-out
+problems; beside it the controls that must be told the truth, in PyTorch, on the same problems."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shlex
 import shutil
-import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from .. import prompts
-from ..documents import GENERIC_FEEDBACK, review_feedback
+from ..documents import outside_attempt
 from ..errors import TrainError
-from ..model import Llama
-from ..probes import Judged, attempt_all, complete
-from ..run import Run, write_json, write_jsonl
-from ..sampler import Sampling
-from ..statistics import bootstrap
-from ..tasks.problems import TASKS, make_problem
-from ..tasks.steps import Problem, check
+from ..export import export_pack, load_export
+from ..larger import larger_pass_at_1
+from ..run import Run, fingerprint, read_jsonl, write_json, write_jsonl
+from ..server import run_command, served, server_command, server_version
+from ..tasks.problems import make_outside
+from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
+from .loops import run_loops, save_loops
+from .vil import CONTROLS
 
-SAMPLES = 32
-
-
-def bin_of(num_right: int, samples: int = SAMPLES) -> str:
-    """Hardest: none right; Hard: pass@1 above 0 and below 0.2; else easy."""
-    return "hardest" if num_right == 0 else "hard" if num_right / samples < 0.2 else "easy"
-
-
-def binned_problems(run: Run, generator: Llama, split: str, per_bin: int) -> dict[str, list[Problem]]:
-    """Different problems of `split` by bin of the generator's pass@1 over 32 samples; at most `per_bin` each."""
-    seed = run.config.run.seed + 60_000
-    rng = Random(f"{seed}:{split}")
-    bins: dict[str, list[Problem]] = {"easy": [], "hard": [], "hardest": []}
-    seen: set[str] = set()
-    kinds = [(task, level) for task, weight in run.config.data.tasks.items() if weight > 0 for level in range(1, TASKS[task] + 1)]
-    for chunk in range(200):
-        if len(bins["hard"]) >= per_bin and len(bins["hardest"]) >= per_bin:
-            break
-        problems = []
-        for _ in range(4 * len(kinds)):
-            problem = make_problem(*rng.choice(kinds), rng, split)
-            if problem.canonical not in seen:
-                seen.add(problem.canonical)
-                problems.append(problem)
-        judged = attempt_all(generator, run.tokenizer, [p for p in problems for _ in range(SAMPLES)], Sampling(), seed + chunk)
-        for at, problem in enumerate(problems):
-            right = sum(one.result.correct for one in judged[at * SAMPLES : (at + 1) * SAMPLES])
-            found = bins[bin_of(right)]
-            if len(found) < per_bin:
-                found.append(problem)
-    return bins
-
-
-def evaluate_served(run: Run, pack: Path) -> None:
-    """Drives the server's `eval` on the exported pack. Raises TrainError when the server has none to drive."""
-    command = shlex.split(run.config.evaluate.server) if run.config.evaluate.server else _own_server()
-    folder = run.folder / "evaluation"
-    config = run.config.evaluate
-    generator = run.load_model("base")
-    bins = binned_problems(run, generator, "test", config.problems)
-    rows = [problem_row(problem) | {"bin": name} for name, problems in bins.items() for problem in problems]
-    write_jsonl(folder / "problems.jsonl", rows)
-    arguments = [
-        "eval",
-        "--pack",
-        str(pack),
-        "--problems",
-        str(folder / "problems.jsonl"),
-        "--out",
-        str(folder / "results.json"),
-    ]
-    arguments += ["--chains", str(config.chains), "--rounds", str(config.rounds), "--seed", str(run.config.run.seed)]
-    result = subprocess.run([*command, *arguments], check=False)
-    if result.returncode:
-        raise TrainError(f"`{shlex.join([*command, *arguments])}` ended with status {result.returncode}.")
-    run.say(f"evaluate: {folder / 'results.json'}")
-
-
-def _own_server() -> list[str]:
-    root = Path(__file__).resolve().parents[4]
-    built = root / "dist" / "cli" / "main.js"
-    if shutil.which("stv"):
-        command = ["stv"]
-    elif shutil.which("node") and built.exists():
-        command = ["node", str(built)]
-    else:
-        raise TrainError("There is no server to evaluate with: put `stv` on the path, build this repository, or set evaluate.server.")
-    probe = subprocess.run([*command, "eval", "--help"], capture_output=True, check=False)
-    if probe.returncode:
-        raise TrainError(f"`{shlex.join(command)}` has no command `eval`; `stv-train evaluate --probe` measures the loop in PyTorch.")
-    return command
-
-
-# --- A probe of the loop, in PyTorch ----------------------------------------------------------------------------------
+BASELINES = ("base", "sft", "verdict-rl", "meta-rl", "stv")
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
-    """Figures by round: pass@1, accept rate, and how many of the accepted are right."""
+class Pair:
+    generator: str
+    verifier: str
 
-    name: str
-    pass_at_1: list[float]
-    accept_rate: list[float]
-    precision: list[float]
-    interval: tuple[float, float]  # of the final pass@1, 95 % over problems
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "pass_at_1": self.pass_at_1,
-            "accept_rate": self.accept_rate,
-            "precision": self.precision,
-            "interval": list(self.interval),
-        }
+    @property
+    def name(self) -> str:
+        return f"{self.generator}+{self.verifier}"
 
 
-def loop_probe(
-    run: Run,
-    generator: Llama,
-    verifier: Llama | None,
-    first: list[Judged],
-    rounds: int,
-    name: str,
-    feedback: str = "own",
-    temperature: float = 1.0,
-) -> Loop:
-    """The V-R loop from the attempts `first` on. Without a verifier the verdict is the truth (`feedback` true or generic)
-    or, with `feedback` none, every attempt is sampled anew. An accepted attempt stays as it is."""
-    seed = run.config.run.seed + 70_000
-    current = list(first)
-    accepted = [False] * len(first)
-    pass_at_1, accept_rate, precision = [], [], []
-    for number in range(rounds + 1):
-        open_rows = [at for at, done in enumerate(accepted) if not done]
-        written: list[str | None] = [None] * len(current)
-        if verifier is not None and open_rows:
-            asked = [prompts.verify_prompt(current[at].problem.text, current[at].attempt) for at in open_rows]
-            reviews = complete(verifier, run.tokenizer, asked, Sampling(1.0, 160), seed + 2 * number)
-            for at, review in zip(open_rows, reviews, strict=True):
-                written[at], verdict = prompts.split_review(review)
-                accepted[at] = verdict == "accept"
-        elif feedback != "none":
-            for at in open_rows:
-                accepted[at] = current[at].result.correct
-                written[at] = GENERIC_FEEDBACK if feedback == "generic" else review_feedback(current[at].result)
-        right = [one.result.correct for one in current]
-        taken = [ok for ok, done in zip(right, accepted, strict=True) if done]
-        pass_at_1.append(sum(right) / len(right))
-        accept_rate.append(sum(accepted) / len(accepted))
-        precision.append(sum(taken) / len(taken) if taken else 0.0)
-        if number == rounds:
-            break
-        open_rows = [at for at, done in enumerate(accepted) if not done]
-        if feedback == "none":
-            asked = [prompts.generate_prompt(current[at].problem.text) for at in open_rows]
-        else:
-            asked = [
-                prompts.refine_prompt(current[at].problem.text, current[at].attempt, (written[at] or "").strip() or GENERIC_FEEDBACK)
-                for at in open_rows
-            ]
-        made = complete(generator, run.tokenizer, asked, Sampling(temperature), seed + 2 * number + 1)
-        for at, text in zip(open_rows, made, strict=True):
-            current[at] = Judged(current[at].problem, text, check(current[at].problem, text))
-    by_problem: dict[str, list[bool]] = {}
-    for one in current:
-        by_problem.setdefault(one.problem.canonical, []).append(one.result.correct)
-    interval = bootstrap([sum(found) / len(found) for found in by_problem.values()])
-    return Loop(name, pass_at_1, accept_rate, precision, interval)
+def evaluation_folder(run: Run) -> Path:
+    return run.folder / "evaluation"
 
 
-def probe_loops(run: Run) -> dict[str, list[Loop]]:
-    """Loops of every verifier that the run has, on validation problems by bin. In-training figures, no evidence."""
+def pairs_of(run: Run, pack: Pair) -> list[Pair]:
+    """The pack first; then every verifier with the generator that the bins were measured on, every generator with STV."""
+    configured = run.config.evaluate.pairs
+    if configured:
+        found = []
+        for text in configured:
+            generator, plus, verifier = text.partition("+")
+            if not plus:
+                raise TrainError(f"evaluate.pairs names {text!r}; a pair is GENERATOR+VERIFIER.")
+            found.append(Pair(generator, verifier))
+        return list(dict.fromkeys([pack, *found]))
+    seeds = sorted(path.parent.name for path in run.folder.glob("stv-seed*/facts.json"))
+    verifiers = [name for name in (*BASELINES, *seeds) if run.has_model(name)]
+    generators = [name for name in ("rlvr", *CONTROLS) if run.has_model(name)]
+    best = "stv" if run.has_model("stv") else "base"
+    return list(dict.fromkeys([pack, *(Pair("base", v) for v in verifiers), *(Pair(g, best) for g in generators)]))
+
+
+def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
+    """Evaluates the pack in `folder` and its rivals; writes `evaluation/served.json` and returns it. Goes on where it was
+    broken off; figures of other weights are dropped."""
     config = run.config.evaluate
-    generator = run.load_model("base")
-    bins = binned_problems(run, generator, "validation", config.problems)
-    found: dict[str, list[Loop]] = {}
-    for name, problems in bins.items():
-        if not problems:
-            continue
-        repeated = [problem for problem in problems for _ in range(config.chains)]
-        first = attempt_all(generator, run.tokenizer, repeated, Sampling(), run.config.run.seed + 65_000)
-        temperature = run.config.gates.refine_temperature
-        loops = [
-            loop_probe(run, generator, None, first, config.rounds, "resampling", "none"),
-            loop_probe(run, generator, None, first, config.rounds, "truth, generic feedback", "generic", temperature),
-            loop_probe(run, generator, None, first, config.rounds, "truth, true feedback", "true", temperature),
-        ]
-        for label, model in (
-            ("untrained", "base"),
-            ("SFT", "sft"),
-            ("verdict RL", "verdict-rl"),
-            ("meta RL", "meta-rl"),
-            ("STV", "stv"),
-        ):
-            if run.has_model(model):
-                loops.append(loop_probe(run, generator, run.load_model(model), first, config.rounds, label, "own", temperature))
-        found[name] = loops
-        for loop in loops:
-            run.say(
-                f"probe {name} ({len(problems)} problems) {loop.name:24} pass@1 "
-                + " ".join(f"{v:.1%}" for v in loop.pass_at_1)
-                + f"  accepted {loop.accept_rate[-1]:.1%}  precision {loop.precision[-1]:.1%}"
-            )
-    write_json(
-        run.folder / "evaluation" / "probe.json",
-        {name: [loop.as_dict() for loop in loops] for name, loops in found.items()},
+    command = server_command(config.server)
+    version = server_version(command)
+    exported = load_export(run, folder)
+    pack = Pair(exported["generator"], exported["verifier"])
+    began = time.monotonic()
+    sets = _problem_sets(run)
+    results: dict[str, Any] = {}
+    for number, pair in enumerate(pairs := pairs_of(run, pack), 1):
+        run.say(f"evaluate: {pair.name} ({number} of {len(pairs)})")
+        place = folder
+        if pair != pack:
+            place = export_pack(run, pair.generator, pair.verifier, evaluation_folder(run) / "packs" / pair.name, quiet=True)
+        chosen = ["loop"]
+        if pair.generator == "base" or pair == pack:
+            chosen.append("attempts")
+        if pair == pack:
+            chosen += [name for name in ("outside", "gym") if name in sets]
+        seeds = [run.config.run.seed]
+        if config.second_seed and (pair == pack or pair in (Pair("base", "base"), Pair("base", "stv"))):
+            seeds.append(run.config.run.seed + 1)
+        results[pair.name] = _evaluate_pair(run, command, version, pair, place, {name: sets[name] for name in chosen}, seeds)
+    made: dict[str, Any] = {
+        "server": version,
+        "pack": pack.name,
+        "pairs": results,
+        "seconds": round(time.monotonic() - began, 1),
+        "larger": larger_pass_at_1(run, sets["loop"]),
+    }
+    write_json(evaluation_folder(run) / "served.json", made)
+    if config.controls:
+        _controls(run, sets["loop"])
+    run.say(f"evaluate: {evaluation_folder(run) / 'served.json'}, {made['seconds']:.0f} s")
+    return made
+
+
+def _evaluate_pair(
+    run: Run, command: list[str], version: str, pair: Pair, pack: Path, sets: dict[str, Path], seeds: list[int]
+) -> dict[str, Any]:
+    config = run.config.evaluate
+    folder = evaluation_folder(run) / pair.name
+    weights = {name: _digest(run.folder / name / "weights.safetensors") for name in (pair.generator, pair.verifier)}
+    _keep_only(folder, fingerprint(weights, version, (pack / "pack.json").read_text()))
+    jobs = [
+        (f"{name}-{seed}" if seed != run.config.run.seed else name, name, seed)
+        for name in sets
+        for seed in (seeds if name == "loop" else seeds[:1])
+    ]
+    settings = {name: fingerprint(config.chains, config.rounds, sets[name].read_text()) for name in sets}
+    reports: dict[str, Any] = {}
+    done = folder / "done.json"
+    finished: dict[str, str] = json.loads(done.read_text()) if done.exists() else {}
+    spent = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
+    if any(finished.get(job) != settings[name] for job, name, _ in jobs):
+        flags = ["--num-slots", str(config.slots)]
+        if config.threads:
+            flags += ["--threads", str(config.threads)]
+        with served(command, pack, evaluation_folder(run) / "server-data", *flags) as url:
+            for job, name, seed in jobs:
+                if finished.get(job) == settings[name]:
+                    continue
+                if job in finished:
+                    (folder / f"{job}.results.jsonl").unlink(missing_ok=True)
+                loop = name == "loop"
+                began = time.monotonic()
+                run_command(
+                    [
+                        *(*command, "eval", str(sets[name]), "--url", url),
+                        *("--chains", str(config.chains if loop else 1), "--max-rounds", str(config.rounds if loop else 0)),
+                        *("--seed", str(seed), "--concurrency", str(config.concurrency if loop else 4 * config.concurrency)),
+                        *("--out", str(folder / f"{job}.results.jsonl"), "--report", str(folder / f"{job}.report.json")),
+                        *(("--plot", str(folder / f"{job}.svg")) if loop else ()),
+                    ]
+                )
+                spent[job] = round(time.monotonic() - began, 1)
+                finished[job] = settings[name]
+                write_json(done, finished)
+                write_json(folder / "seconds.json", spent)
+    for job, name, seed in jobs:
+        reports[job] = {"set": name, "seed": seed, "report": str((folder / f"{job}.report.json").relative_to(run.folder))}
+        reports[job] |= {"results": str((folder / f"{job}.results.jsonl").relative_to(run.folder)), "seconds": spent.get(job)}
+    return {"generator": pair.generator, "verifier": pair.verifier, "sets": reports}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _keep_only(folder: Path, identity: str) -> None:
+    """Empties the folder when it holds figures of something else."""
+    marker = folder / "identity"
+    if not marker.exists() or marker.read_text() != identity:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        marker.write_text(identity)
+
+
+# --- Problems ---------------------------------------------------------------------------------------------------------
+
+
+def _problem_sets(run: Run) -> dict[str, Path]:
+    """The held-out sets as files for `stv eval`, drawn once: `loop` by bin, `attempts` with their first wrong step,
+    `outside`, and `gym` where the run has problems of reasoning-gym."""
+    config = run.config.evaluate
+    folder = evaluation_folder(run) / "problems"
+    paths = {name: folder / f"{name}.jsonl" for name in ("loop", "attempts", "outside")}
+    identity = fingerprint(
+        *(run.config.run.seed, config.problems, config.attempts, run.config.data.tasks, run.config.export.temperature),
+        _digest(run.folder / "base" / "weights.safetensors"),
     )
-    return found
+    marker = folder / "identity"
+    if not marker.exists() or marker.read_text() != identity:
+        generator = run.load_model("base")
+        began = time.monotonic()
+        binned = binned_problems(run, generator, "test", config.problems, run.config.export.temperature)
+        write_jsonl(paths["loop"], (_loop_row(one) for one in binned))
+        run.log("evaluation-bins", seconds=round(time.monotonic() - began, 1), problems=len(binned), sampler="PyTorch")
+        judged = attempts_to_verify(run, generator, "test", config.attempts)
+        rows = [
+            {
+                **{"id": f"a{at}", "problem": one.problem.text, "answer": str(one.problem.answer)},
+                **{"group": one.problem.task, "attempt": one.attempt, "first_error": one.result.first_error},
+            }
+            for at, one in enumerate(judged)
+        ]
+        write_jsonl(paths["attempts"], rows)
+        rng = Random(f"{run.config.run.seed}:outside")
+        outside = [{"id": f"o{at}", "problem": make_outside(rng), "attempt": outside_attempt(rng)} for at in range(config.attempts)]
+        # No answer is right: the only fitting verdict is `undetermined`.
+        write_jsonl(paths["outside"], ({**one, "answer": "none", "bin": "outside"} for one in outside))
+        marker.write_text(identity)
+    gym = run.folder / "data" / "gym.jsonl"
+    if gym.exists():
+        rows = [one | {"group": one["source"], "bin": "gym"} for one in read_jsonl(gym) if one["task"] != "outside"]
+        if rows:
+            paths["gym"] = folder / "gym.jsonl"
+            write_jsonl(paths["gym"], rows)
+    return paths
 
 
-def load_probe(run: Run) -> dict[str, list[dict[str, object]]]:
-    path = run.folder / "evaluation" / "probe.json"
-    if not path.exists():
-        return {}
-    data: dict[str, list[dict[str, object]]] = json.loads(path.read_text())
-    return data
+def _loop_row(one: Binned) -> dict[str, Any]:
+    row = problem_row(one.problem)
+    return {
+        **{"id": hashlib.sha256(one.problem.canonical.encode()).hexdigest()[:12], "problem": row["problem"], "answer": row["answer"]},
+        **{"bin": one.bin, "group": f"{one.problem.task}-{one.problem.level}", "task": row["task"], "level": row["level"]},
+        **{"reference": row["reference"], "right_of_32": one.num_right},
+    }
+
+
+def _controls(run: Run, loop: Path) -> None:
+    from ..tasks.problems import read_problem
+
+    path = evaluation_folder(run) / "loops.json"
+    names = [name for name in BASELINES if run.has_model(name)]
+    weights = [_digest(run.folder / name / "weights.safetensors") for name in names]
+    identity = fingerprint(loop.read_text(), run.config.evaluate.chains, run.config.evaluate.rounds, weights)
+    marker = path.with_suffix(".identity")
+    if path.exists() and marker.exists() and marker.read_text() == identity:
+        return
+    rows = read_jsonl(loop)
+    problems = [Binned(read_problem(row["problem"], row["task"], row["level"]), row["bin"], row["right_of_32"]) for row in rows]
+    began = time.monotonic()
+    save_loops(path, run_loops(run, problems))
+    run.log("evaluation-loops", seconds=round(time.monotonic() - began, 1))
+    marker.write_text(identity)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -18,6 +15,7 @@ from ..model import Llama
 from ..probes import Judged, texts
 from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
 from ..sampler import Sampling, sample
+from ..server import post_json
 from ..tasks.problems import read_problem, split_of
 from ..tasks.steps import Problem, check
 
@@ -115,25 +113,6 @@ def _from_server(server: str, problems: list[Problem], temperature: float, max_t
     with ThreadPoolExecutor(max_workers=32) as pool:
         answers = list(pool.map(ask, enumerate(problems)))
     return [text for text, _ in answers], sum(tokens for _, tokens in answers)
-
-
-def post_json(url: str, body: dict[str, Any], attempts: int = 5) -> dict[str, Any]:
-    """Posts and reads JSON; waits as long as the server asks when it is full. Raises TrainError with the server's words."""
-    data = json.dumps(body).encode()
-    for attempt in range(attempts):
-        request = urllib.request.Request(url, data, {"content-type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=300) as response:
-                answer: dict[str, Any] = json.load(response)
-                return answer
-        except urllib.error.HTTPError as error:
-            if error.code in (429, 503) and attempt + 1 < attempts:
-                time.sleep(float(error.headers.get("retry-after") or 1))
-                continue
-            raise TrainError(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:300]}") from error
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise TrainError(f"Cannot reach {url}: {error}.") from error
-    raise TrainError(f"{url} stayed full.")
 
 
 def load_attempts(path: Path) -> list[Judged]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
 from random import Random
 
 import torch
@@ -15,14 +14,14 @@ import torch
 from .. import prompts
 from ..batches import collate
 from ..documents import DocumentSource, Encoded, Mix
-from ..errors import OutsideDomain, TrainError
+from ..errors import TrainError
 from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
 from ..optim import MuonAdamW
 from ..probes import attempt_all, complete, texts, validation_problems
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling, sample
-from ..tasks.steps import Problem, attempt_lines, solution_text, solve
+from ..tasks.steps import Problem, solution_text, solve, states_answer
 from .verifier import MICRO_TOKENS
 
 CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")
@@ -39,14 +38,7 @@ class Turn:
 
 def answer_reward(problem: Problem, attempt: str) -> float:
     """1 when the attempt's last line states the right answer; how it got there does not count."""
-    lines = attempt_lines(attempt)
-    if not lines:
-        return 0.0
-    try:
-        stated: Fraction | None = problem.read(lines[-1]).answer()
-    except OutsideDomain:
-        return 0.0
-    return 1.0 if stated == problem.answer else 0.0
+    return float(states_answer(problem, attempt))
 
 
 def train_vil(run: Run, control: str = "vil", verifier: str = "stv") -> Llama:
