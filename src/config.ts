@@ -126,6 +126,12 @@ export const configOptions = {
   ),
   apiKeysFile: option(optionalText('file'), undefined, 'File with the API keys; without one only loopback is served'),
   offline: option(onOff, false, 'Never touch the network'),
+  otlpEndpoint: option(
+    optionalText('url'),
+    undefined,
+    'Collector that gets OpenTelemetry spans of runs over OTLP/HTTP, http://host:4318; no spans when absent',
+    { env: 'OTEL_EXPORTER_OTLP_ENDPOINT' },
+  ),
   logLevel: option(
     oneOf(['silent', 'fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const),
     'info',

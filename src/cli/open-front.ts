@@ -13,6 +13,7 @@ import type { Serving } from '../serving.ts';
 import { openDatabase } from '../store/open-database.ts';
 import { SqlRunStore } from '../store/sql-run-store.ts';
 import { solve } from '../stv/solve.ts';
+import { openTelemetry } from '../telemetry/open-telemetry.ts';
 import { Traffic } from '../traffic.ts';
 
 export interface Front {
@@ -32,13 +33,17 @@ export interface FrontOptions {
 
 /** Opens the store and listens. Throws `config_invalid` where the store or the address cannot be had. */
 export async function openFront(config: Config, { keys, serving }: FrontOptions): Promise<Front> {
+  const telemetry = await openTelemetry(config);
   const store = new SqlRunStore(await openDatabase(config.database ?? path.join(config.dataDir, 'runs.db')));
   const metrics = createMetrics();
   const traffic = new Traffic();
   const runs = new RunRegistry({
     store,
     retention: { maxAgeMs: config.retainDays * 86_400_000, maxBytes: config.retainMegabytes * 1_000_000 },
-    loop: (request, signal, resume) => solve(request, serving.service(), { signal, resume }),
+    loop: (request, signal, resume) => {
+      const service = serving.service();
+      return solve(request, service, { signal, resume, span: telemetry.startRun(request, resume !== undefined) });
+    },
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
@@ -49,7 +54,7 @@ export async function openFront(config: Config, { keys, serving }: FrontOptions)
   try {
     await listen(app, config);
   } catch (thrown) {
-    await store.close();
+    await Promise.all([store.close(), telemetry.close()]);
     throw thrown;
   }
   return {
@@ -64,7 +69,7 @@ export async function openFront(config: Config, { keys, serving }: FrontOptions)
       const closed = app.close();
       app.server.closeAllConnections();
       await closed;
-      await store.close();
+      await Promise.all([store.close(), telemetry.close()]);
     },
   };
 }

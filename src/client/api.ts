@@ -559,6 +559,8 @@ export interface components {
         };
         /** @description Keep the run; default false */
         readonly store?: boolean;
+        /** @description Keep the sampled tokens with their log-probabilities in rounds and traces, for training; default false */
+        readonly logprobs?: boolean;
       };
     };
     readonly ChatLogprobs: {
@@ -1155,6 +1157,8 @@ export interface components {
         };
         /** @description Keep the run; default false */
         readonly store?: boolean;
+        /** @description Keep the sampled tokens with their log-probabilities in rounds and traces, for training; default false */
+        readonly logprobs?: boolean;
       };
     };
     readonly ResponseSummaryText: {
@@ -1184,6 +1188,7 @@ export interface components {
       readonly attempt: string | null;
       readonly answer: string | null;
       readonly finish_reason: ('stop' | 'length' | 'cancelled' | 'error') | null;
+      readonly logprobs?: components['schemas']['SampledTokens'];
       readonly verdict: ('accept' | 'reject' | 'undetermined') | null;
       readonly score: number | null;
       readonly raw_score: number | null;
@@ -1205,6 +1210,11 @@ export interface components {
         readonly prefill_ms: number;
         readonly decode_ms: number;
       };
+    };
+    /** @description Where `logprobs` was asked for: every sampled token, an end-of-sequence token at the end included, with its natural log-probability before temperature and filters */
+    readonly SampledTokens: {
+      readonly ids: readonly number[];
+      readonly logprobs: readonly number[];
     };
     /** @description Whoever has the token can read this run and follow it, and nothing else */
     readonly Share: {
@@ -1269,6 +1279,7 @@ export interface components {
       readonly answer: string | null;
       /** @enum {string} */
       readonly finish_reason: 'stop' | 'length' | 'cancelled' | 'error';
+      readonly logprobs?: components['schemas']['SampledTokens'];
       readonly usage: components['schemas']['Usage'];
       readonly timings: {
         readonly queue_ms: number;
@@ -1421,6 +1432,8 @@ export interface components {
       };
       /** @description Keep the run; default false */
       readonly store?: boolean;
+      /** @description Keep the sampled tokens with their log-probabilities in rounds and traces, for training; default false */
+      readonly logprobs?: boolean;
       /** @description Answer 202 at once (implies `store`); default false */
       readonly background?: boolean;
       /** @description Answer as server-sent events; so does `Accept: text/event-stream` */
@@ -1690,6 +1703,7 @@ export interface components {
       readonly attempt: string | null;
       readonly answer: string | null;
       readonly finish_reason: ('stop' | 'length' | 'cancelled' | 'error') | null;
+      readonly logprobs?: components['schemas']['SampledTokens'];
       readonly verdict: ('accept' | 'reject' | 'undetermined') | null;
       readonly score: number | null;
       readonly raw_score: number | null;
@@ -1809,6 +1823,7 @@ export interface components {
       readonly finish_reason: 'stop' | 'length' | 'cancelled' | 'error';
       /** @description Drawn and reported when absent */
       readonly seed: number;
+      readonly logprobs?: components['schemas']['VoteLogprobs'];
     };
     readonly Vote: {
       /** @enum {string} */
@@ -1820,6 +1835,16 @@ export interface components {
       readonly finish_reason: 'stop' | 'length' | 'cancelled' | 'error';
       /** @description Drawn and reported when absent */
       readonly seed: number;
+      readonly logprobs?: components['schemas']['VoteLogprobs'];
+    };
+    /** @description Of the feedback, and of each verdict word behind it */
+    readonly VoteLogprobs: {
+      readonly feedback: components['schemas']['SampledTokens'] | null;
+      readonly verdict: {
+        readonly accept: number | null;
+        readonly reject: number | null;
+        readonly undetermined: number | null;
+      };
     };
   };
   responses: never;

@@ -15,6 +15,7 @@ import type {
   SolveList,
   SolveRequest,
   SolveState,
+  Trace,
   Verification,
   VerifyEvent,
   VerifyRequest,
@@ -57,6 +58,17 @@ export interface EventsOptions extends ReadOptions {
   readonly onReconnect?: ((error: Error) => void) | undefined;
 }
 
+export interface TracesQuery {
+  readonly after?: string | undefined;
+  /** All there are, when absent. */
+  readonly limit?: number | undefined;
+  /** Add the references and answers that callers gave. */
+  readonly labels?: boolean | undefined;
+}
+
+/** Traces of one request. */
+const tracesPage = 200;
+
 /** `stream` and `background` are decided by the method that is called. */
 type Body<R extends { readonly stream?: boolean }> = Omit<R, 'stream' | 'background'>;
 
@@ -85,6 +97,11 @@ export interface StvClient {
   shareSolve(id: string, options?: CallOptions): Promise<Share>;
   /** Stored runs, newest first. */
   listSolves(page?: { readonly limit?: number; readonly after?: string }, options?: CallOptions): Promise<SolveList>;
+  /**
+   * Finished rounds of every key's stored runs, oldest first, page after page until there are no more. Needs the scope `traces`.
+   * To go on later, give the last `trace_id` as `after`.
+   */
+  traces(query?: TracesQuery, options?: CallOptions): AsyncGenerator<Trace, void>;
   models(options?: CallOptions): Promise<ModelList>;
   /** Resolves when both roles can serve; throws StvApiError (503) while they cannot. */
   ready(options?: CallOptions): Promise<Ready>;
@@ -210,6 +227,23 @@ export function createClient(options: ClientOptions = {}): StvClient {
       if (page.limit !== undefined) query.set('limit', String(page.limit));
       if (page.after !== undefined) query.set('after', page.after);
       return get<SolveList>(`/solve${query.size === 0 ? '' : `?${query}`}`, call);
+    },
+    async *traces({ after, limit = Number.POSITIVE_INFINITY, labels = false } = {}, { signal } = {}) {
+      let last = after;
+      for (let left = limit; left > 0; ) {
+        const query = new URLSearchParams({ limit: String(Math.min(tracesPage, left)) });
+        if (last !== undefined) query.set('after', last);
+        if (labels) query.set('labels', 'true');
+        const response = await send({ method: 'GET', path: `/traces?${query}`, signal, isRepeatable: true });
+        const lines = (await response.text()).split('\n').filter((line) => line !== '');
+        if (lines.length === 0) return;
+        for (const line of lines) {
+          const trace = JSON.parse(line) as Trace;
+          last = trace.trace_id;
+          yield trace;
+        }
+        left -= lines.length;
+      }
     },
     models: (call) => get<ModelList>('/v1/models', call),
     ready: (call) => get<Ready>('/health/ready', call),

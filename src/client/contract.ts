@@ -14,6 +14,7 @@ export type Solve = Schemas['Solve'];
 export type SolveState = Schemas['SolveState'];
 export type SolveList = Schemas['SolveList'];
 export type SolveListEntry = Schemas['SolveListEntry'];
+export type Trace = Schemas['Trace'];
 export type Share = Schemas['Share'];
 export type Usage = Schemas['Usage'];
 export type ErrorObject = Schemas['ErrorObject'];

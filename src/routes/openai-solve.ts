@@ -11,7 +11,7 @@ import type { RouteDeps } from './route-deps.ts';
 import type { WireUsage } from './schemas.ts';
 import type { SolveSummary as SolveSummarySchema } from './schemas-openai.ts';
 import type { SolveBody } from './schemas-solve.ts';
-import { ownerOf, toSolveRequest } from './solve-request.ts';
+import { ownerOf, toSolveRequest, traceContextOf } from './solve-request.ts';
 import { holdFor, isEmptyFailure } from './solve-wire.ts';
 
 type SolveSummary = Static<typeof SolveSummarySchema>;
@@ -61,7 +61,7 @@ export async function startSolve(
   signal: AbortSignal,
 ): Promise<AsyncIterable<SolveEvent>> {
   const found = await deps.runs.start({
-    request: toSolveRequest(solveBody, makeId('slv'), deps.config),
+    request: { ...toSolveRequest(solveBody, makeId('slv'), deps.config), ...traceContextOf(request) },
     owner: ownerOf(request),
     isStored: solveBody.store === true,
     label: solveBody.label,

@@ -18,7 +18,7 @@ import {
   Usage,
   Verdict,
 } from './schemas.ts';
-import { FirstError, Vote } from './schemas-verify.ts';
+import { FirstError, SampledTokens, Vote } from './schemas-verify.ts';
 
 const acceptRule = Type.Union(
   [
@@ -85,6 +85,12 @@ export function solveOptions(limits: Limits) {
       }),
     ),
     store: Type.Optional(Type.Boolean({ description: 'Keep the run; default false' })),
+    logprobs: Type.Optional(
+      Type.Boolean({
+        description:
+          'Keep the sampled tokens with their log-probabilities in rounds and traces, for training; default false',
+      }),
+    ),
   };
 }
 
@@ -140,6 +146,7 @@ export const Round = strictObject(
     attempt: nullable(Type.String()),
     answer: nullable(Type.String()),
     finish_reason: nullable(FinishReason),
+    logprobs: Type.Optional(SampledTokens),
     verdict: nullable(Verdict),
     score: nullable(score),
     raw_score: nullable(score),
@@ -235,6 +242,7 @@ export const SolveEvent = Type.Union(
       attempt: Type.String(),
       answer: nullable(Type.String()),
       finish_reason: FinishReason,
+      logprobs: Type.Optional(SampledTokens),
       usage: Usage,
       timings: callTimings,
     }),

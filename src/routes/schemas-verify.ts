@@ -54,6 +54,20 @@ export const FirstError = strictObject(
   { title: 'FirstError' },
 );
 
+export const SampledTokens = strictObject(
+  {
+    ids: Type.Array(Type.Integer({ description: '-1 where a remote server tells no ids' })),
+    logprobs: Type.Array(Type.Number()),
+  },
+  {
+    title: 'SampledTokens',
+    description:
+      'Where `logprobs` was asked for: every sampled token, an end-of-sequence token at the end included, with its natural log-probability before temperature and filters',
+  },
+);
+
+const wordLogprob = nullable(Type.Number());
+
 export const Vote = strictObject(
   {
     verdict: Verdict,
@@ -62,6 +76,15 @@ export const Vote = strictObject(
     feedback: Type.String(),
     finish_reason: FinishReason,
     seed: seedField,
+    logprobs: Type.Optional(
+      strictObject(
+        {
+          feedback: nullable(SampledTokens),
+          verdict: strictObject({ accept: wordLogprob, reject: wordLogprob, undetermined: wordLogprob }),
+        },
+        { title: 'VoteLogprobs', description: 'Of the feedback, and of each verdict word behind it' },
+      ),
+    ),
   },
   { title: 'Vote' },
 );

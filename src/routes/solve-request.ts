@@ -45,8 +45,15 @@ export function toSolveRequest(body: SolveBody, id: string, limits: Limits): Sol
     verifier: { model: body.verifier?.model ?? 'verifier', ...samplingOf(body.verifier ?? {}) },
     seed: body.seed,
     metadata: body.metadata,
+    ...(body.logprobs === true ? { logprobs: true } : {}),
     priority: body.background === true ? 'batch' : 'interactive',
   };
+}
+
+/** The trace context of a request that has one, to be put beside the request of a run. */
+export function traceContextOf(request: FastifyRequest): Pick<SolveRequest, 'traceparent'> {
+  const { traceparent } = request.headers;
+  return typeof traceparent === 'string' && traceparent.length <= 128 ? { traceparent } : {};
 }
 
 export function ownerOf(request: FastifyRequest): RunOwner {

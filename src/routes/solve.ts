@@ -19,7 +19,7 @@ import {
   solveBody,
   solveParams,
 } from './schemas-solve.ts';
-import { idempotencyKeyOf, ownerOf, toSolveRequest } from './solve-request.ts';
+import { idempotencyKeyOf, ownerOf, toSolveRequest, traceContextOf } from './solve-request.ts';
 import {
   holdFor,
   isEmptyFailure,
@@ -58,7 +58,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
       const signal = clientSignal(reply);
       const key = idempotencyKeyOf(request);
       const found = await deps.runs.start({
-        request: toSolveRequest(body, makeId('slv'), deps.config),
+        request: { ...toSolveRequest(body, makeId('slv'), deps.config), ...traceContextOf(request) },
         owner: ownerOf(request),
         isStored,
         label: body.label,

@@ -2,7 +2,7 @@
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import type { AnswerExtractor } from './answer.ts';
 import { clampToContext, type ResolvedRole, reserveCompletion } from './call-plan.ts';
-import { generateText } from './engine-call.ts';
+import { generateText, type SampledTokens } from './engine-call.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type RenderedPrompt, toEnginePrompt } from './prompts.ts';
 import type { QueuePatience } from './queue-patience.ts';
@@ -19,6 +19,8 @@ export interface AttemptJob {
   readonly priority: Priority;
   /** The attempt that is refined: most of it will be repeated. */
   readonly previous?: string | undefined;
+  /** Report the sampled tokens with their log-probabilities. */
+  readonly withLogprobs?: boolean | undefined;
 }
 
 export interface AttemptContext {
@@ -39,6 +41,8 @@ export interface Attempt {
   readonly finishReason: FinishReason;
   /** Full name of the weights. */
   readonly model: string;
+  /** Of everything that was generated, reasoning too. Where they were asked for. */
+  readonly tokens: SampledTokens | undefined;
 }
 
 /** Throws StvError (engine, context length, abort) and `BudgetExhausted`; the call has ended by then. */
@@ -78,6 +82,7 @@ export async function writeAttempt(job: AttemptJob, context: AttemptContext): Pr
         stop: [],
         priority: job.priority,
         ...(job.previous === undefined ? {} : { prediction: job.previous }),
+        ...(job.withLogprobs === true ? { logprobs: 0 } : {}),
       },
       async (text, numTokens) => {
         const wasReasoning = splitter.isReasoning;
@@ -95,6 +100,7 @@ export async function writeAttempt(job: AttemptJob, context: AttemptContext): Pr
       reasoning: reasoning ?? null,
       finishReason: generated.finishReason,
       model: generated.model,
+      tokens: generated.tokens,
     };
   } finally {
     reservation.release();

@@ -12,6 +12,7 @@ import { type PromptRenderer, promptHash, type RenderedPrompt } from './prompts.
 import type { QueuePatience } from './queue-patience.ts';
 import { deriveSeed } from './seeds.ts';
 import type { RoundRecord, SolveEventBody, StopReason } from './solve-events.ts';
+import { type Span, usageAttributes, withSpan } from './spans.ts';
 import type { AcceptPlan, ChainView, RoundHistory, StopCondition, VerificationSummary } from './stop-conditions.ts';
 import type { TokenBudget } from './token-budget.ts';
 import {
@@ -31,6 +32,8 @@ import { type VerificationOutcome, verifySolution } from './verification.ts';
 /** A role of the run with everything filled in. */
 interface RunRole extends ResolvedRole {
   readonly model: string;
+  /** Full name of the weights. */
+  readonly name: string;
   readonly contextLength: number;
 }
 
@@ -47,6 +50,8 @@ export interface RunContext {
   readonly accept: AcceptPlan;
   readonly stop: StopCondition;
   readonly seed: number;
+  readonly withLogprobs: boolean;
+  readonly span: Span;
   readonly priority: Priority;
   readonly budget: TokenBudget;
   readonly patience: QueuePatience;
@@ -123,13 +128,19 @@ async function playRound(chain: number, view: ChainView, run: RunContext, signal
   const ledger = new RoundLedger(carried);
   let isFinished = false;
   let isAccepted = false;
+  let failure: unknown;
+  const span = run.span.child('round', { 'stv.chain': chain, 'stv.round': round });
   await run.emit({ type: 'round-start', chain, round, carried });
   try {
-    const attempt = await makeAttempt({ chain, round, last: records[round - 1], run, signal, ledger });
-    const verifications = await verifyAttempt({ chain, round, attempt, view, run, signal, ledger });
+    const attempt = await makeAttempt({ chain, round, last: records[round - 1], run, signal, ledger, span });
+    const verifications = await verifyAttempt({ chain, round, attempt, view, run, signal, ledger, span });
     isFinished = true;
     isAccepted = run.accept.isAccepted({ ...view, rounds: [...view.rounds, verifications] }) !== undefined;
+  } catch (error) {
+    failure = error;
+    throw error;
   } finally {
+    span.end({ 'stv.accepted': isAccepted, 'stv.usage.total_tokens': ledger.usage.totalTokens }, failure);
     const chains = run.state().answer.chains.map((record) =>
       record.chain !== chain
         ? record
@@ -158,6 +169,7 @@ interface RoundPart {
   readonly run: RunContext;
   readonly signal: AbortSignal;
   readonly ledger: RoundLedger;
+  readonly span: Span;
 }
 
 /** Attempt y_r: the caller's own, the first, or one refined from the last round's. */
@@ -168,6 +180,7 @@ async function makeAttempt({
   run,
   signal,
   ledger,
+  span,
 }: RoundPart & { last: RoundRecord | undefined }): Promise<string> {
   const { emit, generator } = run;
   if (round === 0 && run.initialAttempt !== undefined) {
@@ -191,32 +204,39 @@ async function makeAttempt({
   await emit({ type: 'attempt-start', chain, round, seed, promptHash: promptHash(prompt) });
   let usage = noUsage;
   let timings = noTimings;
-  const attempt = await writeAttempt(
-    {
-      ...generator,
-      role: generator,
-      id: `${run.id}-c${chain}-r${round}-a`,
-      prompt,
-      seed,
-      priority: run.priority,
-      previous: last?.attempt ?? undefined,
-    },
-    {
-      deps: run.deps,
-      findAnswer: run.findAnswer,
-      signal,
-      budget: run.budget,
-      patience: run.patience,
-      account: (reported: Usage, callTimings, reasoningTokens) => {
-        usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
-        timings = addTimings(timings, callTimings);
-        ledger.add('generator', tokenUsage(reported, reasoningTokens), callTimings);
+  const write = () =>
+    writeAttempt(
+      {
+        ...generator,
+        role: generator,
+        id: `${run.id}-c${chain}-r${round}-a`,
+        prompt,
+        seed,
+        priority: run.priority,
+        previous: last?.attempt ?? undefined,
+        withLogprobs: run.withLogprobs,
       },
-      onDelta: (text) => emit({ type: 'attempt-delta', chain, round, text }),
-    },
+      {
+        deps: run.deps,
+        findAnswer: run.findAnswer,
+        signal,
+        budget: run.budget,
+        patience: run.patience,
+        account: (reported: Usage, callTimings, reasoningTokens) => {
+          usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
+          timings = addTimings(timings, callTimings);
+          ledger.add('generator', tokenUsage(reported, reasoningTokens), callTimings);
+        },
+        onDelta: (text) => emit({ type: 'attempt-delta', chain, round, text }),
+      },
+    );
+  const { text, answer, finishReason, tokens } = await withSpan(
+    span.child('generate', { 'gen_ai.request.model': generator.name }),
+    write,
+    (attempt) => ({ ...usageAttributes(usage), 'stv.finish_reason': attempt.finishReason }),
   );
-  const { text, answer, finishReason } = attempt;
-  await emit({ type: 'attempt-end', chain, round, attempt: text, answer, finishReason, usage, timings });
+  const logprobs = tokens === undefined ? {} : { logprobs: tokens };
+  await emit({ type: 'attempt-end', chain, round, attempt: text, answer, finishReason, ...logprobs, usage, timings });
   return text;
 }
 
@@ -239,6 +259,7 @@ async function verifyAttempt({
   run,
   signal,
   ledger,
+  span,
 }: RoundPart & { attempt: string; view: ChainView }): Promise<RoundHistory> {
   const { accept, deps, emit, verifier } = run;
   const verifications: VerificationSummary[] = [];
@@ -247,37 +268,47 @@ async function verifyAttempt({
     await emit({ type: 'verification-start', chain, round, promptHash: hash });
     let usage = noUsage;
     let timings = noTimings;
-    const outcome: VerificationOutcome = await verifySolution(
-      {
-        ...verifier,
-        role: verifier,
-        id: `${run.id}-c${chain}-r${round}-n${firstVote}`,
-        problem: run.problem,
-        solution: attempt,
-        mode: 'full',
-        numVotes: accept.numVotes,
-        earlyStop: true,
-        rule: accept.voteRule,
-        seedOf: (vote) => deriveSeed(run.seed, { chain, round, role: 'verifier', vote: firstVote + vote }),
-        priority: run.priority,
-        // it costs a prompt per step: with a token budget the attempts are worth more
-        scorePrefixes: !run.budget.isLimited,
-      },
-      {
-        deps,
-        prompts: run.prompts,
-        signal,
-        budget: run.budget,
-        patience: run.patience,
-        account: (reported, callTimings) => {
-          usage = addUsage(usage, tokenUsage(reported));
-          timings = addTimings(timings, callTimings);
-          ledger.add('verifier', tokenUsage(reported), callTimings);
+    const part = span.child('verify', { 'gen_ai.request.model': verifier.name });
+    const verifyOnce = () =>
+      verifySolution(
+        {
+          ...verifier,
+          role: verifier,
+          id: `${run.id}-c${chain}-r${round}-n${firstVote}`,
+          problem: run.problem,
+          solution: attempt,
+          mode: 'full',
+          numVotes: accept.numVotes,
+          earlyStop: true,
+          rule: accept.voteRule,
+          seedOf: (vote) => deriveSeed(run.seed, { chain, round, role: 'verifier', vote: firstVote + vote }),
+          priority: run.priority,
+          // it costs a prompt per step: with a token budget the attempts are worth more
+          scorePrefixes: !run.budget.isLimited,
+          withLogprobs: run.withLogprobs,
         },
-        onDelta: (vote, text) => emit({ type: 'verification-delta', chain, round, vote: firstVote + vote, text }),
-        onVote: async () => undefined,
-      },
-    );
+        {
+          deps,
+          prompts: run.prompts,
+          signal,
+          budget: run.budget,
+          patience: run.patience,
+          account: (reported, callTimings) => {
+            usage = addUsage(usage, tokenUsage(reported));
+            timings = addTimings(timings, callTimings);
+            ledger.add('verifier', tokenUsage(reported), callTimings);
+          },
+          onDelta: (vote, text) => emit({ type: 'verification-delta', chain, round, vote: firstVote + vote, text }),
+          onVote: async () => undefined,
+          span: part,
+        },
+      );
+    const outcome: VerificationOutcome = await withSpan(part, verifyOnce, ({ verdict, score, votes }) => ({
+      ...usageAttributes(usage),
+      'stv.verdict': verdict,
+      'stv.score': score,
+      'stv.votes': votes.length,
+    }));
     const { leak: _, model: __, ...record } = outcome;
     await emit({ type: 'verification-end', chain, round, ...record, usage, timings });
     verifications.push({

@@ -29,6 +29,17 @@ export interface GeneratedText {
   readonly finishReason: 'stop' | 'length';
   readonly usage: Usage;
   readonly model: string;
+  /** Only where the request asked for them. */
+  readonly tokens: SampledTokens | undefined;
+}
+
+/**
+ * The tokens that were sampled, each with its natural log-probability under the model as it is (before temperature and filters).
+ * The end-of-sequence token that ended the text is the last of them. -1 where a remote server tells no token ids.
+ */
+export interface SampledTokens {
+  readonly ids: readonly number[];
+  readonly logprobs: readonly number[];
 }
 
 /** How long an aborted engine may take to end by itself (and so to report what it used) before it is left alone. */
@@ -114,6 +125,11 @@ async function generateOnce(
   let usage = nothing;
   let timings = noTimings;
   let text = '';
+  const sampled: { ids: number[]; logprobs: number[] } = { ids: [], logprobs: [] };
+  const keep = ({ token, logprob }: { readonly token: number; readonly logprob: number }): void => {
+    sampled.ids.push(token);
+    sampled.logprobs.push(logprob);
+  };
   const timeout = abortTimeout(signal);
   const events = engine.generate(request, { signal })[Symbol.asyncIterator]();
   try {
@@ -129,11 +145,14 @@ async function generateOnce(
       } else if (event.type === 'delta') {
         usage = { ...usage, completionTokens: usage.completionTokens + event.tokens.length };
         text += event.text;
+        event.logprobs?.forEach(keep);
         if (event.text !== '' || event.tokens.length > 0) await onText(event.text, event.tokens.length);
       } else {
         ({ usage, timings } = event);
         if (event.finishReason === 'stop' || event.finishReason === 'length') {
-          return { text, finishReason: event.finishReason, usage, model: event.model };
+          if (event.endToken !== undefined) keep(event.endToken);
+          const tokens = request.logprobs === undefined ? undefined : sampled;
+          return { text, finishReason: event.finishReason, usage, model: event.model, tokens };
         }
         throwIfAborted(signal);
         throw event.finishReason === 'cancelled'

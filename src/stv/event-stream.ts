@@ -31,7 +31,7 @@ const CAPACITY = 256;
 
 /** What `produce` throws is thrown to the consumer after the events emitted before. */
 export async function* eventStream<E>(
-  produce: (emit: Emit<E>, signal: AbortSignal) => Promise<void>,
+  produce: (emit: Emit<E>, signal: AbortSignal) => Promise<unknown>,
   parent?: AbortSignal,
 ): AsyncGenerator<E> {
   const queue: E[] = [];

@@ -71,6 +71,7 @@ export function foldSolve(state: SolveState | undefined, event: SolveEvent): Sol
         attempt: event.attempt,
         answer: event.answer,
         finishReason: event.finishReason,
+        ...(event.logprobs === undefined ? {} : { logprobs: event.logprobs }),
         usage: chargeRole(round.usage, 'generator', event.usage),
         timings: addTimings(round.timings, event.timings),
       }));

@@ -2,6 +2,7 @@
 
 import type { FinishReason, Timings } from '../engine/engine.ts';
 import type { ErrorCode } from '../errors.ts';
+import type { SampledTokens } from './engine-call.ts';
 import type { Priority, SamplingOptions } from './loop-deps.ts';
 import type { StepSpan } from './steps.ts';
 import type { RequestTimings, RoleUsage, TokenUsage } from './usage.ts';
@@ -37,6 +38,10 @@ export interface SolveRequest {
   readonly verifier: RoleOptions;
   readonly seed?: number | undefined;
   readonly metadata?: Readonly<Record<string, string>> | undefined;
+  /** Keep the sampled tokens with their log-probabilities in rounds and traces. */
+  readonly logprobs?: boolean | undefined;
+  /** W3C trace context of the request, for whoever traces the run; the loop does not read it. */
+  readonly traceparent?: string | undefined;
   readonly priority: Priority;
 }
 
@@ -119,6 +124,8 @@ export type SolveEventBody =
       readonly attempt: string;
       readonly answer: string | null;
       readonly finishReason: FinishReason;
+      /** Where they were asked for; not of an attempt that the caller gave. */
+      readonly logprobs?: SampledTokens;
       readonly usage: TokenUsage;
       readonly timings: Timings;
     } & AttemptRef)
@@ -154,6 +161,8 @@ export interface RoundRecord {
   readonly answer: string | null;
   /** Of the attempt; `stop` for one that the caller gave. */
   readonly finishReason: FinishReason | null;
+  /** Of the attempt's sampled tokens, where they were asked for. */
+  readonly logprobs?: SampledTokens;
   readonly verdict: Verdict | null;
   readonly score: number | null;
   readonly rawScore: number | null;

@@ -15,6 +15,7 @@ import { QueuePatience } from './queue-patience.ts';
 import { drawSeed } from './seeds.ts';
 import type {
   ResolvedSampling,
+  SolveAnswer,
   SolveErrorRecord,
   SolveEvent,
   SolveEventBody,
@@ -22,12 +23,15 @@ import type {
   SolveStart,
   StopReason,
 } from './solve-events.ts';
+import { noSpan, type Span, type SpanAttributes, withSpan } from './spans.ts';
 import { deadline, firstOf, maxRounds, planAccept, rejectedInARow, tokenBudget } from './stop-conditions.ts';
 import { TokenBudget } from './token-budget.ts';
 
 export interface SolveOptions extends LoopCallOptions {
   /** Fold of the events that an interrupted run has already sent: it goes on after its finished rounds. */
   readonly resume?: SolveState | undefined;
+  /** Of the whole run; the loop ends it. */
+  readonly span?: Span | undefined;
 }
 
 /**
@@ -36,10 +40,10 @@ export interface SolveOptions extends LoopCallOptions {
  * signal's reason is an StvError `draining`; leaving the iteration early cancels as well.
  */
 export function solve(request: SolveRequest, deps: LoopDeps, options: SolveOptions = {}): AsyncGenerator<SolveEvent> {
-  return eventStream<SolveEvent>(
-    (push, signal) => runSolve({ request, deps, resume: options.resume, push, signal }),
-    options.signal,
-  );
+  return eventStream<SolveEvent>((push, signal) => {
+    const { resume, span = noSpan } = options;
+    return withSpan(span, () => runSolve({ request, deps, resume, push, signal, span }), describeAnswer);
+  }, options.signal);
 }
 
 interface SolveCall {
@@ -48,9 +52,21 @@ interface SolveCall {
   readonly resume: SolveState | undefined;
   readonly push: Emit<SolveEvent>;
   readonly signal: AbortSignal;
+  readonly span: Span;
 }
 
-async function runSolve({ request, deps, resume, push, signal }: SolveCall): Promise<void> {
+function describeAnswer({ status, stopReason, usage, chain, round, error }: Omit<SolveAnswer, 'id'>): SpanAttributes {
+  return {
+    'stv.status': status,
+    'stv.stop_reason': stopReason ?? undefined,
+    'stv.best.chain': chain ?? undefined,
+    'stv.best.round': round ?? undefined,
+    'stv.usage.total_tokens': usage.totalTokens,
+    'error.type': error?.code,
+  };
+}
+
+async function runSolve({ request, deps, resume, push, signal, span }: SolveCall): Promise<Omit<SolveAnswer, 'id'>> {
   const now = deps.now ?? Date.now;
   if (resume !== undefined && resume.answer.status !== 'running') {
     throw new StvError('conflict', 'The run has already ended.');
@@ -105,6 +121,8 @@ async function runSolve({ request, deps, resume, push, signal }: SolveCall): Pro
       deadline(endsAt),
     ),
     seed: start.seed,
+    withLogprobs: request.logprobs === true,
+    span,
     priority: request.priority,
     budget: new TokenBudget(tokens ?? Number.POSITIVE_INFINITY, resume?.answer.usage.totalTokens ?? 0),
     patience: new QueuePatience(),
@@ -131,6 +149,7 @@ async function runSolve({ request, deps, resume, push, signal }: SolveCall): Pro
   }
   const { id: _, ...answer } = endedAnswer(currentState(), ending);
   await emit({ type: 'solve-end', ...answer });
+  return answer;
 }
 
 function modelOf(

@@ -8,15 +8,17 @@
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import { calibrate } from './calibration.ts';
 import { BudgetExhausted, clampToContext, type ResolvedRole, reserveCompletion, reserveTokens } from './call-plan.ts';
-import { type EngineCallContext, generateText, scoreCandidates } from './engine-call.ts';
+import { type EngineCallContext, generateText, type SampledTokens, scoreCandidates } from './engine-call.ts';
 import { locateByPrefixes, locateFromFeedback } from './first-error.ts';
 import type { LeakFlag, LeakGuard } from './leak-guard.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type PromptRenderer, type RenderedPrompt, toEnginePrompt } from './prompts.ts';
 import type { QueuePatience } from './queue-patience.ts';
 import { retrySeed } from './seeds.ts';
+import { noSpan, type Span, usageAttributes, withSpan } from './spans.ts';
 import { type StepSpan, splitSteps } from './steps.ts';
 import type { Reservation, TokenBudget } from './token-budget.ts';
+import { addUsage, noUsage, type TokenUsage, tokenUsage } from './usage.ts';
 import { readVerdict, type Verdict, type VerdictReading, verdictCandidates } from './verdict.ts';
 import { castVotes, type VoteRule } from './votes.ts';
 
@@ -28,6 +30,19 @@ export interface VoteRecord {
   readonly feedback: string;
   readonly finishReason: FinishReason;
   readonly seed: number;
+  /** Where they were asked for: of the feedback's tokens, and of each verdict word as the continuation of the feedback. */
+  readonly logprobs?: VoteLogprobs;
+}
+
+export interface VoteLogprobs {
+  /** Null in mode `score`. */
+  readonly feedback: SampledTokens | null;
+  /** Natural; null where a word is impossible or the engine cannot tell. */
+  readonly verdict: {
+    readonly accept: number | null;
+    readonly reject: number | null;
+    readonly undetermined: number | null;
+  };
 }
 
 export interface VerificationJob {
@@ -47,6 +62,7 @@ export interface VerificationJob {
   readonly priority: Priority;
   /** Look for the first error by scoring prefixes when the feedback does not name it. */
   readonly scorePrefixes: boolean;
+  readonly withLogprobs?: boolean | undefined;
 }
 
 export interface VerificationContext {
@@ -61,6 +77,8 @@ export interface VerificationContext {
   readonly account: (usage: Usage, timings: Timings) => void;
   readonly onDelta: (vote: number, text: string) => Promise<void>;
   readonly onVote: (vote: number, record: VoteRecord) => Promise<void>;
+  /** Its votes become parts of it; the caller ends it. */
+  readonly span?: Span | undefined;
 }
 
 export interface VerificationOutcome {
@@ -76,7 +94,21 @@ export interface VerificationOutcome {
   readonly model: string;
 }
 
-type CastVote = VoteRecord & { readonly leak: LeakFlag | null; readonly model: string };
+/** A vote that is being cast, and what it has cost so far. */
+interface OpenVote {
+  readonly signal: AbortSignal;
+  readonly reservation: Reservation;
+  usage: TokenUsage;
+}
+
+interface WrittenFeedback {
+  readonly text: string;
+  readonly finishReason: 'stop' | 'length';
+  readonly leak: LeakFlag | null;
+  readonly tokens: SampledTokens | undefined;
+}
+
+type CastVote = VoteRecord & { readonly leak: LeakFlag | null; readonly model: string; readonly usage: TokenUsage };
 
 /** Most generations of one feedback with a reference before it is redacted. */
 const MAX_FEEDBACK_TRIES = 3;
@@ -92,7 +124,17 @@ export async function verifySolution(job: VerificationJob, context: Verification
     earlyStop: job.earlyStop,
     rule: job.rule,
     signal: context.signal,
-    cast: (vote, signal) => verification.castVote(vote, signal),
+    cast: (vote, signal) =>
+      withSpan(
+        (context.span ?? noSpan).child('vote', { 'stv.vote': vote }),
+        () => verification.castVote(vote, signal),
+        ({ verdict: one, score, finishReason, usage }) => ({
+          ...usageAttributes(usage),
+          'stv.verdict': one,
+          'stv.score': score,
+          'stv.finish_reason': finishReason,
+        }),
+      ),
     onCounted: (vote, cast) => context.onVote(vote, toRecord(cast)),
   });
   const rawScore = votes.reduce((sum, vote) => sum + vote.rawScore, 0) / votes.length;
@@ -110,8 +152,8 @@ export async function verifySolution(job: VerificationJob, context: Verification
   };
 }
 
-function toRecord({ verdict, score, rawScore, feedback, finishReason, seed }: CastVote): VoteRecord {
-  return { verdict, score, rawScore, feedback, finishReason, seed };
+function toRecord({ leak: _, model: __, usage: ___, ...record }: CastVote): VoteRecord {
+  return record;
 }
 
 /**
@@ -179,12 +221,15 @@ class Verification {
     if (this.#job.mode === 'score') {
       const numTokens = this.#numVerdictPrompt + this.#numWords;
       const reservation = await reserveTokens(this.#context.budget, { atLeast: numTokens, atMost: numTokens }, signal);
+      const open: OpenVote = { signal, reservation, usage: noUsage };
       try {
-        const { reading, model } = await this.#readVerdict(`v${vote}`, undefined, { signal, reservation });
+        const { reading, model, words } = await this.#readVerdict(`v${vote}`, undefined, open);
         const { verdict, rawScore } = reading;
+        const logprobs = this.#logprobsOf(undefined, words);
         const leak = this.#context.guard === undefined ? null : 'none';
         const score = calibrate(calibration, rawScore);
-        return { verdict, score, rawScore, feedback: '', finishReason: 'stop', seed, leak, model };
+        const { usage } = open;
+        return { verdict, score, rawScore, feedback: '', finishReason: 'stop', seed, ...logprobs, leak, model, usage };
       } finally {
         reservation.release();
       }
@@ -198,9 +243,10 @@ class Verification {
       },
       signal,
     );
+    const open: OpenVote = { signal, reservation, usage: noUsage };
     try {
-      const written = await this.#writeFeedback(vote, seed, { signal, reservation, maxTokens });
-      const { reading, model } = await this.#readVerdict(`v${vote}`, written.text, { signal, reservation });
+      const written = await this.#writeFeedback(vote, seed, { open, maxTokens });
+      const { reading, model, words } = await this.#readVerdict(`v${vote}`, written.text, open);
       return {
         verdict: written.finishReason === 'stop' ? reading.verdict : 'undetermined',
         score: calibrate(calibration, reading.rawScore),
@@ -208,8 +254,10 @@ class Verification {
         feedback: written.text,
         finishReason: written.finishReason,
         seed,
+        ...this.#logprobsOf(written.tokens, words),
         leak: written.leak,
         model,
+        usage: open.usage,
       };
     } finally {
       reservation.release();
@@ -242,6 +290,14 @@ class Verification {
     );
   }
 
+  #logprobsOf(feedback: SampledTokens | undefined, words: readonly number[]): { readonly logprobs?: VoteLogprobs } {
+    if (this.#job.withLogprobs !== true) return {};
+    const [accept = null, reject = null, undetermined = null] = words.map((word) =>
+      Number.isFinite(word) ? word : null,
+    );
+    return { logprobs: { feedback: feedback ?? null, verdict: { accept, reject, undetermined } } };
+  }
+
   /** The feedback has to leave room in the context for the verdict behind it. */
   #maxFeedback(): number {
     const used = Math.max(this.#numFeedbackPrompt, this.#numVerdictPrompt + this.#numWords + JOIN_SLACK);
@@ -254,13 +310,14 @@ class Verification {
     return toEnginePrompt(this.#prompt, before + verdict.open);
   }
 
-  #callContext(signal: AbortSignal, reservation?: Reservation): EngineCallContext {
+  #callContext(signal: AbortSignal, open?: OpenVote): EngineCallContext {
     return {
       engine: this.#context.deps.engine,
       signal,
       patience: this.#context.patience,
       account: (usage, timings) => {
-        reservation?.charge(usage.promptTokens + usage.completionTokens);
+        open?.reservation.charge(usage.promptTokens + usage.completionTokens);
+        if (open !== undefined) open.usage = addUsage(open.usage, tokenUsage(usage));
         this.#context.account(usage, timings);
       },
     };
@@ -270,12 +327,12 @@ class Verification {
   async #writeFeedback(
     vote: number,
     seed: number,
-    { signal, reservation, maxTokens }: { signal: AbortSignal; reservation: Reservation; maxTokens: number },
-  ): Promise<{ readonly text: string; readonly finishReason: 'stop' | 'length'; readonly leak: LeakFlag | null }> {
+    { open, maxTokens }: { readonly open: OpenVote; readonly maxTokens: number },
+  ): Promise<WrittenFeedback> {
     const { guard, onDelta, deps } = this.#context;
     const generate = (id: string, sampling: SamplingParams, onText: (text: string) => Promise<void> | void) =>
       generateText(
-        this.#callContext(signal, reservation),
+        this.#callContext(open.signal, open),
         {
           id,
           model: this.#job.model,
@@ -284,14 +341,15 @@ class Verification {
           maxTokens,
           stop: deps.pack.feedback.stop,
           priority: this.#job.priority,
+          ...(this.#job.withLogprobs === true ? { logprobs: 0 } : {}),
         },
         onText,
       );
     const { sampling } = this.#job.role;
     const id = `${this.#job.id}-v${vote}`;
     if (guard === undefined) {
-      const { text, finishReason } = await generate(`${id}-f`, { ...sampling, seed }, (text) => onDelta(vote, text));
-      return { text, finishReason, leak: null };
+      const written = await generate(`${id}-f`, { ...sampling, seed }, (text) => onDelta(vote, text));
+      return { ...written, leak: null };
     }
     for (let tries = 0; ; tries++) {
       // a greedy generation would only repeat itself
@@ -299,33 +357,36 @@ class Verification {
         tries === 0
           ? { ...sampling, seed }
           : { ...sampling, temperature: Math.max(sampling.temperature, 0.7), seed: retrySeed(seed, tries) };
-      const { text, finishReason } = await generate(`${id}-f${tries}`, again, () => undefined);
+      const { text, finishReason, tokens } = await generate(`${id}-f${tries}`, again, () => undefined);
       const leaks = guard.leaks(text);
       if (leaks && tries + 1 < MAX_FEEDBACK_TRIES) continue;
       const safe = leaks ? guard.redact(text) : text;
       if (safe !== '') await onDelta(vote, safe);
-      return { text: safe, finishReason, leak: leaks ? 'redacted' : tries > 0 ? 'regenerated' : 'none' };
+      const leak = leaks ? 'redacted' : tries > 0 ? 'regenerated' : 'none';
+      // the tokens of a text that is kept back would tell it
+      return { text: safe, finishReason, leak, tokens: leaks ? undefined : tokens };
     }
   }
 
   async #readVerdict(
     vote: string,
     feedback: string | undefined,
-    { signal, reservation }: { signal: AbortSignal; reservation: Reservation },
-  ): Promise<{ readonly reading: VerdictReading; readonly model: string }> {
+    open: OpenVote,
+  ): Promise<{ readonly reading: VerdictReading; readonly model: string; readonly words: readonly number[] }> {
     const { budget, deps } = this.#context;
     const prompt = this.#verdictPrompt(feedback);
     if (budget.isLimited && feedback !== undefined) {
       const needed = (await deps.engine.countTokens(this.#job.model, prompt)) + this.#numWords;
+      const { reservation } = open;
       if (needed > reservation.tokens && !reservation.extend(needed - reservation.tokens)) throw new BudgetExhausted();
     }
-    const result = await scoreCandidates(this.#callContext(signal, reservation), {
+    const result = await scoreCandidates(this.#callContext(open.signal, open), {
       id: `${this.#job.id}-${vote}-s`,
       model: this.#job.model,
       prompt,
       candidates: this.#words,
       priority: this.#job.priority,
     });
-    return { reading: readVerdict(deps.pack.verdict, result.logprobs), model: result.model };
+    return { reading: readVerdict(deps.pack.verdict, result.logprobs), model: result.model, words: result.logprobs };
   }
 }

@@ -11,6 +11,7 @@ import { Serving } from '../../src/serving.ts';
 import type { LoopPack, RoleDefaults } from '../../src/stv/loop-pack.ts';
 import type { RunStore } from '../../src/stv/run-store.ts';
 import { solve } from '../../src/stv/solve.ts';
+import type { Telemetry } from '../../src/telemetry/telemetry.ts';
 import { TestEngine, type TestEngineOptions } from './test-engine.ts';
 
 const role: RoleDefaults = {
@@ -57,6 +58,7 @@ export interface TestAppOptions {
   readonly config?: Readonly<Partial<Record<keyof Config, unknown>>>;
   readonly keys?: ApiKeys;
   readonly store?: RunStore;
+  readonly telemetry?: Telemetry;
   /** False: the models are still loading. */
   readonly ready?: boolean;
 }
@@ -82,7 +84,10 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
   const serving = new Serving();
   const metrics = createMetrics();
   const runs = new RunRegistry({
-    loop: (request, signal, resume) => solve(request, { engine, pack: testPack }, { signal, resume }),
+    loop: (request, signal, resume) => {
+      const span = options.telemetry?.startRun(request, resume !== undefined);
+      return solve(request, { engine, pack: testPack }, { signal, resume, span });
+    },
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),

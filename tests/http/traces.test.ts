@@ -2,6 +2,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { exportTraces } from '../../src/cli/traces.ts';
+import { createClient, type Trace, type TracesQuery } from '../../src/client/client.ts';
 import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
@@ -60,6 +61,39 @@ describe('GET /traces', () => {
     expect(await traces(test, '?limit=7')).toEqual(all.slice(0, 7));
     expect(await traces(test, `?limit=53&after=${all[6]?.trace_id}`)).toEqual(all.slice(7, 60));
     expect(await traces(test, `?after=${all[60]?.trace_id}`)).toEqual([]);
+  });
+
+  it('holds the sampled tokens with their log-probabilities where the run asked for them', async () => {
+    const test = await buildApp({ store: await openStore(), engine: { ...hard, reply: () => 'ab cde' } });
+    await post(test.app, '/solve', { problem: 'p', max_rounds: 1, store: true, logprobs: true });
+    const [first, second] = await traces(test);
+    // the test engine's tokens are the lengths of its words and of its end
+    const sampled = { ids: [2, 4, 5], logprobs: [-0.5, -0.5, -0.5] };
+    const word = { accept: Math.log(0.2), reject: Math.log(0.8), undetermined: null };
+    expect(second).toMatchObject({ logprobs: sampled, votes: [{ logprobs: { feedback: sampled, verdict: word } }] });
+    expect(first).toMatchObject({ logprobs: sampled });
+
+    await post(test.app, '/solve', { problem: 'q', max_rounds: 0, initial_attempt: 'x', store: true, logprobs: true });
+    expect((await traces(test)).at(-1)).not.toHaveProperty('logprobs');
+    await post(test.app, '/solve', { problem: 'r', max_rounds: 0, store: true });
+    expect(JSON.stringify((await traces(test)).at(-1))).not.toContain('logprobs');
+  });
+
+  it('is read by the client, page after page', async () => {
+    const test = await buildApp({ store: await openStore(), engine: hard });
+    await post(test.app, '/solve', { problem: 'p', max_rounds: 100, chains: 3, seed: 1, store: true, label });
+    const client = createClient({ baseUrl: await listen(test.app) });
+    const read = async (query?: TracesQuery): Promise<Trace[]> => {
+      const found: Trace[] = [];
+      for await (const trace of client.traces(query)) found.push(trace);
+      return found;
+    };
+    const all = await read();
+    expect(all.map(({ trace_id: id }) => id)).toEqual((await traces(test, '?limit=1000')).map((one) => one.trace_id));
+    expect(all).toHaveLength(303);
+    expect(all[0]).not.toHaveProperty('label');
+    expect(await read({ after: all[9]?.trace_id, limit: 250 })).toEqual(all.slice(10, 260));
+    expect((await read({ limit: 1, labels: true }))[0]?.label).toEqual(label);
   });
 
   it('shows labels only where they are asked for, and nothing of runs that are not stored or were erased', async () => {
