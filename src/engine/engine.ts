@@ -54,6 +54,8 @@ export interface GenerateRequest {
   /** Text that the output probably repeats; a draft source, never a constraint. */
   readonly prediction?: string;
   readonly priority: 'interactive' | 'batch';
+  /** Whose share of the engine it takes: opaque, equal for all requests of one API key. Absent: all such requests share one. */
+  readonly shareKey?: string;
   /** Milliseconds since the epoch after which the request ends with `deadline_exceeded`. */
   readonly deadline?: number;
 }
@@ -128,6 +130,8 @@ export interface ScoreRequest {
   /** Distinct non-empty texts. */
   readonly candidates: readonly string[];
   readonly priority: 'interactive' | 'batch';
+  /** Whose share of the engine it takes: opaque, equal for all requests of one API key. Absent: all such requests share one. */
+  readonly shareKey?: string;
   readonly deadline?: number;
 }
 
