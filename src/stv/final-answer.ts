@@ -47,7 +47,7 @@ function firstSentence(text: string): string {
 }
 
 /** Words behind a number that only say what it counts. */
-const unitWords = /^\s*(?:[a-zµ°²³/^0-9.]+\s*){1,4}$/;
+const unitWords = /^\s*(?:[a-zµ°²³/^][a-zµ°²³/^0-9.]*\s*){1,4}$/;
 
 /** Empty when nothing of substance is left. */
 export function splitAnswer(answer: string): readonly AnswerPart[] {
@@ -85,6 +85,8 @@ function isUnit(rest: string): boolean {
   // `2x` is an expression, `2 m` and `2 km/h` are lengths and speeds
   return (
     unitWords.test(rest.replaceAll(/[{}]/g, '')) &&
+    // `72 or 73` is two answers
+    !/\b(?:or|and)\b/.test(rest) &&
     !/^[a-z](?:$|[\^+\-*/=\d])/.test(rest.trimStart() === rest ? rest : '')
   );
 }
