@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import time
 from pathlib import Path
 
 from .calibrate import calibrate
+from .card import card
 from .config import load_config
 from .errors import TrainError
-from .export import card, export_pack, load_export
+from .export import export_pack, load_export
 from .gates import require_gates
 from .report import write_report
-from .run import Interrupted, Run
+from .run import Interrupted, Run, append_json
 from .server import server_command
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems
@@ -45,11 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     add("sft", "baseline: train the verifier on the teacher's texts")
     verdict = add("verdict-rl", "baseline: train the verifier by verdict RL alone")
     verdict.add_argument("--meta", action="store_true", help="weigh rejections by a meta-verifier")
-    add("stv", "train the verifier by self-trained verification")
+    stv = add("stv", "train the verifier by self-trained verification")
     vil = add("vil", "train the generator with the verifier in the loop")
     vil.add_argument("--control", choices=CONTROLS, default="vil")
     vil.add_argument("--rlvr-only", action="store_true", help="end after RLVR")
     vil.add_argument("--verifier", default="stv", metavar="NAME")
+    for command in (stv, vil):
+        command.add_argument("--seed", type=int, metavar="N", help="another seed than the run's; the model is kept as NAME-seedN")
     evaluate = add("evaluate", "evaluate the exported pack through the server")
     evaluate.add_argument("--probe", action="store_true", help="a small probe of the loop in PyTorch instead; no evidence")
     evaluate.add_argument("--pack", type=Path, metavar="FOLDER")
@@ -92,8 +97,25 @@ def _newest(run: Run, names: tuple[str, ...]) -> str:
     return next((name for name in names if run.has_model(name)), "base")
 
 
-def _execute(arguments: argparse.Namespace) -> None:
+def _execute(arguments: argparse.Namespace, argv: list[str]) -> None:
     run = Run(load_config(arguments.config, _overrides(arguments)))
+    started, ended = time.time(), "failed"
+    try:
+        _dispatch(run, arguments)
+        ended = "done"
+    except (Interrupted, KeyboardInterrupt):
+        ended = "interrupted"
+        raise
+    finally:
+        command = shlex.join(["stv-train", *argv])
+        append_json(
+            run.folder / "commands.jsonl", {"started": started, "command": command, "seconds": time.time() - started, "ended": ended}
+        )
+    if (run.folder / "metrics.jsonl").exists():
+        write_report(run)
+
+
+def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
     match arguments.command:
         case "data" if arguments.action == "from-traces":
             if not arguments.traces:
@@ -111,11 +133,11 @@ def _execute(arguments: argparse.Namespace) -> None:
             train_verifier(run, "meta-rl" if arguments.meta else "verdict-rl")
         case "stv":
             _gated_base(run)
-            train_verifier(run, "stv")
+            train_verifier(run, "stv", arguments.seed)
         case "vil" if arguments.rlvr_only:
             train_rlvr(run)
         case "vil":
-            train_vil(run, arguments.control, arguments.verifier)
+            train_vil(run, arguments.control, arguments.verifier, arguments.seed)
         case "evaluate" if arguments.probe:
             probe_loops(run)
         case "evaluate":
@@ -146,14 +168,12 @@ def _execute(arguments: argparse.Namespace) -> None:
                 run.say(f"evaluate: left out. {error}")
             else:
                 _evaluate(run, None)
-    if (run.folder / "metrics.jsonl").exists():
-        write_report(run)
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        _execute(arguments)
+        _execute(arguments, sys.argv[1:] if argv is None else argv)
     except TrainError as error:
         print(f"stv-train: {error}", file=sys.stderr)
         return 2

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
-from . import __version__, prompts
+from . import prompts
+from .card import card
 from .errors import TrainError
 from .model import Llama, to_hf
 from .run import Run, write_atomically, write_json
@@ -82,46 +81,3 @@ def load_export(run: Run, folder: Path) -> dict[str, str]:
     if made.get("folder") != str(folder.resolve()) or not (folder / "pack.json").exists():
         raise TrainError(f"{folder} is not the pack that this run exported last; run `stv-train export` first.")
     return made
-
-
-def card(run: Run, generator: str, verifier: str) -> str:
-    """The model card: data, recipe, limits, licence, numbers, command. Only what the run itself knows."""
-
-    def facts(name: str) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
-        return data
-
-    base, made_generator, made_verifier = facts("base"), facts(generator), facts(verifier)
-    device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
-    gates = "\n".join(f"| {name} | {value:.4g} |" for name, value in base.get("gates", {}).items())
-    probe = "\n".join(f"| {name} | {value:.1%} |" for name, value in made_verifier.get("probe", {}).items())
-    tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
-    seconds = {name: data.get("seconds") for name, data in (("base", base), (generator, made_generator), (verifier, made_verifier))}
-    return f"""# stv-mini
-
-A generator and a verifier for school mathematics with worked steps, trained from nothing.
-
-- **Tasks (weights):** {tasks}. Problems are generated; those whose hash falls into the validation or test split are never trained on.
-- **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama shape.
-- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations; the verifier by self-trained
-  verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict RL).
-- **Seconds spent:** {", ".join(f"{name} {value}" for name, value in seconds.items())}, on {device}.
-- **Limits:** knows no other problems than these; verdicts on anything else are meant to be
-  `undetermined`. Numbers far above 999 are beyond it.
-- **Licence:** Apache-2.0.
-- **Made by:** `stv-train all --config CONFIG` of stv-train {__version__}, seed {run.config.run.seed}.
-
-## Gates of the base model (validation problems, attempts at temperature 1)
-
-| Figure | Value |
-|---|---|
-{gates}
-
-## In-training probe of the verifier (validation problems, temperature 1)
-
-These steer the training; the evidence is the evaluation of the served pack.
-
-| Figure | Value |
-|---|---|
-{probe}
-"""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from .figures import load_served, report_of
 from .run import Run, read_jsonl
 from .stages.loops import load_loops
 
@@ -57,10 +58,13 @@ def plot_run(run: Run) -> list[Path]:
             x,
             "share",
         )
-    for name, loops in load_loops(run.folder / "evaluation" / "probe.json").items():
-        for figure in ("pass_at_1", "accept_rate"):
-            lines = {str(loop["name"]): (_rounds(loop[figure]), _floats(loop[figure])) for loop in loops}
-            draw(f"loop-{name}-{figure}", lines, "round", figure)
+    for source in ("probe", "loops"):
+        for name, loops in load_loops(run.folder / "evaluation" / f"{source}.json").items():
+            for figure in ("pass_at_1", "accept_rate"):
+                lines = {str(loop["name"]): (_rounds(loop[figure]), _floats(loop[figure])) for loop in loops}
+                draw(f"{source}-{name}-{figure}", lines, "round", figure)
+    for name, lines in _served_lines(run).items():
+        draw(f"served-{name}", lines, "coverage" if name.endswith("precision") else "round", name.split("-", 1)[1])
     return written
 
 
@@ -71,3 +75,21 @@ def _floats(values: object) -> list[float]:
 
 def _rounds(values: object) -> list[float]:
     return [float(number) for number in range(len(_floats(values)))]
+
+
+def _served_lines(run: Run) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """By plot: pass@1 and accept rate by round, and precision by coverage, of every evaluated pair."""
+    served = load_served(run)
+    found: dict[str, dict[str, tuple[list[float], list[float]]]] = defaultdict(dict)
+    for pair in served.get("pairs", {}):
+        report = report_of(run, served, pair)
+        for name in ("hardest", "hard") if report else ():
+            one = report["bins"].get(name) if report else None
+            if not one:
+                continue
+            rounds = [float(row["round"]) for row in one["rounds"]]
+            for figure in ("pass_at_1", "accept_rate"):
+                found[f"{name}-{figure}"][pair] = (rounds, [row[figure]["value"] or 0.0 for row in one["rounds"]])
+            points = one["precision_coverage"]
+            found[f"{name}-precision"][pair] = ([p["coverage"] for p in points], [p["precision"] for p in points])
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,37 +14,57 @@ import torch
 
 from . import __version__
 from .plots import plot_run
-from .run import Run, read_jsonl
-from .stages.loops import load_loops
+from .report_served import loop_section, rates_section, served_sections, table
+from .run import Run, read_jsonl, write_atomically
 
 
 def write_report(run: Run) -> Path:
     """Sections for whatever the run has done; nothing is claimed that no file of the run holds."""
-    parts = [_head(run), _times(run), _gates(run), _verifiers(run), _loops(run), _plots(run)]
+    probe = "In-training figures: they steer, they prove nothing."
+    control = (
+        "The same test problems and bins, the same weights in floating point, not the served graph: controls that are told the truth "
+        "cannot be asked of a server. Their rivals are run the same way beside them."
+    )
+    parts = [_head(run), _commands(run), _times(run), _gates(run), *served_sections(run)]
+    parts += [loop_section(run, "loops", "Controls in PyTorch, test problems", control), rates_section(run), _verifiers(run)]
+    parts += [loop_section(run, "probe", "Loops, in-training probe (PyTorch, validation problems)", probe), _plots(run)]
     path = run.folder / "REPORT.md"
-    path.write_text("\n".join(part for part in parts if part))
+    write_atomically(path, lambda file: file.write_text("\n".join(part for part in parts if part)))
     return path
 
 
 def _head(run: Run) -> str:
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "tokenizers", "safetensors"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "tokenizers", "safetensors"))
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     return f"""# Report of the run `{run.folder.name}`
 
 stv-train {__version__}, seed {run.config.run.seed}, Python {platform.python_version()}, {packages}; {device}.
 
 ```json
-{json.dumps(run.config.as_dict(), indent=1)}
+{plain_paths(json.dumps(run.config.as_dict(), indent=1))}
 ```
 """
 
 
+def plain_paths(text: str) -> str:
+    """Absolute paths without their folders: where a run lay on someone's disk says nothing to a reader."""
+    return re.sub(r"(?<![\w.:/])/(?:[\w.+-]+/)+", "", text)
+
+
+def _commands(run: Run) -> str:
+    """What was typed, in order, and how long it took."""
+    path = run.folder / "commands.jsonl"
+    if not path.exists():
+        return ""
+    rows = []
+    for one in read_jsonl(path):
+        started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one["started"]))
+        rows.append([started, f"`{plain_paths(one['command'])}`", f"{one['seconds']:,.0f}", one["ended"]])
+    return "## Commands\n\n" + table(["Started (UTC)", "Command", "Seconds", "Ended"], rows)
+
+
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(run.folder.glob("*/facts.json"))}
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]) + "\n"
 
 
 def _times(run: Run) -> str:
@@ -50,14 +72,14 @@ def _times(run: Run) -> str:
     for name, facts in _facts(run).items():
         seen = ", ".join(f"{facts[key]:,} {key}" for key in ("tokens", "samples", "steps") if key in facts)
         rows.append([name, seen, f"{facts['seconds']:,.0f}" if "seconds" in facts else "-"])
-    return "## Models\n\n" + _table(["Model", "Seen", "Seconds"], rows) if rows else ""
+    return "## Models\n\n" + table(["Model", "Seen", "Seconds"], rows) if rows else ""
 
 
 def _gates(run: Run) -> str:
     gates = _facts(run).get("base", {}).get("gates")
     if not gates:
         return ""
-    return "## Gates of the base model\n\n" + _table(["Figure", "Value"], [[name, f"{value:.4g}"] for name, value in gates.items()])
+    return "## Gates of the base model\n\n" + table(["Figure", "Value"], [[name, f"{value:.4g}"] for name, value in gates.items()])
 
 
 def _verifiers(run: Run) -> str:
@@ -76,31 +98,7 @@ def _verifiers(run: Run) -> str:
     if calibration:
         before, after = calibration["ece_before"], calibration["ece_after"]
         tail = f"\nCalibration: temperature {calibration['temperature']}, ECE {before:.3f} before and {after:.3f} after.\n"
-    return text + _table(["Verifier", *names], rows) + tail
-
-
-def _loops(run: Run) -> str:
-    text = ""
-    for name, loops in load_loops(run.folder / "evaluation" / "probe.json").items():
-        rows = []
-        for loop in loops:
-            interval: Any = loop.get("interval") or [0.0, 0.0]
-            shares: Any = loop["pass_at_1"]
-            accepted: Any = loop["accept_rate"]
-            precision: Any = loop["precision"]
-            rows.append(
-                [
-                    str(loop["name"]),
-                    f"{shares[0]:.1%}",
-                    f"{shares[-1]:.1%} ({interval[0]:.1%} to {interval[1]:.1%})",
-                    f"{accepted[-1]:.1%}",
-                    f"{precision[-1]:.1%}",
-                    f"{accepted[-1] - shares[-1]:+.1%}",
-                ]
-            )
-        head = ["Loop", "pass@1, round 0", "final (95 % over problems)", "accept rate", "precision", "inflation gap"]
-        text += f"\n### {name}\n\n" + _table(head, rows)
-    return "## Loops, in-training probe (PyTorch, validation problems)\n" + text if text else ""
+    return text + table(["Verifier", *names], rows) + tail
 
 
 def _plots(run: Run) -> str:

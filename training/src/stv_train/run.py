@@ -69,6 +69,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, write)
 
 
+def append_json(path: Path, row: dict[str, Any]) -> None:
+    """Adds a line. Raises TrainError when the disk is full."""
+    try:
+        with path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise TrainError(f"Cannot write {path}: {reason}.") from error
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
     rows = []
@@ -161,8 +171,7 @@ class Run:
 
     def log(self, stage: str, **values: object) -> None:
         row = {"time": round(time.time(), 3), "stage": stage, **values}
-        with (self.folder / "metrics.jsonl").open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        append_json(self.folder / "metrics.jsonl", row)
 
     def say(self, text: str) -> None:
         print(text, flush=True)

@@ -52,9 +52,12 @@ def pairs_of(run: Run, pack: Pair) -> list[Pair]:
                 raise TrainError(f"evaluate.pairs names {text!r}; a pair is GENERATOR+VERIFIER.")
             found.append(Pair(generator, verifier))
         return list(dict.fromkeys([pack, *found]))
-    seeds = sorted(path.parent.name for path in run.folder.glob("stv-seed*/facts.json"))
-    verifiers = [name for name in (*BASELINES, *seeds) if run.has_model(name)]
-    generators = [name for name in ("rlvr", *CONTROLS) if run.has_model(name)]
+
+    def seeded(name: str) -> list[str]:
+        return sorted(path.parent.name for path in run.folder.glob(f"{name}-seed*/facts.json"))
+
+    verifiers = [name for name in (*BASELINES, *seeded("stv")) if run.has_model(name)]
+    generators = [name for name in ("rlvr", *CONTROLS, *seeded("vil")) if run.has_model(name)]
     best = "stv" if run.has_model("stv") else "base"
     return list(dict.fromkeys([pack, *(Pair("base", v) for v in verifiers), *(Pair(g, best) for g in generators)]))
 
@@ -67,7 +70,6 @@ def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
     version = server_version(command)
     exported = load_export(run, folder)
     pack = Pair(exported["generator"], exported["verifier"])
-    began = time.monotonic()
     sets = _problem_sets(run)
     results: dict[str, Any] = {}
     for number, pair in enumerate(pairs := pairs_of(run, pack), 1):
@@ -88,7 +90,7 @@ def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
         "server": version,
         "pack": pack.name,
         "pairs": results,
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(sum(job["seconds"] or 0.0 for found in results.values() for job in found["sets"].values()), 1),
         "larger": larger_pass_at_1(run, sets["loop"]),
     }
     write_json(evaluation_folder(run) / "served.json", made)

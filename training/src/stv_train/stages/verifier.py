@@ -103,15 +103,17 @@ def make_task(run: Run, pool: Balanced, number: int, seed: int) -> Task:
     return Task(student, teacher, truth, problem, attempt)
 
 
-def train_verifier(run: Run, method: str) -> Llama:
-    """Trains, or goes on, until the configured samples are seen. The model is kept under the method's name."""
+def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llama:
+    """Trains, or goes on, until the configured samples are seen. The model is kept under the method's name; with another seed
+    than the run's under `METHOD-seedN`."""
     if method not in METHODS:
         raise TrainError(f"The method must be one of {', '.join(METHODS)}, not {method!r}.")
-    if run.has_model(method):
-        run.say(f"{method}: already trained")
-        return run.load_model(method)
+    name = method if other_seed is None else f"{method}-seed{other_seed}"
+    if run.has_model(name):
+        run.say(f"{name}: already trained")
+        return run.load_model(name)
     config = run.config.verifier
-    seed = run.config.run.seed + 20_000
+    seed = (run.config.run.seed if other_seed is None else other_seed) + 20_000
     student = run.load_model("base")
     teacher = student if config.teacher == "live" else copy.deepcopy(student).requires_grad_(False)
     judged = load_attempts(rollout_path(run))
@@ -119,17 +121,17 @@ def train_verifier(run: Run, method: str) -> Llama:
     optimizer = MuonAdamW(student, config.muon_lr, config.adam_lr)
     total = -(-config.samples // config.batch)
     step, spent = 0, 0.0
-    identity = fingerprint(run.config.run.seed, run.config.model, config, method, len(judged))
-    if (state := run.load_checkpoint(method, identity)) is not None:
+    identity = fingerprint(seed - 20_000, run.config.model, config, method, len(judged))
+    if (state := run.load_checkpoint(name, identity)) is not None:
         student.load_state_dict(state["student"])
         if config.teacher != "live":
             teacher.load_state_dict(state["teacher"])
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
-        run.say(f"{method}: goes on at step {step} of {total}")
+        run.say(f"{name}: goes on at step {step} of {total}")
     meta = train_meta(run, pool, seed) if method == "meta-rl" else None
     probe_set = probe_attempts(run, student if step == 0 else run.load_model("base"))
-    progress = Progress(method, total, "steps", step)
+    progress = Progress(name, total, "steps", step)
     began = saved = time.monotonic()
 
     def checkpoint() -> None:
@@ -141,12 +143,12 @@ def train_verifier(run: Run, method: str) -> Llama:
         }
         if config.teacher != "live":
             state["teacher"] = teacher.state_dict()
-        run.save_checkpoint(method, state | {"spent": spent + time.monotonic() - began})
+        run.save_checkpoint(name, state | {"spent": spent + time.monotonic() - began})
 
     def probe() -> dict[str, float]:
         found = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
-        run.log(f"{method}-probe", step=step, samples=step * config.batch, **found)
-        run.say(f"{method} at {step * config.batch:,}: " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()))
+        run.log(f"{name}-probe", step=step, samples=step * config.batch, **found)
+        run.say(f"{name} at {step * config.batch:,}: " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()))
         return found
 
     if step == 0:
@@ -159,20 +161,20 @@ def train_verifier(run: Run, method: str) -> Llama:
             if config.teacher == "ema":
                 update_teacher(teacher, student, config.ema)
             step += 1
-            run.log(method, step=step, samples=step * config.batch, **facts)
-            progress.update(step, "  ".join(f"{name} {value:.3f}" for name, value in facts.items()))
+            run.log(name, step=step, samples=step * config.batch, **facts)
+            progress.update(step, "  ".join(f"{key} {value:.3f}" for key, value in facts.items()))
             if step % config.probe_every == 0 and step < total:
                 probe()
             if run.stopping and step < total:
                 checkpoint()
-                raise Interrupted(f"{method} stopped at step {step} of {total}")
+                raise Interrupted(f"{name} stopped at step {step} of {total}")
             if time.monotonic() - saved > run.config.run.checkpoint_seconds:
                 checkpoint()
                 saved = time.monotonic()
     spent += time.monotonic() - began
     final = probe()
-    run.save_model(method, student, {"samples": total * config.batch, "seconds": round(spent, 1), "probe": final})
-    run.end_checkpoint(method)
+    run.save_model(name, student, {"samples": total * config.batch, "seconds": round(spent, 1), "probe": final})
+    run.end_checkpoint(name)
     return student
 
 

@@ -41,15 +41,18 @@ def answer_reward(problem: Problem, attempt: str) -> float:
     return float(states_answer(problem, attempt))
 
 
-def train_vil(run: Run, control: str = "vil", verifier: str = "stv") -> Llama:
-    """`vil`, or one of its controls, from the generator that RLVR has converged; kept under the control's name."""
+def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed: int | None = None) -> Llama:
+    """`vil`, or one of its controls, from the generator that RLVR has converged; kept under the control's name, with another
+    seed than the run's under `CONTROL-seedN`."""
     if control not in CONTROLS:
         raise TrainError(f"The control must be one of {', '.join(CONTROLS)}, not {control!r}.")
     converged = train_rlvr(run)
-    if run.has_model(control):
-        run.say(f"{control}: already trained")
-        return run.load_model(control)
-    config, seed = run.config.vil, run.config.run.seed + 40_000
+    name = control if other_seed is None else f"{control}-seed{other_seed}"
+    if run.has_model(name):
+        run.say(f"{name}: already trained")
+        return run.load_model(name)
+    own_seed = run.config.run.seed if other_seed is None else other_seed
+    config, seed = run.config.vil, own_seed + 40_000
     frozen = run.load_model("base" if control == "vil-untrained" else verifier)
     source = _source(run, seed)
 
@@ -63,7 +66,7 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv") -> Llama:
         return _first_turns(source, first, seed + 1, step) + refinements
 
     model = run.load_model("rlvr")
-    return _train(run, control, model, turns, config.steps, patience=0, identity=fingerprint(config, control, verifier))
+    return _train(run, name, model, turns, config.steps, patience=0, identity=fingerprint(config, name, verifier), own_seed=own_seed)
 
 
 def train_rlvr(run: Run) -> Llama:
@@ -80,6 +83,7 @@ def train_rlvr(run: Run) -> Llama:
         config.rlvr_steps,
         patience=config.patience,
         identity=fingerprint(config, "rlvr"),
+        own_seed=run.config.run.seed,
     )
 
 
@@ -128,8 +132,9 @@ def _train(
     steps: int,
     patience: int,
     identity: str,
+    own_seed: int,
 ) -> Llama:
-    config, seed = run.config.vil, run.config.run.seed + 50_000
+    config, seed = run.config.vil, own_seed + 50_000
     optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
     probe_problems = validation_problems(run.config.data.tasks, config.probe_problems, seed)
     step, best, since_best = 0, -1.0, 0

@@ -1,0 +1,91 @@
+"""The model card of a pack: data, recipe, limits, licence, numbers, command. Only what the run's files hold."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+import torch
+
+from . import __version__
+from .figures import load_served, report_of
+from .report_served import goals_section, number, share, table
+from .run import Run
+
+
+def card(run: Run, generator: str, verifier: str) -> str:
+    """Numbers are those of the served pack once `stv-train evaluate` has run on these very models."""
+
+    def facts(name: str) -> dict[str, Any]:
+        data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
+        return data
+
+    base, made_generator, made_verifier = facts("base"), facts(generator), facts(verifier)
+    device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
+    tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
+    seconds = {name: data.get("seconds") for name, data in (("base", base), (generator, made_generator), (verifier, made_verifier))}
+    spent = ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items() if value)
+    gates = [[name, f"{value:.4g}"] for name, value in base.get("gates", {}).items()]
+    text = f"""# stv-mini
+
+A generator and a verifier for school mathematics with worked steps, trained from nothing.
+
+- **Tasks (weights):** {tasks}. Problems are generated; those whose hash falls into the validation or test split are never
+  trained on.
+- **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama
+  shape; the files are Hugging Face checkpoints and load with `transformers`.
+- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations; the verifier by
+  self-trained verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict
+  RL); the generator by GRPO, first on attempts, then on refinements with that verifier frozen (where it is named `vil`).
+- **Seconds spent:** {spent or "not recorded"}, on {device}.
+- **Limits:** knows no other problems than these; verdicts on anything else are meant to be `undetermined`. Numbers far above 999 are
+  beyond it.
+- **Licence:** Apache-2.0.
+- **Made by:** `stv-train all --config CONFIG` of stv-train {__version__}, seed {run.config.run.seed}.
+"""
+    evidence = _served(run, f"{generator}+{verifier}")
+    if evidence:
+        return text + evidence
+    probe = [[name, f"{value:.1%}"] for name, value in made_verifier.get("probe", {}).items()]
+    text += "\nThis pack has not been evaluated as it is served; what follows steered the training and is no evidence.\n"
+    if gates:
+        text += "\n## Gates of the base model (validation problems, attempts at temperature 1)\n\n" + table(["Figure", "Value"], gates)
+    if probe:
+        text += "\n## In-training probe of the verifier (validation problems, temperature 1)\n\n" + table(["Figure", "Value"], probe)
+    return text
+
+
+def _served(run: Run, pack: str) -> str:
+    """Figures of `stv eval` on the served int8 graphs; empty when the evaluated pack was another."""
+    served = load_served(run)
+    if served.get("pack") != pack or not (report := report_of(run, served, pack)):
+        return ""
+    rows = []
+    for name in ("easy", "hard", "hardest"):
+        if one := report["bins"].get(name):
+            first, last = one["rounds"][0], one["rounds"][-1]
+            cells = [share(first["pass_at_1"]), share(last["pass_at_1"]), share(last["accept_rate"]), share(last["precision"])]
+            rows.append([name, str(one["problems"]), *cells])
+    settings = report["settings"]
+    text = (
+        "\n## Numbers of the served pack\n\n"
+        f"`stv eval` on the int8 graphs, test problems, {settings['chains']} chains, up to {settings['max_rounds']} refinements, 95 % "
+        "intervals over problems. Bins by the base generator: Hardest 0 right of 32, Hard below 0.2.\n\n"
+    )
+    text += table(["Bin", "problems", "pass@1 without verifier", "after the loop", "accepted", "precision of accepted"], rows)
+    if attempts := report_of(run, served, pack, "attempts"):
+        one = attempts["overall"]
+        located = one["first_error"]["located_when_wrong"] if one["first_error"] else None
+        ece = (one["calibration"] or {}).get("served", {}).get("ece")
+        figures = [
+            ["right attempts accepted", share(one["verdicts"]["accept_when_right"])],
+            ["wrong attempts rejected", share(one["verdicts"]["reject_when_wrong"])],
+            ["first wrong step found in wrong attempts", share(located)],
+            ["calibration error (ECE) of the score", number(ece)],
+            ["feedback that gives the answer away", share(one["answer_leaks"])],
+        ]
+        text += f"\nVerification of {one['problems']} attempts, half of them right:\n\n" + table(["Figure", "Value"], figures)
+    if outside := report_of(run, served, pack, "outside"):
+        text += f"\nProblems outside the domain: `undetermined` in {share(outside['overall']['verdicts']['undetermined_when_wrong'])}.\n"
+    return text + "\n" + goals_section(run, served).replace("### ", "## ")

@@ -1,0 +1,227 @@
+"""Figures of served evaluations: what `stv eval` reported, and comparisons of two pairs on the same problems with intervals."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .run import Run, read_jsonl
+
+Figure = dict[str, float | None]
+"""`value`, `low`, `high`: an estimate with its 95 % interval over problems; null where nothing can be said."""
+
+Array = NDArray[np.float64]
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    first_right: bool
+    right: bool
+    accepted: bool
+    score: float
+
+
+def load_served(run: Run) -> dict[str, Any]:
+    """`evaluation/served.json`; empty before `stv-train evaluate`."""
+    path = run.folder / "evaluation" / "served.json"
+    data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return data
+
+
+def report_of(run: Run, served: dict[str, Any], pair: str, job: str = "loop") -> dict[str, Any] | None:
+    found = served.get("pairs", {}).get(pair, {}).get("sets", {}).get(job)
+    if not found:
+        return None
+    report: dict[str, Any] = json.loads((run.folder / found["report"]).read_text())
+    return report
+
+
+def same_number(one: str | None, key: str) -> bool:
+    """Whether a stated answer is the right number, exactly."""
+    try:
+        return one is not None and Fraction(one.strip()) == Fraction(key.strip())
+    except (ValueError, ZeroDivisionError):
+        return False
+
+
+def chains_of(run: Run, served: dict[str, Any], pair: str, bins: tuple[str, ...], job: str = "loop") -> dict[str, list[Chain]]:
+    """Problem -> the ends of its chains, for problems of `bins`; empty where the pair was not evaluated."""
+    found = served.get("pairs", {}).get(pair, {}).get("sets", {}).get(job)
+    if not found:
+        return {}
+    keys = {
+        row["id"]: row["answer"]
+        for row in read_jsonl(run.folder / "evaluation" / "problems" / f"{found['set']}.jsonl")
+        if row.get("bin") in bins
+    }
+    chains: dict[str, list[Chain]] = {}
+    for row in read_jsonl(run.folder / found["results"]):
+        if row.get("id") not in keys:
+            continue
+        for chain in row["chains"]:
+            if rounds := chain["rounds"]:
+                last, key = rounds[-1], keys[row["id"]]
+                one = Chain(same_number(rounds[0]["answer"], key), same_number(last["answer"], key), last["accepted"], last["score"] or 0.0)
+                chains.setdefault(row["id"], []).append(one)
+    return chains
+
+
+def _draws(count: int, seed: int = 1) -> Array:
+    """Weights [resamples, problems] of a bootstrap over problems."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, [1 / count] * count, RESAMPLES).astype(np.float64)
+
+
+def _figure(value: float, drawn: Array) -> Figure:
+    drawn = drawn[np.isfinite(drawn)]
+    if not np.isfinite(value) or not len(drawn):
+        return {"value": None, "low": None, "high": None}
+    return {"value": float(value), "low": float(np.quantile(drawn, 0.025)), "high": float(np.quantile(drawn, 0.975))}
+
+
+def _shares(chains: dict[str, list[Chain]], ids: list[str], first: bool) -> Array:
+    return np.array([np.mean([c.first_right if first else c.right for c in chains[name]]) for name in ids])
+
+
+def compare(one: dict[str, list[Chain]], other: dict[str, list[Chain]], first: bool = False) -> dict[str, Figure]:
+    """pass@1 of one over that of the other, and their difference, paired by problem. `first` compares round 0."""
+    ids = sorted(one.keys() & other.keys())
+    if not ids:
+        nothing: Figure = {"value": None, "low": None, "high": None}
+        return {"ratio": nothing, "difference": nothing}
+    a, b, weights = _shares(one, ids, first), _shares(other, ids, first), _draws(len(ids))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = _figure(a.mean() / b.mean() if b.mean() else np.inf, (weights @ a) / (weights @ b))
+    return {"ratio": ratio, "difference": _figure(a.mean() - b.mean(), weights @ (a - b) / len(ids))}
+
+
+def precision_at(right: Array, score: Array, accepted: Array, weight: Array, total: float, coverage: float) -> float:
+    """Precision of the `coverage * total` accepted chains of highest score; within equal scores chains are taken evenly."""
+    order = np.argsort(-score, kind="stable")
+    order = order[accepted[order] > 0]
+    _, group = np.unique(-score[order], return_inverse=True)
+    size = np.bincount(group, weight[order])
+    hits = np.bincount(group, (weight * right)[order])
+    wanted = coverage * total
+    before = np.concatenate(([0.0], np.cumsum(size)[:-1]))
+    taken = np.clip(wanted - before, 0, size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float((taken * np.where(size > 0, hits / size, 0)).sum() / taken.sum()) if taken.sum() > 0 else float("nan")
+
+
+def precision_at_equal_coverage(one: dict[str, list[Chain]], other: dict[str, list[Chain]]) -> dict[str, Figure]:
+    """Precision of what is accepted, at the lower of the two coverages (shares of chains that are accepted), and the ratio."""
+    ids = sorted(one.keys() & other.keys())
+    nothing: Figure = {"value": None, "low": None, "high": None}
+    if not ids:
+        return dict.fromkeys(("coverage", "one", "other", "ratio"), nothing)
+    flat = []
+    for chains in (one, other):
+        rows = [(at, c.right, c.score, c.accepted) for at, name in enumerate(ids) for c in chains[name]]
+        flat.append(tuple(np.array(column, dtype=np.float64) for column in zip(*rows, strict=True)))
+
+    def measure(weights: Array) -> tuple[float, float, float, float]:
+        parts = []
+        for problem, right, score, accepted in flat:
+            weight = weights[problem.astype(int)]
+            parts.append((right, score, accepted, weight, float(weight.sum())))
+        coverage = min(float((p[2] * p[3]).sum()) / p[4] for p in parts)
+        a, b = (precision_at(*p, coverage) for p in parts)
+        return coverage, a, b, a / b if b else float("nan")
+
+    value = measure(np.ones(len(ids)))
+    drawn = np.array([measure(weights) for weights in _draws(len(ids))])
+    return {name: _figure(value[at], drawn[:, at]) for at, name in enumerate(("coverage", "one", "other", "ratio"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    text: str
+    measured: Figure
+    wanted: float
+    unit: str  # x or %
+    note: str = ""
+
+    @property
+    def is_met(self) -> bool | None:
+        value = self.measured["value"]
+        return None if value is None else value >= self.wanted
+
+
+def goals(run: Run, served: dict[str, Any]) -> list[Goal]:
+    """The goals of the method that the evaluated pairs allow to judge, each with its interval."""
+    stv = {name: chains_of(run, served, "base+stv", (name,)) for name in ("hard", "hardest")}
+    untrained = {name: chains_of(run, served, "base+base", (name,)) for name in ("hard", "hardest")}
+    found = []
+    for name, wanted in (("hardest", 2.0), ("hard", 1.3)):
+        if stv[name] and untrained[name]:
+            both = compare(stv[name], untrained[name])
+            note = _difference(both["difference"])
+            found.append(
+                Goal(
+                    f"final pass@1 on {name}: STV loop over the untrained verifier's loop, same generator", both["ratio"], wanted, "x", note
+                )
+            )
+    hard = ("hard", "hardest")
+    one, other = chains_of(run, served, "base+stv", hard), chains_of(run, served, "base+base", hard)
+    if one and other:
+        at = precision_at_equal_coverage(one, other)
+        note = f"at coverage {_percent(at['coverage'])}: {_percent(at['one'])} against {_percent(at['other'])}"
+        found.append(
+            Goal("precision of accepted answers on hard and hardest at equal coverage: STV over untrained", at["ratio"], 3.0, "x", note)
+        )
+    if (report := report_of(run, served, "base+stv", "attempts")) and report["overall"]["first_error"]:
+        located = report["overall"]["first_error"]["located_when_wrong"]
+        found.append(Goal("first wrong step found in wrong attempts (STV)", located, 0.8, "%"))
+    vil, rlvr = (chains_of(run, served, pair, ("hard",)) for pair in ("vil+stv", "rlvr+stv"))
+    if vil and rlvr:
+        both = compare(vil, rlvr, first=True)
+        text = "pass@1 without a verifier on hard: ViL over the converged RLVR generator"
+        found.append(Goal(text, both["ratio"], 1.3, "x", _difference(both["difference"])))
+    return found
+
+
+def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
+    """The STV loop against every baseline on each hard bin: difference of the final pass@1, paired by problem."""
+    rows: list[dict[str, Any]] = []
+    for name in ("hard", "hardest"):
+        stv = chains_of(run, served, "base+stv", (name,))
+        if not stv:
+            continue
+        for label, pair in (("untrained verifier", "base+base"), ("SFT", "base+sft"), ("verdict RL", "base+verdict-rl")):
+            if other := chains_of(run, served, pair, (name,)):
+                rows.append({"bin": name, "rival": label, "gain": compare(stv, other)["difference"]})
+        if other := chains_of(run, served, "base+meta-rl", (name,)):
+            rows.append({"bin": name, "rival": "meta-verifier RL", "gain": compare(stv, other)["difference"]})
+        report = report_of(run, served, "base+stv")
+        equal = report["bins"].get(name, {}).get("equal_tokens") if report else None
+        for label, key in (("best of n at equal tokens", "best_of_n"), ("resampling at equal tokens", "resample")):
+            if equal:
+                n = f" (n {equal[key]['n']}{', limited by chains' if equal[key]['limited_by_samples'] else ''})"
+                rows.append({"bin": name, "rival": label + n, "gain": equal[key]["loop_gain"]})
+        larger = served.get("larger")
+        if larger and name in larger["bins"]:
+            final = float(np.mean([np.mean([c.right for c in chains]) for chains in stv.values()]))
+            found = larger["bins"][name]
+            # Other samples of the same problems; the interval is the larger model's own.
+            gain = {"value": final - found["value"], "low": final - found["high"], "high": final - found["low"]}
+            rows.append(
+                {"bin": name, "rival": f"larger generator, {larger['parameters'] / 1e6:.1f}M parameters, no verifier", "gain": gain}
+            )
+    return rows
+
+
+def _percent(figure: Figure) -> str:
+    return "-" if figure["value"] is None else f"{figure['value']:.1%}"
+
+
+def _difference(figure: Figure) -> str:
+    if figure["value"] is None or figure["low"] is None or figure["high"] is None:
+        return ""
+    return f"difference {100 * figure['value']:+.1f} points ({100 * figure['low']:+.1f} to {100 * figure['high']:+.1f})"
