@@ -124,6 +124,8 @@ function isPlain(unit: number): boolean {
 function readSign(original: string, index: number, before: string): readonly [string, number] {
   const char = String.fromCodePoint(original.codePointAt(index) ?? 0);
   if (char === '\\') return readCommand(original, index);
+  // `2**8` is a power, `**8**` is bold
+  if (/^\*\*[\d(]/.test(original.slice(index, index + 3)) && /[\w)]/.test(original[index - 1] ?? '')) return ['^', 2];
   if (original.startsWith('**', index) || original.startsWith('__', index)) return ['', 2];
   if (original.startsWith('{,}', index)) return [',', 3];
   if (original.startsWith('^\\circ', index)) return ['', 6];
