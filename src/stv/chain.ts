@@ -6,6 +6,7 @@ import { writeAttempt } from './attempt.ts';
 import { compareAttempts } from './best-attempt.ts';
 import { BudgetExhausted, type ResolvedRole } from './call-plan.ts';
 import { throwIfAborted } from './engine-call.ts';
+import { engineBack, isEngineAway } from './engine-return.ts';
 import { type ChainEnding, pickAttempt, type SolveState } from './fold.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type PromptRenderer, promptHash, type RenderedPrompt } from './prompts.ts';
@@ -55,6 +56,8 @@ export interface RunContext {
   readonly priority: Priority;
   readonly budget: TokenBudget;
   readonly patience: QueuePatience;
+  /** Whether a round that the engine's end broke off is played again when there is another engine. */
+  readonly outlastsEngine: boolean;
   readonly now: () => number;
   /** Since the run was created, milliseconds. */
   readonly elapsedMs: () => number;
@@ -76,7 +79,12 @@ export async function runChain(chain: number, run: RunContext, signal: AbortSign
       const reason = run.stop(view);
       if (reason !== undefined) return endFor(reason);
       throwIfAborted(signal);
-      await playRound(chain, view, run, signal);
+      try {
+        await playRound(chain, view, run, signal);
+      } catch (error) {
+        if (!run.outlastsEngine || signal.aborted || !isEngineAway(error)) throw error;
+        await engineBack(run.deps.engine, signal);
+      }
     }
   } catch (error) {
     if (signal.aborted) return endForAbort(signal.reason);

@@ -3,6 +3,7 @@
  * can go elsewhere; one that the engine has begun to work for waits for its turn instead of losing what it has.
  */
 import { StvError } from '../errors.ts';
+import { pause } from './engine-return.ts';
 
 /** A call waits no longer than this in all. */
 const MAX_WAIT_MS = 120_000;
@@ -11,8 +12,14 @@ const MAX_DELAY_MS = 5_000;
 
 /** Shared by all engine calls of one request. */
 export class QueuePatience {
+  readonly #isEndless: boolean;
   #numOpen = 0;
   #isAdmitted = false;
+
+  /** `isEndless`: the request has been accepted for good, so it waits from its first call on, as long as it takes. */
+  constructor(isEndless = false) {
+    this.#isEndless = isEndless;
+  }
 
   /** Makes the call, again and again while it is refused for a full queue and another call of the request is, or was, served. */
   async call<T>(signal: AbortSignal, make: () => Promise<T>): Promise<T> {
@@ -27,27 +34,15 @@ export class QueuePatience {
       } catch (error) {
         const isRefused = error instanceof StvError && error.code === 'queue_full';
         const hasOthers = this.#isAdmitted || this.#numOpen > 1;
-        if (!isRefused || !hasOthers || waitedMs >= MAX_WAIT_MS || signal.aborted) throw error;
+        const waitsOn = this.#isEndless || (hasOthers && waitedMs < MAX_WAIT_MS);
+        if (!isRefused || !waitsOn || signal.aborted) throw error;
         refusal = error;
       } finally {
         this.#numOpen--;
       }
       const delayMs = Math.min(MAX_DELAY_MS, Math.max(MIN_DELAY_MS, refusal.retryAfterMs ?? 0));
       waitedMs += delayMs;
-      await sleep(delayMs, signal);
+      await pause(delayMs, signal);
     }
   }
-}
-
-/** Resolves early on an abort. */
-async function sleep(delayMs: number, signal: AbortSignal): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const wake = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener('abort', wake);
-      resolve();
-    };
-    const timer = setTimeout(wake, delayMs);
-    signal.addEventListener('abort', wake, { once: true });
-  });
 }

@@ -43,6 +43,8 @@ export interface SolveRequest {
   /** W3C trace context of the request, for whoever traces the run; the loop does not read it. */
   readonly traceparent?: string | undefined;
   readonly priority: Priority;
+  /** Where the engine cannot serve for a while, wait for it and go on instead of ending; set for runs that are stored. */
+  readonly outlastsEngine?: boolean | undefined;
 }
 
 export type SolveStatus = 'accepted' | 'exhausted' | 'abstained' | 'cancelled' | 'failed';
