@@ -252,7 +252,7 @@ export class RunRegistry {
   #launch(run: NewRun, store?: RunStore, resume?: SolveState): LiveRun {
     const { loop, maxEventChars, onEvent } = this.#options;
     const live = new LiveRun(run, {
-      loop: (signal) => loop(run.request, signal, resume),
+      loop: (signal) => loop({ ...run.request, outlastsEngine: store !== undefined }, signal, resume),
       maxEventChars,
       onEvent,
       resume,
