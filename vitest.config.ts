@@ -10,7 +10,7 @@ export default defineConfig({
     coverage: { provider: 'v8', include: ['src/**'], reporter: ['text-summary', 'json-summary'] },
     projects: [
       { test: { name: 'unit', include: ['tests/unit/**/*.test.ts'] } },
-      { test: { name: 'http', include: ['tests/http/**/*.test.ts'] } },
+      { test: { name: 'http', include: ['tests/{http,security,fuzz}/**/*.test.ts'] } },
       // native code: one process at a time, so that a crash is one file's and memory is not shared
       {
         test: {

@@ -2,11 +2,13 @@
  * API keys: who may do what. Keys are kept and compared as SHA-256 digests only. No HTTP here.
  *
  * The file is JSON, `{"keys": [{"name": "grader", "key": "…" | "sha256": "<64 hex>", "scopes": ["infer"]}]}`, or plain
- * lines `KEY [scope,scope] [name]` where KEY may be `sha256:<64 hex>`; `#` begins a comment line. Scope default: `infer`.
+ * lines `KEY [scope,scope] [name] [limit=value …]` where KEY may be `sha256:<64 hex>`; `#` begins a comment line. Scope default:
+ * `infer`. An entry in JSON may hold `limits`, an object of the same names.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { StvError } from './errors.ts';
+import { type KeyLimits, readLimits, readLimitWords } from './quotas/limits.ts';
 
 export const scopes = ['infer', 'traces', 'metrics', 'admin'] as const;
 export type Scope = (typeof scopes)[number];
@@ -15,10 +17,14 @@ export interface ApiKey {
   /** Stable and harmless to log: the name of the file, or the first characters of the digest. */
   readonly id: string;
   readonly scopes: ReadonlySet<Scope>;
+  /** Its own limits; those of the configuration hold for what is not named here. */
+  readonly limits: KeyLimits;
 }
 
 interface StoredKey extends ApiKey {
   readonly digest: Buffer;
+  /** The file holds the key itself, not its digest. */
+  readonly isPlain: boolean;
 }
 
 export interface ApiKeys {
@@ -26,12 +32,21 @@ export interface ApiKeys {
   readonly isRequired: boolean;
   /** The key that a secret belongs to, found in time that does not depend on the secret. */
   find(secret: string): ApiKey | undefined;
+  /** The limits of the key with this id; undefined where there is none (any more). */
+  limitsOf(id: string): KeyLimits | undefined;
+  /** Ids of keys that lie in the file in plain text, for a warning. */
+  readonly plain: readonly string[];
 }
 
 /** The caller when no keys are configured. */
-export const anonymous: ApiKey = { id: 'anonymous', scopes: new Set(scopes) };
+export const anonymous: ApiKey = { id: 'anonymous', scopes: new Set(scopes), limits: {} };
 
-export const noApiKeys: ApiKeys = { isRequired: false, find: () => undefined };
+export const noApiKeys: ApiKeys = {
+  isRequired: false,
+  find: () => undefined,
+  limitsOf: () => undefined,
+  plain: [],
+};
 
 /** Reads the keys file. Throws `config_invalid` naming the entry, never its secret. */
 export function loadApiKeys(file: string): ApiKeys {
@@ -54,6 +69,8 @@ function createApiKeys(keys: readonly StoredKey[]): ApiKeys {
       for (const key of keys) if (timingSafeEqual(key.digest, digest)) found = key;
       return found;
     },
+    limitsOf: (id) => keys.find((key) => key.id === id)?.limits,
+    plain: keys.filter(({ isPlain }) => isPlain).map(({ id }) => id),
   };
 }
 
@@ -72,9 +89,16 @@ function parseKeys(content: string, file: string): StoredKey[] {
 
 function fromLines(content: string, file: string): StoredKey[] {
   return content.split(/\r?\n/).flatMap((line, index) => {
-    const [secret, scopeList, name] = line.trim().split(/\s+/);
+    const [secret, ...words] = line.trim().split(/\s+/);
     if (secret === undefined || secret === '' || secret.startsWith('#')) return [];
-    return [toKey(secret, scopeList?.split(','), name, `${file}, line ${index + 1}`)];
+    const where = `${file}, line ${index + 1}`;
+    const [scopeList, name, ...more] = words.filter((word) => !word.includes('='));
+    if (more.length > 0) throw new StvError('config_invalid', `${where}: after the name come limits, name=value.`);
+    const limits = readLimitWords(
+      words.filter((word) => word.includes('=')),
+      where,
+    );
+    return [toKey(secret, { scopes: scopeList?.split(','), name, limits }, where)];
   });
 }
 
@@ -89,7 +113,7 @@ function fromJson(content: string, file: string): StoredKey[] {
   if (!Array.isArray(list)) throw new StvError('config_invalid', `The API keys file ${file} has no list \`keys\`.`);
   return list.map((entry: unknown, index) => {
     const where = `${file}, key ${index + 1}`;
-    const { key, sha256: digest, scopes: given, name } = (entry ?? {}) as Record<string, unknown>;
+    const { key, sha256: digest, scopes: given, name, limits = {} } = (entry ?? {}) as Record<string, unknown>;
     const secret = typeof digest === 'string' ? `sha256:${digest}` : key;
     if (typeof secret !== 'string' || secret === '') {
       throw new StvError('config_invalid', `${where}: needs a text \`key\` or \`sha256\`.`);
@@ -97,16 +121,21 @@ function fromJson(content: string, file: string): StoredKey[] {
     if (given !== undefined && !(Array.isArray(given) && given.every((scope) => typeof scope === 'string'))) {
       throw new StvError('config_invalid', `${where}: \`scopes\` must be a list of names.`);
     }
-    return toKey(secret, given, typeof name === 'string' ? name : undefined, where);
+    if (typeof limits !== 'object' || limits === null || Array.isArray(limits)) {
+      throw new StvError('config_invalid', `${where}: \`limits\` must be an object.`);
+    }
+    const checked = readLimits(limits as Record<string, unknown>, where);
+    return toKey(secret, { scopes: given, name: typeof name === 'string' ? name : undefined, limits: checked }, where);
   });
 }
 
-function toKey(
-  secret: string,
-  given: readonly string[] | undefined,
-  name: string | undefined,
-  where: string,
-): StoredKey {
+interface KeyFields {
+  readonly scopes: readonly string[] | undefined;
+  readonly name: string | undefined;
+  readonly limits: KeyLimits;
+}
+
+function toKey(secret: string, { scopes: given, name, limits }: KeyFields, where: string): StoredKey {
   const isDigest = secret.startsWith('sha256:');
   const hex = secret.slice('sha256:'.length);
   if (isDigest && !/^[0-9a-f]{64}$/i.test(hex)) {
@@ -121,11 +150,19 @@ function toKey(
     }
     granted.add(known);
   }
-  return { id: name ?? `key-${digest.toString('hex', 0, 4)}`, scopes: granted, digest };
+  const id = name ?? `key-${digest.toString('hex', 0, 4)}`;
+  return { id, scopes: granted, limits, digest, isPlain: !isDigest };
 }
 
-/** A new random key and its line for the keys file, which holds the digest only. Throws `config_invalid` for unknown scopes. */
-export function makeKeyLine(name: string, granted: readonly string[]): { readonly key: string; readonly line: string } {
+/**
+ * A new random key and its line for the keys file, which holds the digest only; `limits` are words `name=value`. Throws
+ * `config_invalid` for unknown scopes and limits.
+ */
+export function makeKeyLine(
+  name: string,
+  granted: readonly string[],
+  limits: readonly string[] = [],
+): { readonly key: string; readonly line: string } {
   const key = `stv-${randomBytes(24).toString('base64url')}`;
   if (!/^[\w.-]{1,64}$/.test(name)) {
     throw new StvError(
@@ -133,8 +170,11 @@ export function makeKeyLine(name: string, granted: readonly string[]): { readonl
       'The name of a key has 1 to 64 letters, digits, dots, hyphens or underscores.',
     );
   }
-  const entry = toKey(key, granted, name, 'The new key');
-  return { key, line: `sha256:${entry.digest.toString('hex')} ${[...entry.scopes].join(',')} ${name}` };
+  const where = 'The new key';
+  const entry = toKey(key, { scopes: granted, name, limits: readLimitWords(limits, where) }, where);
+  const words = Object.entries(entry.limits).map(([limit, value]) => `${limit}=${value}`);
+  const digest = `sha256:${entry.digest.toString('hex')}`;
+  return { key, line: [digest, [...entry.scopes].join(','), name, ...words].join(' ') };
 }
 
 function sha256(secret: string): Buffer {

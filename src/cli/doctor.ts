@@ -168,7 +168,11 @@ function checkPort({ host, port }: Config): Promise<Finding> {
 function checkKeys({ apiKeysFile }: Config): Finding {
   if (apiKeysFile === undefined) return ok('keys', 'No API keys: only this machine is served.');
   try {
-    loadApiKeys(apiKeysFile);
+    const { plain } = loadApiKeys(apiKeysFile);
+    if (plain.length > 0) {
+      const names = plain.join(', ');
+      return warn('keys', `${apiKeysFile} holds ${names} in plain text; \`stv key\` makes lines with digests only.`);
+    }
     return ok('keys', `${apiKeysFile} can be read.`);
   } catch (thrown) {
     return fail('keys', `${toStvError(thrown).message} \`stv key\` makes a line for it.`);

@@ -43,9 +43,10 @@ async function main(argv: readonly string[]): Promise<number> {
     .description('Make an API key: the key itself on stderr, its line for the keys file on stdout')
     .argument('[name]', 'a name for logs and ownership', 'default')
     .option('--scopes <list>', 'what it may do: infer, traces, metrics, admin', 'infer')
-    .action(async (name: string, options: { readonly scopes: string }) => {
+    .option('--limits <list>', 'what it may use, for instance requests_per_minute=60,tokens_per_day=100000')
+    .action(async (name: string, options: { readonly scopes: string; readonly limits?: string }) => {
       const { makeKeyLine } = await import('../api-keys.ts');
-      const { key, line } = makeKeyLine(name, options.scopes.split(','));
+      const { key, line } = makeKeyLine(name, options.scopes.split(','), options.limits?.split(','));
       process.stderr.write(`The key (it is not stored anywhere): ${key}\n`);
       process.stdout.write(`${line}\n`);
     });

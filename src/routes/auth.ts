@@ -29,7 +29,7 @@ export function installAuth(app: FastifyInstance, keys: ApiKeys): void {
 }
 
 /** Whoever calls an open route. */
-const nobody: ApiKey = { id: 'nobody', scopes: new Set() };
+const nobody: ApiKey = { id: 'nobody', scopes: new Set(), limits: {} };
 
 export function shareTokenOf(request: FastifyRequest): string | undefined {
   const { token } = request.query as { readonly token?: unknown };

@@ -4,6 +4,7 @@ import type { GenerateRequest, ModelInfo, Usage } from '../engine/engine.ts';
 import type { Service } from '../serving.ts';
 import { answerChatSolve } from './chat-solve.ts';
 import { type ChoiceEvent, collectChoices, generateChoices, requestUsage } from './choices.ts';
+import { serviceFor } from './limits.ts';
 import {
   chatMaxTokens,
   chatMessages,
@@ -41,7 +42,7 @@ export function registerChatCompletions(app: App, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const service = deps.serving.require();
+      const service = serviceFor(deps, request);
       const body: ChatBody = request.body;
       refuseUnsupported(body);
       if (body.model === 'solve') return answerChatSolve(request, reply, body, deps);

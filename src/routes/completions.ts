@@ -1,6 +1,7 @@
 /** `POST /v1/completions`: raw text continued, without a chat template; `echo` and `logprobs` as evaluation harnesses need them. */
 import type { Engine, GenerateRequest, Prompt, TokenLogprob, Usage } from '../engine/engine.ts';
 import { type Choice, type ChoiceEvent, collectChoices, generateChoices, requestUsage } from './choices.ts';
+import { serviceFor } from './limits.ts';
 import {
   checkProduct,
   completionPrompts,
@@ -41,7 +42,7 @@ export function registerCompletions(app: App, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const { engine } = deps.serving.require();
+      const { engine } = serviceFor(deps, request);
       const body: CompletionBody = request.body;
       refuseUnsupported(body);
       if (body.model === 'solve') {

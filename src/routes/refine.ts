@@ -1,6 +1,7 @@
 /** `POST /refine`: an attempt and what was said about it in, a better attempt out. */
 import { foldRefine } from '../stv/fold.ts';
 import { refine } from '../stv/refine.ts';
+import { serviceFor } from './limits.ts';
 import { streamNamedEvents, wantsStream } from './named-events.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
@@ -24,7 +25,7 @@ export function registerRefine(app: App, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const { engine, pack } = deps.serving.require();
+      const { engine, pack } = serviceFor(deps, request);
       const body: RefineBody = request.body;
       const signal = clientSignal(reply);
       const events = refine(

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { GenerateRequest, SamplingParams } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
 import type { Service } from '../serving.ts';
+import { serviceFor } from './limits.ts';
 import {
   chatMaxTokens,
   chatSampling,
@@ -49,7 +50,7 @@ export function registerResponses(app: App, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const service = deps.serving.require();
+      const service = serviceFor(deps, request);
       const body: ResponseBody = request.body;
       refuseUnsupported(body, unsupportedInResponses);
       const signal = clientSignal(reply);

@@ -107,6 +107,9 @@ export const ErrorObject = strictObject(
     ]),
     code: nullable(Type.String()),
     param: nullable(Type.String({ description: 'Path of the field' })),
+    limit: Type.Optional(
+      strictObject({ name: Type.String(), value: Type.Number() }, { description: 'The limit that a 429 is about' }),
+    ),
   },
   { title: 'ErrorObject' },
 );

@@ -3,6 +3,7 @@
 import { StvError } from '../errors.ts';
 import { foldVerify } from '../stv/fold.ts';
 import { type VerifyEvent, verify } from '../stv/verify.ts';
+import { serviceFor } from './limits.ts';
 import { streamNamedEvents, wantsStream } from './named-events.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
@@ -26,7 +27,7 @@ export function registerVerify(app: App, deps: RouteDeps): void {
       },
     },
     async (request, reply) => {
-      const { engine, pack } = deps.serving.require();
+      const { engine, pack } = serviceFor(deps, request);
       const body: VerifyBody = request.body;
       const mode = body.mode ?? 'full';
       if (mode === 'score' && (body.votes ?? 1) !== 1) {

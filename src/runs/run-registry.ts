@@ -31,7 +31,13 @@ export type FoundRun =
   | { readonly kind: 'stored'; readonly stored: StoredRun };
 
 export interface RunRegistryOptions {
-  readonly loop: (request: SolveRequest, signal: AbortSignal, resume?: SolveState) => AsyncIterable<SolveEvent>;
+  /** `owner` is the id of the key that began the run. */
+  readonly loop: (
+    request: SolveRequest,
+    signal: AbortSignal,
+    resume: SolveState | undefined,
+    owner: string,
+  ) => AsyncIterable<SolveEvent>;
   readonly maxEventChars: number;
   readonly store?: RunStore | undefined;
   /** Unique to this process. */
@@ -252,7 +258,7 @@ export class RunRegistry {
   #launch(run: NewRun, store?: RunStore, resume?: SolveState): LiveRun {
     const { loop, maxEventChars, onEvent } = this.#options;
     const live = new LiveRun(run, {
-      loop: (signal) => loop({ ...run.request, outlastsEngine: store !== undefined }, signal, resume),
+      loop: (signal) => loop({ ...run.request, outlastsEngine: store !== undefined }, signal, resume, run.owner),
       maxEventChars,
       onEvent,
       resume,

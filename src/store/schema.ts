@@ -32,6 +32,8 @@ export interface Database {
   traces: { seq: number; run_id: string; chain: number; round: number; data: string };
   /** `traces`: the last `seq`. `ended_bytes`: bytes of all ended runs. */
   counters: { name: string; value: number };
+  /** What each API key has used on a day (UTC, `YYYY-MM-DD`). */
+  quotas: { key: string; day: string; requests: number; tokens: number };
 }
 
 const liveStatuses = ['queued', 'running', 'parked'];
@@ -103,6 +105,18 @@ export const migrations: Readonly<Record<string, Migration>> = {
       await table.addColumn('summary', 'text').execute();
       await db.schema.createIndex('runs_by_end').on('runs').columns(['ended', 'id']).execute();
       await summarizeEnded(db as Kysely<Database>);
+    },
+  },
+  '004-quotas': {
+    async up(db: Kysely<unknown>) {
+      await db.schema
+        .createTable('quotas')
+        .addColumn('key', 'text', (column) => column.notNull())
+        .addColumn('day', 'text', (column) => column.notNull())
+        .addColumn('requests', 'bigint', (column) => column.notNull())
+        .addColumn('tokens', 'bigint', (column) => column.notNull())
+        .addPrimaryKeyConstraint('quotas_key', ['key', 'day'])
+        .execute();
     },
   },
 };

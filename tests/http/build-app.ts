@@ -4,6 +4,9 @@ import { onTestFinished } from 'vitest';
 import type { ApiKeys } from '../../src/api-keys.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import { countRun, meterEngine } from '../../src/quotas/metered-engine.ts';
+import { QuotaLedger, type QuotaStore } from '../../src/quotas/quota-ledger.ts';
+import { defaultLimits } from '../../src/routes/limits.ts';
 import type { App } from '../../src/routes/route-deps.ts';
 import { RunRegistry } from '../../src/runs/run-registry.ts';
 import { buildServer } from '../../src/server.ts';
@@ -51,6 +54,7 @@ export interface TestApp {
   readonly serving: Serving;
   readonly metrics: Metrics;
   readonly runs: RunRegistry;
+  readonly quotas: QuotaLedger;
 }
 
 export interface TestAppOptions {
@@ -58,6 +62,9 @@ export interface TestAppOptions {
   readonly config?: Readonly<Partial<Record<keyof Config, unknown>>>;
   readonly keys?: ApiKeys;
   readonly store?: RunStore;
+  readonly quotaStore?: QuotaStore;
+  /** Clock of the quotas. */
+  readonly now?: () => number;
   readonly telemetry?: Telemetry;
   /** False: the models are still loading. */
   readonly ready?: boolean;
@@ -83,10 +90,22 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
   const config = loadConfig({ env: {}, cwd: '/nonexistent', flags: options.config ?? {} });
   const serving = new Serving();
   const metrics = createMetrics();
+  const quotas = new QuotaLedger({
+    defaults: defaultLimits(config),
+    limitsOf: options.keys?.limitsOf,
+    store: options.quotaStore,
+    now: options.now,
+  });
   const runs = new RunRegistry({
-    loop: (request, signal, resume) => {
+    loop: (request, signal, resume, owner) => {
       const span = options.telemetry?.startRun(request, resume !== undefined);
-      return solve(request, { engine, pack: testPack }, { signal, resume, span });
+      const metered = meterEngine(engine, owner, quotas);
+      return countRun(
+        solve(request, { engine: metered, pack: testPack }, { signal, resume, span }),
+        request,
+        owner,
+        quotas,
+      );
     },
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
@@ -98,11 +117,12 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     serving,
     metrics,
     runs,
+    quotas,
     ...(options.keys === undefined ? {} : { keys: options.keys }),
   });
   if (options.ready !== false) serving.ready({ engine, pack: testPack });
   await app.ready();
-  return { app, engine, serving, metrics, runs };
+  return { app, engine, serving, metrics, runs, quotas };
 }
 
 /** Listens on a free loopback port; for what `inject` cannot show: sockets, streaming, real clients. */

@@ -1,0 +1,56 @@
+/** The engine as one API key has it: its share is named, what it uses is charged, and nothing begins when its tokens are used up. */
+import type { Engine, GenerationEvent } from '../engine/engine.ts';
+import type { QuotaLedger } from './quota-ledger.ts';
+
+export function meterEngine(engine: Engine, key: string, ledger: QuotaLedger): Engine {
+  return {
+    generate: (request, options) => metered(() => engine.generate({ ...request, shareKey: key }, options), key, ledger),
+    async score(request, options) {
+      ledger.checkTokens(key);
+      const result = await engine.score({ ...request, shareKey: key }, options);
+      ledger.spend(key, result.usage.promptTokens + result.usage.completionTokens);
+      return result;
+    },
+    models: () => engine.models(),
+    tokenize: (model, text) => engine.tokenize(model, text),
+    detokenize: (model, tokens) => engine.detokenize(model, tokens),
+    countTokens: (model, prompt) => engine.countTokens(model, prompt),
+    status: () => engine.status(),
+    close: () => engine.close(),
+  };
+}
+
+/** Charges what the engine reports at the end, or what was seen of a generation that was left or failed. */
+async function* metered(
+  generate: () => ReturnType<Engine['generate']>,
+  key: string,
+  ledger: QuotaLedger,
+): AsyncGenerator<GenerationEvent> {
+  ledger.checkTokens(key);
+  let tokens = 0;
+  try {
+    for await (const event of generate()) {
+      if (event.type === 'start') tokens += event.promptTokens;
+      else if (event.type === 'delta') tokens += event.tokens.length;
+      else tokens = event.usage.promptTokens + event.usage.completionTokens;
+      yield event;
+    }
+  } finally {
+    ledger.spend(key, tokens);
+  }
+}
+
+/** Counts a run that outlives its request (`batch`) among what its key has going on; others are counted by their request. */
+export async function* countRun<T>(
+  events: AsyncIterable<T>,
+  run: { readonly priority: 'interactive' | 'batch' },
+  key: string,
+  ledger: QuotaLedger,
+): AsyncGenerator<T> {
+  const leave = run.priority === 'batch' ? ledger.enter(key) : undefined;
+  try {
+    yield* events;
+  } finally {
+    leave?.();
+  }
+}

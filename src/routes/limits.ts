@@ -1,0 +1,125 @@
+/**
+ * How much each address and each key may ask for: requests per minute (fixed windows, in memory), and the quotas of the ledger
+ * for requests that generate. All of it before the body is read.
+ */
+import rateLimit from '@fastify/rate-limit';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { type Config, isLoopback } from '../config.ts';
+import { StvError } from '../errors.ts';
+import { type KeyLimits, limitOf } from '../quotas/limits.ts';
+import { meterEngine } from '../quotas/metered-engine.ts';
+import { exceeded, type QuotaLedger } from '../quotas/quota-ledger.ts';
+import type { Service } from '../serving.ts';
+import type { App, RouteDeps } from './route-deps.ts';
+
+const windowMs = 60_000;
+/** Addresses, and keys, that are remembered at the same time; the one longest unseen is forgotten first. */
+const maxTracked = 20_000;
+/** Whoever has an IPv6 address has the whole subnet. */
+const ipv6Subnet = 64;
+
+/** The limits of keys that name none of their own. */
+export function defaultLimits(config: Config): KeyLimits {
+  return {
+    requests_per_minute: config.keyRequestsPerMinute,
+    requests_per_day: config.keyRequestsPerDay,
+    tokens_per_day: config.keyTokensPerDay,
+    concurrent: config.keyConcurrent,
+  };
+}
+
+/** What serves this request, charged to its key. Throws `not_ready` or `draining`. */
+export function serviceFor({ serving, quotas }: RouteDeps, request: FastifyRequest): Service {
+  const { engine, pack } = serving.require();
+  return { engine: meterEngine(engine, request.apiKey.id, quotas), pack };
+}
+
+type Check = (request: FastifyRequest, reply: FastifyReply) => Promise<void>;
+
+export interface LimitChecks {
+  /** Before the key is looked at, so that guessing keys is bounded as well. */
+  readonly address: Check;
+  /** After `installAuth`. */
+  readonly key: Check;
+}
+
+export function createLimitChecks(app: App, config: Config, ledger: QuotaLedger): LimitChecks {
+  const defaults = defaultLimits(config);
+  app.register(rateLimit, { global: false, cache: maxTracked, ipv6Subnet, timeWindow: windowMs });
+  const perMinuteOf = (request: FastifyRequest): number | undefined =>
+    limitOf('requests_per_minute', request.apiKey.limits, defaults);
+  // made at the first request, when the plugin is there
+  let byAddress: Counter | undefined;
+  let byKey: Counter | undefined;
+  return {
+    async address(request, reply) {
+      const limit = config.addressRequestsPerMinute;
+      if (limit === 0 || isLoopback(request.ip)) return;
+      byAddress ??= app.createRateLimit({ max: limit });
+      const { isOver, ttl } = await count(byAddress, request, reply);
+      if (!isOver) return;
+      const name = 'address_requests_per_minute';
+      throw new StvError('quota_exceeded', `This address has reached its limit ${name} of ${limit}.`, {
+        retryAfterMs: ttl,
+        limit: { name, value: limit },
+      });
+    },
+    async key(request, reply) {
+      const { scope } = request.routeOptions.config;
+      const { apiKey } = request;
+      // a monitor that is refused would see an outage where there is none; a key without scopes is nobody's
+      if (scope === undefined || scope === 'metrics' || apiKey.scopes.size === 0) return;
+      const limit = perMinuteOf(request);
+      if (limit !== undefined) {
+        byKey ??= app.createRateLimit({
+          max: (each) => perMinuteOf(each) ?? 0,
+          keyGenerator: (each) => each.apiKey.id,
+        });
+        const { isOver, ttl } = await count(byKey, request, reply);
+        if (isOver) throw exceeded('requests_per_minute', limit, 'the next window has not begun', ttl);
+      }
+      if (!isGeneration(request)) return;
+      const leave = await ledger.admit(apiKey);
+      if (reply.raw.closed) leave();
+      else reply.raw.once('close', leave);
+      addTokenHeaders(reply, ledger, apiKey.id);
+    },
+  };
+}
+
+/** What begins work on a model; looking at a run, or cancelling it, is none of it. */
+function isGeneration({ method, routeOptions: { url = '', config } }: FastifyRequest): boolean {
+  return method === 'POST' && config.scope === 'infer' && !url.includes('/:');
+}
+
+type Counter = ReturnType<App['createRateLimit']>;
+
+/** Counts the request and tells the client how it stands; a key's own window is told in place of its address's. */
+async function count(
+  counter: Counter,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): Promise<{ readonly isOver: boolean; readonly ttl: number }> {
+  const window = await counter(request);
+  if (window.isAllowed) return { isOver: false, ttl: 0 };
+  const seconds = Math.ceil(window.ttl / 1000);
+  reply.headers({
+    'x-ratelimit-limit': window.max,
+    'x-ratelimit-remaining': window.remaining,
+    'x-ratelimit-reset': seconds,
+    'x-ratelimit-limit-requests': window.max,
+    'x-ratelimit-remaining-requests': window.remaining,
+    'x-ratelimit-reset-requests': `${seconds}s`,
+  });
+  return { isOver: window.isExceeded, ttl: window.ttl };
+}
+
+function addTokenHeaders(reply: FastifyReply, ledger: QuotaLedger, id: string): void {
+  const left = ledger.tokensLeft(id);
+  if (left === undefined) return;
+  reply.headers({
+    'x-ratelimit-limit-tokens': left.limit,
+    'x-ratelimit-remaining-tokens': left.remaining,
+    'x-ratelimit-reset-tokens': `${Math.ceil(left.resetMs / 1000)}s`,
+  });
+}

@@ -1,0 +1,169 @@
+/** Quotas of keys and addresses: what is refused, how it is said, what survives a restart, and that no key sees another's. */
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { type ApiKeys, loadApiKeys } from '../../src/api-keys.ts';
+import { openDatabase } from '../../src/store/open-database.ts';
+import { SqlQuotaStore } from '../../src/store/sql-quota-store.ts';
+import { buildApp, type TestApp } from '../http/build-app.ts';
+import { temporaryFolder } from '../support/temporary-folder.ts';
+
+function keysOf(...lines: string[]): ApiKeys {
+  return loadApiKeys(path.join(temporaryFolder({ keys: lines.join('\n') }), 'keys'));
+}
+
+const chat = { model: 'generator', messages: [{ role: 'user', content: 'hi' }] };
+
+function ask(
+  { app }: TestApp,
+  key: string,
+  url = '/v1/chat/completions',
+  payload: object = chat,
+  address = '127.0.0.1',
+) {
+  const headers = { authorization: `Bearer ${key}` };
+  return app.inject({ method: 'POST', url, payload, headers, remoteAddress: address });
+}
+
+describe('requests per minute', () => {
+  it('refuse a key at its own limit, name it, and leave the other key alone', async () => {
+    const built = await buildApp({ keys: keysOf('a infer one requests_per_minute=2', 'b infer two') });
+    const first = await ask(built, 'a');
+    expect(first.statusCode).toBe(200);
+    expect(first.headers).toMatchObject({
+      'x-ratelimit-limit': '2',
+      'x-ratelimit-remaining': '1',
+      'x-ratelimit-limit-requests': '2',
+    });
+    expect(first.headers['x-ratelimit-reset-requests']).toMatch(/^\d+s$/);
+    expect((await ask(built, 'a')).statusCode).toBe(200);
+    const refused = await ask(built, 'a');
+    expect(refused.statusCode).toBe(429);
+    expect(refused.json()).toMatchObject({
+      error: { code: 'quota_exceeded', type: 'rate_limit_error', limit: { name: 'requests_per_minute', value: 2 } },
+    });
+    const wait = Number(refused.headers['retry-after']);
+    expect(wait).toBeGreaterThanOrEqual(1);
+    expect(wait).toBeLessThanOrEqual(60);
+    expect(refused.headers['x-ratelimit-remaining']).toBe('0');
+    const other = await ask(built, 'b');
+    expect(other.statusCode).toBe(200);
+    expect(other.headers).not.toHaveProperty('x-ratelimit-limit');
+  });
+
+  it('stand in the configuration for keys that name none, and 0 frees a key', async () => {
+    const keys = keysOf('a infer one', 'b infer two requests_per_minute=0');
+    const built = await buildApp({ keys, config: { keyRequestsPerMinute: 1 } });
+    expect((await ask(built, 'a')).statusCode).toBe(200);
+    expect((await ask(built, 'a')).statusCode).toBe(429);
+    for (let i = 0; i < 3; i++) expect((await ask(built, 'b')).statusCode).toBe(200);
+  });
+
+  it('bound what an address may try, before any key is looked at', async () => {
+    const built = await buildApp({ keys: keysOf('a infer one'), config: { addressRequestsPerMinute: 3 } });
+    const guess = () => ask(built, 'wrong', '/verify', {}, '203.0.113.9');
+    const statuses = [];
+    for (let i = 0; i < 5; i++) statuses.push((await guess()).statusCode);
+    expect(statuses).toEqual([401, 401, 401, 429, 429]);
+    expect((await guess()).json().error.limit).toEqual({ name: 'address_requests_per_minute', value: 3 });
+    // neither another address nor this machine pays for it
+    expect((await ask(built, 'a', undefined, chat, '203.0.113.10')).statusCode).toBe(200);
+    for (let i = 0; i < 5; i++) expect((await ask(built, 'a')).statusCode).toBe(200);
+    // an IPv6 host that changes its address within its subnet stays one caller
+    const v6 = [];
+    for (let i = 0; i < 4; i++) v6.push((await ask(built, 'a', undefined, chat, `2001:db8::${i + 1}`)).statusCode);
+    expect(v6).toEqual([200, 200, 200, 429]);
+  });
+
+  it('believe X-Forwarded-For of configured proxies only', async () => {
+    const config = { addressRequestsPerMinute: 1 };
+    const from = (built: TestApp, address: string, forwarded: string) =>
+      built.app.inject({ url: '/health/live', headers: { 'x-forwarded-for': forwarded }, remoteAddress: address });
+    const plain = await buildApp({ keys: keysOf('a'), config });
+    expect((await from(plain, '203.0.113.1', '198.51.100.1')).statusCode).toBe(200);
+    expect((await from(plain, '203.0.113.1', '198.51.100.2')).statusCode, 'a new name is no new address').toBe(429);
+    const proxied = await buildApp({ keys: keysOf('a'), config: { ...config, trustedProxies: '203.0.113.1' } });
+    expect((await from(proxied, '203.0.113.1', '198.51.100.1')).statusCode).toBe(200);
+    expect((await from(proxied, '203.0.113.1', '198.51.100.2')).statusCode).toBe(200);
+    expect((await from(proxied, '203.0.113.1', '198.51.100.1')).statusCode).toBe(429);
+  });
+});
+
+describe('quotas of a day', () => {
+  const noon = Date.UTC(2026, 0, 5, 12);
+
+  it('refuse requests above the number until midnight UTC, across a restart', async () => {
+    const database = await openDatabase(path.join(temporaryFolder(), 'runs.db'));
+    const options = {
+      keys: keysOf('a infer one requests_per_day=2', 'b infer two requests_per_day=2'),
+      quotaStore: new SqlQuotaStore(database),
+    };
+    const before = await buildApp({ ...options, now: () => noon });
+    expect((await ask(before, 'a')).statusCode).toBe(200);
+    await before.quotas.flush();
+    const after = await buildApp({ ...options, now: () => noon });
+    expect((await ask(after, 'a')).statusCode).toBe(200);
+    const refused = await ask(after, 'a');
+    expect(refused.statusCode).toBe(429);
+    expect(refused.json().error.limit).toEqual({ name: 'requests_per_day', value: 2 });
+    expect(refused.headers['retry-after']).toBe(`${12 * 3600}`);
+    expect((await ask(after, 'b')).statusCode, "another key's day").toBe(200);
+    await after.quotas.flush();
+    const tomorrow = await buildApp({ ...options, now: () => noon + 12 * 3_600_000 });
+    expect((await ask(tomorrow, 'a')).statusCode).toBe(200);
+    await tomorrow.quotas.flush();
+    const days = await database.selectFrom('quotas').select('day').distinct().execute();
+    expect(days, 'past days are forgotten').toEqual([{ day: '2026-01-06' }]);
+    await database.destroy();
+  });
+
+  it('add up what several servers count', async () => {
+    const database = await openDatabase(path.join(temporaryFolder(), 'runs.db'));
+    const store = new SqlQuotaStore(database);
+    await store.add('one', '2026-01-05', { requests: 3, tokens: 10 });
+    expect(await store.add('one', '2026-01-05', { requests: 1, tokens: 5 })).toEqual({ requests: 4, tokens: 15 });
+    expect(await store.read('one', '2026-01-05')).toEqual({ requests: 4, tokens: 15 });
+    expect(await store.read('two', '2026-01-05')).toEqual({ requests: 0, tokens: 0 });
+    await database.destroy();
+  });
+
+  it('charge tokens of every way to generate and stop a run between its steps', async () => {
+    const built = await buildApp({
+      keys: keysOf('a infer one tokens_per_day=12', 'b infer two tokens_per_day=1000'),
+      engine: { reply: () => 'one two three four', accept: () => 0.1 },
+    });
+    const first = await ask(built, 'a');
+    expect(first.headers['x-ratelimit-limit-tokens']).toBe('12');
+    expect(first.headers['x-ratelimit-remaining-tokens']).toBe('12');
+    const spent = first.json().usage.total_tokens;
+    const run = await ask(built, 'a', '/solve', { problem: 'p', max_rounds: 50 });
+    expect(run.json().usage.total_tokens + spent).toBeLessThan(12 + 12);
+    expect(built.engine.requests.length, 'no step of the fifty rounds after the tokens were used up').toBeLessThan(8);
+    const refused = await ask(built, 'a', '/verify', { problem: 'p', solution: 's' });
+    expect(refused.statusCode).toBe(429);
+    expect(refused.json().error.limit).toEqual({ name: 'tokens_per_day', value: 12 });
+
+    const other = await ask(built, 'b', '/verify', { problem: 'p', solution: 's' });
+    const next = await ask(built, 'b');
+    expect(next.headers['x-ratelimit-remaining-tokens']).toBe(`${1000 - other.json().usage.total_tokens}`);
+  });
+});
+
+describe('concurrent requests', () => {
+  it('are bounded for a key, free their place however they end, and name their share', async () => {
+    const built = await buildApp({
+      keys: keysOf('a infer one concurrent=1', 'b infer two concurrent=1'),
+      engine: { reply: () => 'one two three', delayMs: 30 },
+    });
+    const running = ask(built, 'a');
+    await expect.poll(() => built.engine.numOpen).toBe(1);
+    const refused = await ask(built, 'a');
+    expect(refused.statusCode).toBe(429);
+    expect(refused.json().error.limit).toEqual({ name: 'concurrent', value: 1 });
+    expect(refused.headers['retry-after']).toBe('1');
+    expect((await ask(built, 'b')).statusCode).toBe(200);
+    expect((await running).statusCode).toBe(200);
+    expect((await ask(built, 'a', '/v1/chat/completions', { nonsense: true })).statusCode).toBe(400);
+    expect((await ask(built, 'a')).statusCode, 'a refused request leaves its place').toBe(200);
+    expect(new Set(built.engine.requests.map(({ shareKey }) => shareKey))).toEqual(new Set(['one', 'two']));
+  });
+});
