@@ -63,7 +63,7 @@ export async function sendEvents(
   first.catch(() => {});
   await settledWithin(first, options.headerDelayMs ?? 2000);
 
-  const stream = openStream(reply, options);
+  const stream = openStream(request, reply, options);
   try {
     let next = await first;
     while (!next.done && !options.signal.aborted) {
@@ -101,8 +101,16 @@ interface OpenStream {
   end(): void;
 }
 
-function openStream(reply: FastifyReply, options: StreamOptions): OpenStream {
+function openStream(request: FastifyRequest, reply: FastifyReply, options: StreamOptions): OpenStream {
   const raw = reply.raw;
+  const cutOff = (): void => {
+    const { slowReaderMs } = options;
+    request.log.error(
+      { slowReaderMs, unreadBytes: raw.writableLength },
+      'the reader of a stream took nothing; cut off',
+    );
+    raw.destroy();
+  };
   reply.hijack();
   raw.writeHead(200, {
     ...(reply.getHeaders() as Record<string, string>),
@@ -121,7 +129,7 @@ function openStream(reply: FastifyReply, options: StreamOptions): OpenStream {
     async write(chunk) {
       if (options.signal.aborted || raw.destroyed) return;
       heartbeat.refresh();
-      if (!raw.write(chunk)) await drained(raw, options.slowReaderMs);
+      if (!raw.write(chunk)) await drained(raw, options.slowReaderMs, cutOff);
     },
     end() {
       clearTimeout(heartbeat);
@@ -130,8 +138,8 @@ function openStream(reply: FastifyReply, options: StreamOptions): OpenStream {
   };
 }
 
-/** Waits until the reader has taken what was written; cuts the connection when it takes nothing for `limitMs`. */
-function drained(raw: ServerResponse, limitMs: number): Promise<void> {
+/** Waits until the reader has taken what was written; calls `cutOff`, which closes the connection, when that takes `limitMs`. */
+function drained(raw: ServerResponse, limitMs: number, cutOff: () => void): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);
@@ -140,7 +148,7 @@ function drained(raw: ServerResponse, limitMs: number): Promise<void> {
       resolve();
     };
     const timer = setTimeout(() => {
-      raw.destroy();
+      cutOff();
       done();
     }, limitMs);
     raw.once('drain', done);
