@@ -1,16 +1,18 @@
 /** The page: one run at a time, begun here or found under the address, followed until it ends. */
 import { createClient, type SolveEvent, StvApiError } from '../src/client/client.ts';
 import { Composer, type Wanted } from './composer.ts';
-import { byId } from './dom.ts';
+import { byId, h } from './dom.ts';
 import { askForKey, currentKey } from './key.ts';
+import { RecentRuns } from './recent-runs.ts';
 import { RunPanel } from './run-panel.ts';
 import { applyEvent, attemptToResume, emptyRun, type RoundView, type RunView } from './run-state.ts';
-import { endText, percent, roundName, statusWords, verdictWords } from './wording.ts';
+import { addressOf, endText, percent, roundName, statusWords, verdictWords } from './wording.ts';
 
 const baseUrl = new URL('.', document.baseURI).href;
 const client = createClient({ baseUrl, apiKey: currentKey });
 const composer = new Composer((wanted) => void begin(wanted));
 const panel = new RunPanel();
+const recent = new RecentRuns(client);
 const notice = byId('notice', HTMLElement);
 const announcer = byId('announcer', HTMLElement);
 const note = byId('run-note', HTMLElement);
@@ -98,19 +100,24 @@ function started(current: Shown): void {
   panel.setPhase('live');
   if (isStored && run.id !== undefined) {
     const fragment = shareToken === undefined ? '' : `#token=${encodeURIComponent(shareToken)}`;
-    history.replaceState(null, '', `?run=${encodeURIComponent(run.id)}${fragment}`);
+    history.replaceState(null, '', `${addressOf(run.id)}${fragment}`);
   }
   const isOwn = shareToken === undefined;
   buttons.stop.hidden = !isOwn;
   buttons.share.hidden = !isOwn || !isStored;
   const earlier = run.start?.metadata?.['continues'];
-  const notes = [
-    ...(earlier === undefined ? [] : ['Goes on from an earlier run.']),
-    ...(isStored ? [] : ['This server keeps no runs: leaving the page ends this one.']),
+  const notes: (Node | string)[] = [
+    ...(earlier === undefined ? [] : ['Goes on from ', earlierRun(earlier, isOwn && isStored), '. ']),
+    ...(isStored ? [] : ['This server keeps no runs: leaving the page ends this one. ']),
     ...(isOwn ? [] : ['You are reading a shared run.']),
   ];
   note.hidden = notes.length === 0;
-  note.textContent = notes.join(' ');
+  note.replaceChildren(...notes);
+}
+
+/** A link where the run can be opened: a share link opens one run only. */
+function earlierRun(id: string, isReachable: boolean): Node | string {
+  return isReachable ? h('a', { href: addressOf(id) }, 'an earlier run') : 'an earlier run';
 }
 
 function ended(current: Shown): void {
@@ -196,6 +203,7 @@ function show(problem: string, shareToken?: string): Shown {
   shown = current;
   say(undefined);
   composer.show(false);
+  recent.hide();
   panel.show(current.run, problem);
   panel.focus();
   buttons.stop.hidden = true;
@@ -215,6 +223,7 @@ function leave(): void {
   clearInterval(clock);
   panel.hide();
   composer.show(true);
+  void recent.refresh();
 }
 
 /** Asks for a key when the server wants one, and tries again with it. */

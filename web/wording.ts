@@ -46,6 +46,11 @@ function afterRevisions(count: number): string {
   return count === 1 ? 'after 1 revision' : `after ${count} revisions`;
 }
 
+/** The page's own address of a stored run. */
+export function addressOf(id: string): string {
+  return `?run=${encodeURIComponent(id)}`;
+}
+
 export function percent(probability: number): string {
   const value = probability * 100;
   // 99.6 % is not certainty, and neither is 0.4 % impossible

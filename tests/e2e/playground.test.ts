@@ -174,8 +174,30 @@ describe('a run', () => {
     expect(await page.locator('.round h2').first().textContent()).toBe('The given attempt');
     expect(await attempts(page)).toEqual(lessonAttempts.map(({ text }) => text));
     // the stopped one is still there
-    await page.goto(stopped);
+    await page.locator('#run-note').getByRole('link', { name: 'an earlier run' }).click();
     await status(page, 'Stopped');
+    expect(page.url()).toBe(stopped);
+  });
+
+  it('is listed under the form and opens again from there', async () => {
+    const { page, url, app, complaints } = await open();
+    expect(await page.locator('#recent').isVisible()).toBe(false);
+    await write(page);
+    await start(page);
+    await status(page, 'Accepted');
+    expect(await page.locator('#recent').isVisible()).toBe(false);
+    const first = page.url();
+    await page.getByRole('button', { name: 'New problem' }).click();
+    const entries = page.locator('#recent-list li');
+    await entries.first().waitFor();
+    expect(await entries.allTextContents()).toEqual([expect.stringContaining(`${lessonProblem}Accepted · 8`)]);
+    await page.getByRole('link', { name: lessonProblem }).click();
+    await status(page, 'Accepted');
+    expect(page.url()).toBe(first);
+    expect(app.engine.requests.filter(({ model }) => model === 'generator')).toHaveLength(3);
+    await page.goto(url);
+    await entries.first().waitFor();
+    expect(complaints).toEqual([]);
   });
 
   it('checks an attempt of the student first', async () => {
