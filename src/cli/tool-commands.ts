@@ -1,5 +1,5 @@
 /** The commands that look at a server or a machine from outside: eval, traces, doctor. Flags only; the work is elsewhere. */
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { addConfigFlags, configOf } from './config-flags.ts';
 
 interface ServerFlags {
@@ -16,7 +16,12 @@ function addServerFlags(command: Command): Command {
 export function addToolCommands(program: Command, setExitCode: (code: number) => void): void {
   addEval(program, setExitCode);
   addTraces(program, setExitCode);
+  addModels(program, setExitCode);
   addDoctor(program, setExitCode);
+}
+
+interface ModelsFlags extends ServerFlags {
+  readonly json?: boolean;
 }
 
 interface EvalFlags extends ServerFlags {
@@ -30,6 +35,7 @@ interface EvalFlags extends ServerFlags {
   readonly generator?: string;
   readonly verifier?: string;
   readonly maxTokens?: number;
+  readonly verifierMaxTokens?: number;
   readonly resamples: number;
   readonly store?: boolean;
   readonly out?: string;
@@ -56,6 +62,7 @@ function addEval(program: Command, setExitCode: (code: number) => void): void {
     .option('--temperature <t>', "of the generator; the pack's where absent", number(0, 2))
     .option('--verifier-temperature <t>', "of the verifier; the pack's where absent", number(0, 2))
     .option('--max-tokens <n>', 'of one attempt', integer(1, 1_000_000))
+    .option('--verifier-max-tokens <n>', 'of one feedback', integer(1, 1_000_000))
     .option('--resamples <n>', 'draws of the bootstrap', integer(0, 100_000), 1000)
     .option('--store', 'keep the runs and their labels at the server, as traces for training')
     .option('--out <file>', 'results, one line a problem (default FILE.results.jsonl)')
@@ -71,7 +78,11 @@ function addEval(program: Command, setExitCode: (code: number) => void): void {
         seed: flags.seed,
         concurrency: flags.concurrency,
         generator: defined({ model: flags.generator, temperature: flags.temperature, max_tokens: flags.maxTokens }),
-        verifier: defined({ model: flags.verifier, temperature: flags.verifierTemperature }),
+        verifier: defined({
+          model: flags.verifier,
+          temperature: flags.verifierTemperature,
+          max_tokens: flags.verifierMaxTokens,
+        }),
         resamples: flags.resamples,
         isStored: flags.store === true,
         out: flags.out ?? `${file.replace(/\.jsonl$/, '')}.results.jsonl`,
@@ -104,6 +115,35 @@ function addTraces(program: Command, setExitCode: (code: number) => void): void 
         process.stderr.write(`${count} traces\n`);
         return 0;
       });
+      setExitCode(code);
+    });
+}
+
+function addModels(program: Command, setExitCode: (code: number) => void): void {
+  const models = program.command('models').description('What a running server has loaded, and its exchange');
+  addServerFlags(models.command('list'))
+    .description('Show what is loaded, what drains and what could be loaded (needs a key with the scope admin)')
+    .option('--json', 'print the JSON answer')
+    .action(async (flags: ModelsFlags) => {
+      const [{ listModels }, { withServer }] = await Promise.all([import('./models.ts'), import('./remote-call.ts')]);
+      const code = await withServer(flags, async (_client, signal) => {
+        await listModels(flags, signal);
+        return 0;
+      });
+      setExitCode(code);
+    });
+  addServerFlags(models.command('load'))
+    .description(
+      'Load a pack or checkpoint below the model folders into a role, beside what serves, and put it in service',
+    )
+    .addArgument(new Argument('<role>', 'which model to exchange').choices(['generator', 'verifier', 'both']))
+    .argument('<name>', 'as `stv models list` shows it')
+    .option('--json', 'print the JSON answer')
+    .action(async (role: string, name: string, flags: ModelsFlags) => {
+      const [{ loadModel }, { withServer }] = await Promise.all([import('./models.ts'), import('./remote-call.ts')]);
+      const code = await withServer(flags, async (_client, signal) =>
+        (await loadModel(role, name, flags, signal)) ? 0 : 3,
+      );
       setExitCode(code);
     });
 }

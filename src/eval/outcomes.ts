@@ -1,4 +1,5 @@
 /** From what a run wrote to what was right in it: each attempt graded, and the state of a chain at any round. Pure. */
+import { findFinalAnswer } from '../stv/final-answer.ts';
 import { createLeakGuard } from '../stv/leak-guard.ts';
 import { isRightAnswer } from './grade.ts';
 import type { EvalProblem } from './problems.ts';
@@ -37,7 +38,7 @@ export function gradeAll(problems: readonly EvalProblem[], records: readonly Pro
   return problems.flatMap((problem) => {
     const chains = (byId.get(problem.id) ?? []).flatMap((record) => record.chains);
     const graded = chains
-      .map(({ rounds }) => rounds.map((round) => gradeRound(round, problem)))
+      .map(({ rounds }) => rounds.map((round, index) => gradeRound(withAnswer(round, index, problem), problem)))
       .filter((rounds) => rounds.length > 0);
     if (graded.length === 0) return [];
     const { id, group, bin, attempt, firstError } = problem;
@@ -50,6 +51,12 @@ function groupById(records: readonly ProblemRecord[]): Map<string, ProblemRecord
   const groups = new Map<string, ProblemRecord[]>();
   for (const record of records) groups.set(record.id, [...(groups.get(record.id) ?? []), record]);
   return groups;
+}
+
+/** A given attempt was not written for the pack, so its answer may stand anywhere. */
+function withAnswer(round: RoundRecord, index: number, { attempt }: EvalProblem): RoundRecord {
+  if (index > 0 || attempt === undefined || round.answer !== null) return round;
+  return { ...round, answer: findFinalAnswer(attempt, { kind: 'boxed' }) ?? null };
 }
 
 function gradeRound(round: RoundRecord, problem: EvalProblem): GradedRound {

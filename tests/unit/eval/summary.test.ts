@@ -177,6 +177,20 @@ describe('gradeAll', () => {
       [true, null],
     ]);
   });
+
+  it('finds the answer of a given attempt as people write it, and of generated ones as the pack says only', () => {
+    const attempt = '31 + 41 = 72\nThe answer is 72.';
+    const file = JSON.stringify({ id: 'p', problem: 'What is 31 + 41?', answer: '72', attempt });
+    const models = { generator: 'g', verifier: 'v' };
+    const rounds = [record({ attempt }), record({ attempt })];
+    const graded = gradeAll(parseProblems(file, 'f'), [
+      { id: 'p', batch: 0, models, chains: [{ status: 'x', rounds }] },
+    ]);
+    expect(graded[0]?.chains[0]?.map(({ isRight, isAnswered }) => [isRight, isAnswered])).toEqual([
+      [true, true],
+      [false, false],
+    ]);
+  });
 });
 
 describe('parseProblems', () => {
