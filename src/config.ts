@@ -112,6 +112,11 @@ export const configOptions = {
     defaultDataDir,
     "Folder for runs, downloads and prepared models (the platform's own)",
   ),
+  modelFolders: option(
+    optionalText('folder[:folder]'),
+    undefined,
+    "Folders below which the admin route may load packs and checkpoints by name (`packs` in the data folder); the platform's list separator between them",
+  ),
   database: option(
     optionalText('file|postgres://…'),
     undefined,
@@ -161,29 +166,6 @@ export const configOptions = {
   maxHeaderBytes: option(integer(1024, 1_048_576), 16_384, 'Bytes of all request headers together'),
   maxConnections: option(integer(1, 1_000_000), 4096, 'Open connections; further ones are closed at once'),
   maxRunEventBytes: option(integer(65_536, 2_147_483_647), 67_108_864, 'Bytes of events kept for one live run'),
-  keyRequestsPerMinute: option(integer(0, 1_000_000_000), 0, 'Requests of a key in a minute; 0 = no limit'),
-  keyRequestsPerDay: option(integer(0, 1_000_000_000), 0, 'Generating requests of a key in a day (UTC); 0 = no limit'),
-  keyTokensPerDay: option(
-    integer(0, 1_000_000_000_000),
-    0,
-    'Tokens of prompt and output that a key may use in a day (UTC); 0 = no limit',
-  ),
-  keyConcurrent: option(integer(0, 1_000_000), 0, 'Generating requests of a key at the same time; 0 = no limit'),
-  addressRequestsPerMinute: option(
-    integer(0, 1_000_000_000),
-    6000,
-    'Requests of an address in a minute, loopback excepted; 0 = no limit',
-  ),
-  trustedProxies: option(
-    optionalText('addresses'),
-    undefined,
-    'Proxies, separated by commas, whose X-Forwarded-For is believed; none when absent',
-  ),
-  corsOrigins: option(
-    optionalText('origins'),
-    undefined,
-    'Origins, separated by commas, whose pages may call this server from a browser; none when absent',
-  ),
   requestTimeoutMs: option(integer(100, 3_600_000), 60_000, 'Milliseconds in which a request must have arrived'),
   keepAliveTimeoutMs: option(integer(0, 3_600_000), 72_000, 'Milliseconds for which an idle connection is kept'),
   heartbeatMs: option(integer(10, 15_000), 15_000, 'Milliseconds of silence after which a stream gets a comment line'),

@@ -6,7 +6,9 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { EngineStatus } from './engine/engine.ts';
 import type { EngineStats } from './engine/engine-stats.ts';
+import { addModelMetrics } from './metrics-models.ts';
 import { addRemoteMetrics } from './metrics-remote.ts';
+import type { ModelSwap } from './model-swap.ts';
 import type { SolveEvent } from './stv/solve-events.ts';
 import type { RoleUsage } from './stv/usage.ts';
 
@@ -22,6 +24,8 @@ export interface Metrics {
   openStreams(change: 1 | -1): void;
   /** Asked at each scrape; set when the engine is there. */
   setEngineStatus(source: () => EngineStatus): void;
+  /** Asked at each scrape what is loaded. */
+  setModels(models: ModelSwap): void;
 }
 
 type Stats<T extends EngineStats['type']> = Extract<EngineStats, { readonly type: T }>;
@@ -232,6 +236,8 @@ export function createMetrics(): Metrics {
     },
   });
 
+  let models: ModelSwap | undefined;
+  addModelMetrics(registry, () => models);
   addRemoteMetrics(registry, () => engineStatus?.().remotes ?? []);
 
   function addTokens(role: string, usage: RoleUsage['generator']): void {
@@ -315,6 +321,9 @@ export function createMetrics(): Metrics {
     openStreams: (change) => streams.inc(change),
     setEngineStatus(source) {
       engineStatus = source;
+    },
+    setModels(source) {
+      models = source;
     },
   };
 }

@@ -7,15 +7,14 @@ import { Type } from 'typebox';
 import { type ApiKeys, noApiKeys } from './api-keys.ts';
 import type { Config } from './config.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import type { ModelSwap } from './model-swap.ts';
 import { hoistTitledSchemas } from './openapi-components.ts';
-import { QuotaLedger } from './quotas/quota-ledger.ts';
+import { registerAdmin } from './routes/admin.ts';
 import { installAuth } from './routes/auth.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { answerClientError, answerFrameworkError, installErrorHandling } from './routes/error-handler.ts';
 import { registerHealth } from './routes/health.ts';
-import { installJsonBodies } from './routes/json-body.ts';
-import { createLimitChecks, defaultLimits } from './routes/limits.ts';
 import { registerModels } from './routes/models.ts';
 import { registerOperations } from './routes/operations.ts';
 import { registerPlayground } from './routes/playground.ts';
@@ -23,7 +22,6 @@ import { registerRefine } from './routes/refine.ts';
 import { requestIdOf } from './routes/request-id.ts';
 import { registerResponses } from './routes/responses.ts';
 import type { App, RouteDeps } from './routes/route-deps.ts';
-import { installSecurityHeaders } from './routes/security-headers.ts';
 import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import { registerTraces } from './routes/traces.ts';
@@ -40,18 +38,17 @@ export interface ServerDeps {
   readonly runs: RunRegistry;
   readonly metrics: Metrics;
   readonly keys?: ApiKeys;
-  /** Absent: counts of this process alone, under the limits of the configuration. */
-  readonly quotas?: QuotaLedger;
   /** JSON lines go to `stream`; absent = silence. */
   readonly logger?: { readonly level: string; readonly stream: NodeJS.WritableStream };
   /** Counts requests that a shutdown waits for. */
   readonly traffic?: Traffic;
+  /** Exchanges models; absent = the admin routes have nothing to show. */
+  readonly models?: ModelSwap;
 }
 
 /** Builds the server; `ready()` or `listen()` finishes its set-up. */
 export function buildServer(deps: ServerDeps): App {
-  const { config, keys = noApiKeys } = deps;
-  const quotas = deps.quotas ?? new QuotaLedger({ defaults: defaultLimits(config), limitsOf: keys.limitsOf });
+  const { config } = deps;
   const app: App = fastify({
     logger: deps.logger ?? false,
     // one line a request of our own, below
@@ -69,7 +66,6 @@ export function buildServer(deps: ServerDeps): App {
     },
     genReqId: requestIdOf,
     requestIdHeader: false,
-    trustProxy: config.trustedProxies ?? false,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512 },
     clientErrorHandler: answerClientError,
     frameworkErrors: answerFrameworkError,
@@ -79,17 +75,12 @@ export function buildServer(deps: ServerDeps): App {
 
   // JSON only; whatever else comes is 415
   app.removeContentTypeParser('text/plain');
-  installJsonBodies(app);
   app.setValidatorCompiler(createValidatorCompiler());
   // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
-  installRequestTrail(app, deps.metrics, deps.traffic);
-  installSecurityHeaders(app, config);
-  const limits = createLimitChecks(app, config, quotas);
-  app.addHook('onRequest', limits.address);
-  installAuth(app, keys);
-  app.addHook('onRequest', limits.key);
+  installRequestTrail(app, deps);
+  installAuth(app, deps.keys ?? noApiKeys);
 
   app.register(fastifySwagger, {
     openapi: {
@@ -124,7 +115,7 @@ export function buildServer(deps: ServerDeps): App {
 
   // inside a plugin, so that the contract above sees the routes
   app.register((scope, _options, done) => {
-    registerRoutes(scope as App, { ...deps, quotas });
+    registerRoutes(scope as App, deps);
     done();
   });
   return app;
@@ -140,20 +131,25 @@ function registerRoutes(app: App, deps: RouteDeps): void {
   registerResponses(app, deps);
   registerModels(app, deps);
   registerTokenize(app, deps);
+  registerAdmin(app, deps);
   registerHealth(app, deps);
   registerOperations(app, deps);
   registerPlayground(app);
 }
 
 /** `x-request-id` on every answer; one metric and one log line a request, without a word of its content. */
-function installRequestTrail(app: App, metrics: Metrics, traffic: Traffic | undefined): void {
+function installRequestTrail(app: App, { metrics, traffic, serving }: ServerDeps): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id);
     const started = performance.now();
-    const leave = request.routeOptions.config.scope === 'infer' ? traffic?.enter() : undefined;
+    const isWork = request.routeOptions.config.scope === 'infer';
+    const leave = isWork ? traffic?.enter() : undefined;
+    // whatever only reads has no use of the models
+    const leaveService = isWork && request.method === 'POST' ? serving.enter() : undefined;
     // `close` comes in any case, also for clients that leave early and for streams
     reply.raw.once('close', () => {
       leave?.();
+      leaveService?.();
       const route = request.routeOptions.url ?? 'unknown';
       const status = reply.raw.writableEnded ? reply.raw.statusCode : 499;
       const ms = performance.now() - started;

@@ -18,8 +18,15 @@ export type ServingState =
   | { readonly state: 'draining'; readonly service: Service | undefined }
   | { readonly state: 'failed'; readonly reason: string };
 
+/** Swaps so far; what began before a swap may go on with what it began with. */
+type Epoch = number;
+
 export class Serving {
   #state: ServingState = { state: 'loading', reason: 'The server is starting.' };
+  #epoch: Epoch = 0;
+  /** How many requests and runs began in each epoch and have not ended. */
+  readonly #users = new Map<Epoch, number>();
+  #vacancies: { readonly epoch: Epoch; readonly settle: () => void }[] = [];
 
   get state(): ServingState {
     return this.#state;
@@ -32,6 +39,65 @@ export class Serving {
 
   ready(service: Service): void {
     if (this.#state.state === 'loading') this.#state = { state: 'ready', service };
+  }
+
+  /**
+   * Gives what begins from now on another service. Resolves when nothing uses the one before any more. Throws `not_ready` or
+   * `draining` where there is none to replace.
+   */
+  swap(service: Service): { readonly vacated: Promise<void> } {
+    this.require();
+    const epoch = this.#epoch++;
+    this.#state = { state: 'ready', service };
+    const vacated = new Promise<void>((settle) => {
+      this.#vacancies.push({ epoch, settle });
+    });
+    this.#settleVacancies();
+    return { vacated };
+  }
+
+  /** Requests and runs that began before the swap after `swaps` swaps. */
+  usersBefore(swaps: number): number {
+    let count = 0;
+    for (const [epoch, users] of this.#users) if (epoch < swaps) count += users;
+    return count;
+  }
+
+  /** Swaps so far. */
+  get swaps(): number {
+    return this.#epoch;
+  }
+
+  /** Something that may use the service begins; call what it returns when it is over, once or more often. */
+  enter(): () => void {
+    const epoch = this.#epoch;
+    this.#users.set(epoch, (this.#users.get(epoch) ?? 0) + 1);
+    let isOver = false;
+    return () => {
+      if (isOver) return;
+      isOver = true;
+      const left = (this.#users.get(epoch) ?? 1) - 1;
+      if (left > 0) this.#users.set(epoch, left);
+      else this.#users.delete(epoch);
+      this.#settleVacancies();
+    };
+  }
+
+  /** Iterates over what `use` makes of the service, which stays in service until the end. Throws like `service`. */
+  async *during<T>(use: (service: Service) => AsyncIterable<T>): AsyncGenerator<T, void, void> {
+    const leave = this.enter();
+    try {
+      yield* use(this.service());
+    } finally {
+      leave();
+    }
+  }
+
+  #settleVacancies(): void {
+    const oldest = Math.min(...this.#users.keys());
+    const settled = this.#vacancies.filter(({ epoch }) => epoch < oldest);
+    this.#vacancies = this.#vacancies.filter(({ epoch }) => epoch >= oldest);
+    for (const { settle } of settled) settle();
   }
 
   failed(reason: string): void {

@@ -7,6 +7,7 @@ import { type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
 import { StvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
 import { type PreparedModel, prepareModel } from '../models/prepare-model.ts';
+import { readManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
@@ -35,15 +36,20 @@ export interface LoadedService {
 
 /** Throws StvError that says what is wrong with the pack, the source, the checkpoint or the machine. */
 export async function loadService(options: LoadOptions): Promise<LoadedService> {
+  checkDevice(options.config);
+  return startPack(withRemoteRoles(await openPack(options.config.pack), options.config), options);
+}
+
+/** Fetches and converts what a pack names and starts it, an engine of its own. Throws as `loadService`. */
+export async function startPack(pack: Pack, options: LoadOptions): Promise<LoadedService> {
   const { config, report } = options;
-  checkDevice(config);
-  const pack = withRemoteRoles(await openPack(config.pack), config);
   const remoteRoles = rolesOf(pack).filter(isRemote);
   const remotes =
     remoteRoles.length === 0 ? [] : await (await import('./load-remotes.ts')).startRemotes(pack, remoteRoles, options);
   let engine: ObservedEngine;
   try {
     const models = await prepareRoles(pack, options);
+    checkMemory(models);
     if (models.length > 0) report({ what: `Starting the engine with ${pack.name}.` });
     const limits = { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens };
     const local = models.length === 0 ? [] : [await startLocalEngine({ models, limits })];
@@ -65,7 +71,31 @@ export async function prepareRoles(pack: Pack, options: LoadOptions): Promise<Lo
   for (const entry of rolesOf(pack)) {
     if (!isRemote(entry)) models.push(await prepareRole(pack, entry.role, entry.names, options));
   }
-  return models;
+  return mergeEqual(models);
+}
+
+/** Two spellings of one file are one model: the weights are loaded once. */
+function mergeEqual(models: readonly LocalModel[]): LocalModel[] {
+  const [first, second] = models;
+  if (first === undefined || second === undefined) return [...models];
+  const facts = ({ name: _name, aliases: _aliases, ...rest }: LocalModel): string => JSON.stringify(rest);
+  if (facts(first) !== facts(second)) return [...models];
+  return [
+    {
+      ...first,
+      name: first.name.replace(/\/generator@/, '@'),
+      aliases: [...new Set([...first.aliases, ...second.aliases])],
+    },
+  ];
+}
+
+/** Throws StvError `runtime_failed` where not even the weights fit: loading would end in a process that the system kills. */
+function checkMemory(models: readonly LocalModel[]): void {
+  const needed = models.reduce((sum, { dir }) => sum + readManifest(dir).weightsBytes, 0);
+  const free = process.availableMemory();
+  if (needed <= free) return;
+  const [gigabytes, left] = [needed, free].map((bytes) => (bytes / 1e9).toFixed(1));
+  throw new StvError('runtime_failed', `The weights take ${gigabytes} GB of memory, and ${left} GB are free.`);
 }
 
 function rolesOf({ roles: { generator, verifier } }: Pack): ServedRole[] {
@@ -125,11 +155,12 @@ interface ToLocalModel {
 function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): LocalModel {
   const { digest } = prepared.manifest;
   const context = config.context > 0 ? config.context : role.context;
+  const packName = role.packName ?? pack.name;
   // one model in both roles carries no role in its name
-  const full = names.length === 1 ? `${pack.name}/${names[0]}` : pack.name;
+  const full = names.length === 1 ? `${packName}/${names[0]}` : packName;
   return {
     name: `${full}@${digest}`,
-    aliases: [...names, ...names.map((name) => `${pack.name}/${name}`)],
+    aliases: [...names, ...names.map((name) => `${packName}/${name}`)],
     digest,
     dir: prepared.dir,
     templateVariables: role.templateVariables,

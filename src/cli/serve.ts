@@ -5,6 +5,7 @@
 import { loadApiKeys, noApiKeys } from '../api-keys.ts';
 import type { Config } from '../config.ts';
 import { StvError, toStvError } from '../errors.ts';
+import { type LoadedModels, ModelSwap } from '../model-swap.ts';
 import { Serving } from '../serving.ts';
 import { version } from '../version.ts';
 import type { LoadedService } from './load-service.ts';
@@ -15,26 +16,22 @@ import { createProgressLine } from './progress.ts';
 export async function serve(config: Config): Promise<number> {
   const keys = config.apiKeysFile === undefined ? noApiKeys : loadApiKeys(config.apiKeysFile);
   const serving = new Serving();
+  let front: Front | undefined;
+  const models = createModelSwap(config, serving, ({ engine }) => front?.attach(engine));
   const loading = new AbortController();
   const ending = firstSignal();
   // The engine starts in a process of its own, so it is begun before the rest of the program is even read.
   const load = loadWithProgress(config, serving, loading.signal);
   load.catch(() => {}); // awaited below, after the front
-  let front: Front | undefined;
   let loaded: LoadedService | undefined;
   try {
     const { openFront } = await import('./open-front.ts');
-    front = await openFront(config, { keys, serving });
+    front = await openFront(config, { keys, serving, models });
     say(`STV server ${version} listens on ${front.url}`);
     if (!keys.isRequired) say('No API keys are configured: only this machine is served.');
-    if (keys.plain.length > 0) {
-      const names = keys.plain.join(', ');
-      process.stderr.write(`The keys file holds ${names} in plain text; \`stv key\` makes lines with digests only.\n`);
-    }
     loaded = await Promise.race([load, ending.then(() => undefined)]);
     if (loaded !== undefined) {
-      front.attach(loaded.engine);
-      serving.ready({ engine: loaded.engine, pack: loaded.pack });
+      models.start(loaded);
       front.runs.beginUpkeep();
       announce(loaded, config, front.url);
       await ending;
@@ -44,11 +41,31 @@ export async function serve(config: Config): Promise<number> {
   } finally {
     loading.abort();
     const abandoned = loaded ?? (await load.catch(() => undefined));
+    await models.close();
     await abandoned?.engine.close();
     // what still streams has just been told that the engine is gone
     await front?.traffic.idle(1000);
     await front?.close();
   }
+}
+
+function createModelSwap(config: Config, serving: Serving, onServing: (models: LoadedModels) => void): ModelSwap {
+  return new ModelSwap({
+    serving,
+    onServing,
+    find: async (name) => {
+      const { findInFolders, modelFoldersOf } = await import('../models/model-folders.ts');
+      return findInFolders(name, modelFoldersOf(config));
+    },
+    list: async () => {
+      const { listFolders, modelFoldersOf } = await import('../models/model-folders.ts');
+      return listFolders(modelFoldersOf(config));
+    },
+    load: async (pack, report, signal) => {
+      const { startPack } = await import('./load-service.ts');
+      return startPack(pack, { config, report, signal });
+    },
+  });
 }
 
 async function loadWithProgress(config: Config, serving: Serving, signal: AbortSignal): Promise<LoadedService> {

@@ -17,6 +17,8 @@ import type { EngineStatsListener } from './engine-stats.ts';
 export interface ObservedEngine extends Engine {
   /** @returns a function that takes the listener off again */
   onStats(listener: EngineStatsListener): () => void;
+  /** Resident bytes of the processes that hold its weights; undefined where there are none or nobody tells. */
+  residentBytes?(): number | undefined;
 }
 
 /** What keeps all of it from serving comes first. */
@@ -83,6 +85,11 @@ export class CombinedEngine implements ObservedEngine {
     return () => {
       for (const remove of removers) remove();
     };
+  }
+
+  residentBytes(): number | undefined {
+    const known = this.#engines.map((engine) => engine.residentBytes?.()).filter((bytes) => bytes !== undefined);
+    return known.length === 0 ? undefined : known.reduce((sum, bytes) => sum + bytes, 0);
   }
 
   async close(): Promise<void> {

@@ -23,6 +23,7 @@ import { type ForkHostOptions, forkHost, type SpawnHost } from './host-link.ts';
 import type { InterruptionSources } from './interruption.ts';
 import type { HostModel, SequenceSpec } from './messages.ts';
 import { OpenRequest } from './open-request.ts';
+import { residentBytesOf } from './process-memory.ts';
 import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits } from './request-limits.ts';
 import { checkSamplingParams } from './sampling-params.ts';
 import { collectScore, planScore } from './score-plan.ts';
@@ -140,6 +141,11 @@ export class LocalEngine implements Engine {
   /** Process id of the engine host, for operators and tests. */
   get hostPid(): number | undefined {
     return this.#host.pid;
+  }
+
+  /** Resident bytes of the engine host; undefined while there is none or where the system does not tell. */
+  residentBytes(): number | undefined {
+    return residentBytesOf(this.#host.pid);
   }
 
   /** @returns a function that takes the listener off again */

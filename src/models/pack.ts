@@ -24,7 +24,9 @@ type WeightsFormat = 'int8' | 'int4' | 'fp32';
 export interface PackRole {
   readonly source: Source;
   /** What `pull` must find: `sha256:…` of the file, or over the names and hashes of a folder's files. */
-  readonly hash?: string;
+  readonly hash?: string | undefined;
+  /** Of the pack that the role came from, where it is not this one. */
+  readonly packName?: string;
   /** Absent: the server's default. */
   readonly weights?: WeightsFormat;
   /** Most tokens of a sequence; absent: what the checkpoint says. */

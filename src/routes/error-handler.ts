@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { type ErrorCode, type ReachedLimit, StvError } from '../errors.ts';
+import { type ErrorCode, StvError } from '../errors.ts';
 
 /** The body of every error, before or inside a stream. */
 export interface ErrorBody {
@@ -13,8 +13,6 @@ export interface ErrorBody {
     readonly type: string;
     readonly code: string | null;
     readonly param: string | null;
-    /** Which limit a 429 is about. */
-    readonly limit?: ReachedLimit;
   };
 }
 
@@ -71,6 +69,7 @@ const rules: Readonly<Record<ErrorCode, Rule>> = {
   storage_full: { status: 503, type: 'overloaded_error', shouldRetry: false },
   request_quarantined: { status: 503, type: 'overloaded_error', shouldRetry: false },
   deadline_exceeded: { status: 504, type: 'timeout_error', shouldRetry: false },
+  model_load_failed: { status: 422, type: 'invalid_request_error', shouldRetry: false },
   pack_invalid: defect,
   checkpoint_invalid: defect,
   architecture_unsupported: defect,
@@ -128,8 +127,8 @@ const httpFailures: Readonly<Record<string, { status: number; type: ErrorType; c
   },
 };
 
-function body(message: string, type: ErrorType, code: string | null, param?: string, limit?: ReachedLimit): ErrorBody {
-  return { error: { message, type, code, param: param ?? null, ...(limit === undefined ? {} : { limit }) } };
+function body(message: string, type: ErrorType, code: string | null, param?: string): ErrorBody {
+  return { error: { message, type, code, param: param ?? null } };
 }
 
 /** Maps anything thrown to its wire form; `requestId` goes into the message of a defect so that it can be found in the log. */
@@ -140,7 +139,7 @@ export function toWireError(thrown: unknown, requestId = ''): WireError {
     const retryAfterMs = thrown.retryAfterMs ?? rule.retryAfterMs;
     return {
       status: rule.status,
-      body: body(thrown.message, rule.type, thrown.code, thrown.param, thrown.limit),
+      body: body(thrown.message, rule.type, thrown.code, thrown.param),
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
       ...(rule.shouldRetry === undefined ? {} : { shouldRetry: rule.shouldRetry }),
     };

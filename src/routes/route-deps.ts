@@ -5,7 +5,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Metrics } from '../metrics.ts';
-import type { QuotaLedger } from '../quotas/quota-ledger.ts';
+import type { ModelSwap } from '../model-swap.ts';
 import type { RunRegistry } from '../runs/run-registry.ts';
 import type { Serving } from '../serving.ts';
 
@@ -14,8 +14,8 @@ export interface RouteDeps {
   readonly serving: Serving;
   readonly runs: RunRegistry;
   readonly metrics: Metrics;
-  /** What each key has used, and may use. */
-  readonly quotas: QuotaLedger;
+  /** Exchanges models; absent where the server was built without. */
+  readonly models?: ModelSwap;
 }
 
 /** A Fastify instance whose handlers get their types from TypeBox schemas. */
