@@ -31,6 +31,10 @@ export type SupervisorState = 'loading' | 'ready' | 'restarting' | 'closed';
 /** A host that has lived so long is not part of a series of failures. */
 const STABLE_AFTER_MS = 60_000;
 const DEFAULT_SHUTDOWN_GRACE_MS = 3000;
+/** Shortest time to ask anyone to wait; also where loading takes longer than it did before. */
+const MIN_RETRY_MS = 250;
+/** What loading is taken for at least. */
+const MIN_LOAD_MS = 500;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -43,6 +47,8 @@ export class Supervisor {
   #readyAtMs = 0;
   #lastSignAtMs = 0;
   #loadMs = 0;
+  /** When the next host will probably be ready. */
+  #expectedAtMs = 0;
   #numFailures = 0;
   #isHung = false;
   #fatal: StvError | undefined;
@@ -68,7 +74,7 @@ export class Supervisor {
 
   /** When a new host can be expected, from now. */
   get retryAfterMs(): number {
-    return Math.round(this.#restartDelayMs() + Math.max(this.#loadMs, 500));
+    return Math.round(Math.max(MIN_RETRY_MS, this.#expectedAtMs - this.#options.now()));
   }
 
   /** Resolves when the first host is ready. Rejects if it cannot load: then trying again would not help. */
@@ -161,6 +167,7 @@ export class Supervisor {
     this.#state = 'restarting';
     this.#reason = `The engine host ${event === 'hung' ? 'hung' : 'crashed'} (${this.#fatal?.message ?? detail}) and is starting again.`;
     const delayMs = this.#restartDelayMs();
+    this.#expectedAtMs = this.#options.now() + delayMs + Math.max(this.#loadMs, MIN_LOAD_MS);
     this.#restart = setTimeout(() => this.#spawn(), delayMs);
     this.#options.onDown(event, this.#fatal?.message ?? detail, this.#options.now() - this.#spawnedAtMs);
     this.#numFailures++;
