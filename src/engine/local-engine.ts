@@ -69,7 +69,7 @@ export interface LocalEngineOptions {
   readonly loadTimeoutMs?: number;
   /** First pause before a crashed host is started again; doubles with every failure. Default 200 ms. */
   readonly minRestartDelayMs?: number;
-  /** Default 30 s. */
+  /** Default 5 s: a host that can serve is back soon even after many failures, and a loop of crashes costs little. */
   readonly maxRestartDelayMs?: number;
   readonly host?: ForkHostOptions;
   /** Tests: a host in place and a text side of their own. */
@@ -117,7 +117,7 @@ export class LocalEngine implements Engine {
       hangAfterMs: options.hangAfterMs ?? 60_000,
       loadTimeoutMs: options.loadTimeoutMs ?? 600_000,
       minRestartDelayMs: options.minRestartDelayMs ?? 200,
-      maxRestartDelayMs: options.maxRestartDelayMs ?? 30_000,
+      maxRestartDelayMs: options.maxRestartDelayMs ?? 5_000,
       now: this.#now,
       emit: (stats) => this.#emit(stats),
     });
