@@ -39,11 +39,19 @@ export type ErrorCode =
   | 'runtime_failed'
   | 'internal';
 
+/** A limit by its name in the configuration and its value. */
+export interface ReachedLimit {
+  readonly name: string;
+  readonly value: number;
+}
+
 export interface StvErrorOptions {
   /** Path of the field of the request that is wrong, as the client spelled it. */
   readonly param?: string;
   /** After how many milliseconds trying again can help. */
   readonly retryAfterMs?: number;
+  /** The limit that was reached, for programs. */
+  readonly limit?: ReachedLimit;
   readonly cause?: unknown;
 }
 
@@ -52,6 +60,7 @@ export class StvError extends Error {
   readonly code: ErrorCode;
   readonly param: string | undefined;
   readonly retryAfterMs: number | undefined;
+  readonly limit: ReachedLimit | undefined;
 
   constructor(code: ErrorCode, message: string, options: StvErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -59,6 +68,7 @@ export class StvError extends Error {
     this.code = code;
     this.param = options.param;
     this.retryAfterMs = options.retryAfterMs;
+    this.limit = options.limit;
   }
 }
 

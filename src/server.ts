@@ -9,12 +9,15 @@ import type { Config } from './config.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import type { ModelSwap } from './model-swap.ts';
 import { hoistTitledSchemas } from './openapi-components.ts';
+import { QuotaLedger } from './quotas/quota-ledger.ts';
 import { registerAdmin } from './routes/admin.ts';
 import { installAuth } from './routes/auth.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
 import { answerClientError, answerFrameworkError, installErrorHandling } from './routes/error-handler.ts';
 import { registerHealth } from './routes/health.ts';
+import { installJsonBodies } from './routes/json-body.ts';
+import { createLimitChecks, defaultLimits } from './routes/limits.ts';
 import { registerModels } from './routes/models.ts';
 import { registerOperations } from './routes/operations.ts';
 import { registerPlayground } from './routes/playground.ts';
@@ -22,6 +25,7 @@ import { registerRefine } from './routes/refine.ts';
 import { requestIdOf } from './routes/request-id.ts';
 import { registerResponses } from './routes/responses.ts';
 import type { App, RouteDeps } from './routes/route-deps.ts';
+import { installSecurityHeaders } from './routes/security-headers.ts';
 import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
 import { registerTraces } from './routes/traces.ts';
@@ -38,6 +42,8 @@ export interface ServerDeps {
   readonly runs: RunRegistry;
   readonly metrics: Metrics;
   readonly keys?: ApiKeys;
+  /** Absent: counts of this process alone, under the limits of the configuration. */
+  readonly quotas?: QuotaLedger;
   /** JSON lines go to `stream`; absent = silence. */
   readonly logger?: { readonly level: string; readonly stream: NodeJS.WritableStream };
   /** Counts requests that a shutdown waits for. */
@@ -48,7 +54,8 @@ export interface ServerDeps {
 
 /** Builds the server; `ready()` or `listen()` finishes its set-up. */
 export function buildServer(deps: ServerDeps): App {
-  const { config } = deps;
+  const { config, keys = noApiKeys } = deps;
+  const quotas = deps.quotas ?? new QuotaLedger({ defaults: defaultLimits(config), limitsOf: keys.limitsOf });
   const app: App = fastify({
     logger: deps.logger ?? false,
     // one line a request of our own, below
@@ -66,6 +73,7 @@ export function buildServer(deps: ServerDeps): App {
     },
     genReqId: requestIdOf,
     requestIdHeader: false,
+    trustProxy: config.trustedProxies ?? false,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: 512 },
     clientErrorHandler: answerClientError,
     frameworkErrors: answerFrameworkError,
@@ -75,12 +83,17 @@ export function buildServer(deps: ServerDeps): App {
 
   // JSON only; whatever else comes is 415
   app.removeContentTypeParser('text/plain');
+  installJsonBodies(app);
   app.setValidatorCompiler(createValidatorCompiler());
   // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
   installRequestTrail(app, deps);
-  installAuth(app, deps.keys ?? noApiKeys);
+  installSecurityHeaders(app, config);
+  const limits = createLimitChecks(app, config, quotas);
+  app.addHook('onRequest', limits.address);
+  installAuth(app, keys);
+  app.addHook('onRequest', limits.key);
 
   app.register(fastifySwagger, {
     openapi: {
@@ -115,7 +128,7 @@ export function buildServer(deps: ServerDeps): App {
 
   // inside a plugin, so that the contract above sees the routes
   app.register((scope, _options, done) => {
-    registerRoutes(scope as App, deps);
+    registerRoutes(scope as App, { ...deps, quotas });
     done();
   });
   return app;

@@ -7,11 +7,15 @@ import type { ObservedEngine } from '../engine/combined-engine.ts';
 import { StvError } from '../errors.ts';
 import { createMetrics } from '../metrics.ts';
 import type { ModelSwap } from '../model-swap.ts';
+import { countRun, meterEngine } from '../quotas/metered-engine.ts';
+import { QuotaLedger } from '../quotas/quota-ledger.ts';
+import { defaultLimits } from '../routes/limits.ts';
 import type { App } from '../routes/route-deps.ts';
 import { RunRegistry } from '../runs/run-registry.ts';
 import { buildServer } from '../server.ts';
 import type { Serving } from '../serving.ts';
 import { openDatabase } from '../store/open-database.ts';
+import { SqlQuotaStore } from '../store/sql-quota-store.ts';
 import { SqlRunStore } from '../store/sql-run-store.ts';
 import { solve } from '../stv/solve.ts';
 import { openTelemetry } from '../telemetry/open-telemetry.ts';
@@ -36,24 +40,34 @@ export interface FrontOptions {
 /** Opens the store and listens. Throws `config_invalid` where the store or the address cannot be had. */
 export async function openFront(config: Config, { keys, serving, models }: FrontOptions): Promise<Front> {
   const telemetry = await openTelemetry(config);
-  const store = new SqlRunStore(await openDatabase(config.database ?? path.join(config.dataDir, 'runs.db')));
+  const database = await openDatabase(config.database ?? path.join(config.dataDir, 'runs.db'));
+  const store = new SqlRunStore(database);
+  const quotas = new QuotaLedger({
+    defaults: defaultLimits(config),
+    limitsOf: keys.limitsOf,
+    // callers without keys are one and have no quotas to keep
+    store: keys.isRequired ? new SqlQuotaStore(database) : undefined,
+    onError: (error) => app.log.error({ err: error }, 'quotas could not be kept'),
+  });
   const metrics = createMetrics();
   metrics.setModels(models);
   const traffic = new Traffic();
   const runs = new RunRegistry({
     store,
     retention: { maxAgeMs: config.retainDays * 86_400_000, maxBytes: config.retainMegabytes * 1_000_000 },
-    loop: (request, signal, resume) =>
-      serving.during((service) =>
-        solve(request, service, { signal, resume, span: telemetry.startRun(request, resume !== undefined) }),
-      ),
+    loop: (request, signal, resume, owner) =>
+      serving.during(({ engine, pack }) => {
+        const span = telemetry.startRun(request, resume !== undefined);
+        const events = solve(request, { engine: meterEngine(engine, owner, quotas), pack }, { signal, resume, span });
+        return countRun(events, request, owner, quotas);
+      }),
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
     onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
   });
   const logger = { level: config.logLevel, stream: process.stderr };
-  const app: App = buildServer({ config, serving, metrics, runs, keys, traffic, logger, models });
+  const app: App = buildServer({ config, serving, metrics, runs, keys, quotas, traffic, logger, models });
   try {
     await listen(app, config);
   } catch (thrown) {
@@ -72,6 +86,7 @@ export async function openFront(config: Config, { keys, serving, models }: Front
       const closed = app.close();
       app.server.closeAllConnections();
       await closed;
+      await quotas.flush();
       await Promise.all([store.close(), telemetry.close()]);
     },
   };

@@ -29,6 +29,10 @@ export async function serve(config: Config): Promise<number> {
     front = await openFront(config, { keys, serving, models });
     say(`STV server ${version} listens on ${front.url}`);
     if (!keys.isRequired) say('No API keys are configured: only this machine is served.');
+    if (keys.plain.length > 0) {
+      const names = keys.plain.join(', ');
+      process.stderr.write(`The keys file holds ${names} in plain text; \`stv key\` makes lines with digests only.\n`);
+    }
     loaded = await Promise.race([load, ending.then(() => undefined)]);
     if (loaded !== undefined) {
       models.start(loaded);

@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { type ErrorCode, StvError } from '../errors.ts';
+import { type ErrorCode, type ReachedLimit, StvError } from '../errors.ts';
 
 /** The body of every error, before or inside a stream. */
 export interface ErrorBody {
@@ -13,6 +13,8 @@ export interface ErrorBody {
     readonly type: string;
     readonly code: string | null;
     readonly param: string | null;
+    /** Which limit a 429 is about. */
+    readonly limit?: ReachedLimit;
   };
 }
 
@@ -127,8 +129,8 @@ const httpFailures: Readonly<Record<string, { status: number; type: ErrorType; c
   },
 };
 
-function body(message: string, type: ErrorType, code: string | null, param?: string): ErrorBody {
-  return { error: { message, type, code, param: param ?? null } };
+function body(message: string, type: ErrorType, code: string | null, param?: string, limit?: ReachedLimit): ErrorBody {
+  return { error: { message, type, code, param: param ?? null, ...(limit === undefined ? {} : { limit }) } };
 }
 
 /** Maps anything thrown to its wire form; `requestId` goes into the message of a defect so that it can be found in the log. */
@@ -139,7 +141,7 @@ export function toWireError(thrown: unknown, requestId = ''): WireError {
     const retryAfterMs = thrown.retryAfterMs ?? rule.retryAfterMs;
     return {
       status: rule.status,
-      body: body(thrown.message, rule.type, thrown.code, thrown.param),
+      body: body(thrown.message, rule.type, thrown.code, thrown.param, thrown.limit),
       ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
       ...(rule.shouldRetry === undefined ? {} : { shouldRetry: rule.shouldRetry }),
     };

@@ -6,6 +6,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { Config } from '../config.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ModelSwap } from '../model-swap.ts';
+import type { QuotaLedger } from '../quotas/quota-ledger.ts';
 import type { RunRegistry } from '../runs/run-registry.ts';
 import type { Serving } from '../serving.ts';
 
@@ -14,6 +15,8 @@ export interface RouteDeps {
   readonly serving: Serving;
   readonly runs: RunRegistry;
   readonly metrics: Metrics;
+  /** What each key has used, and may use. */
+  readonly quotas: QuotaLedger;
   /** Exchanges models; absent where the server was built without. */
   readonly models?: ModelSwap;
 }
