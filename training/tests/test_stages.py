@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
+from stv_train.export import export_pack
 from stv_train.gates import failures
 from stv_train.run import Run, read_jsonl, write_atomically
 from stv_train.stages import base as base_stage
@@ -77,9 +78,18 @@ def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "gates:" in said and "export:" in said
     pack = tmp_path / "run" / "pack"
     data = json.loads((pack / "pack.json").read_text())
-    for role in data["roles"].values():
-        model = transformers.LlamaForCausalLM.from_pretrained(pack / role["source"])
-        assert model.config.vocab_size == model.lm_head.weight.shape[0]
+    run = Run(load_config(CONFIGS / "smoke.toml", {"run.out": str(tmp_path / "run")}))
+    ids = torch.tensor([run.tokenizer.encode("<|user|>3x + 4 = 19<|end|><|assistant|>Step 1: 3x = 15")])
+    for role, name in (("generator", "vil"), ("verifier", "stv")):
+        folder = pack / data["roles"][role]["source"]
+        theirs = transformers.LlamaForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
+        with torch.no_grad():
+            assert torch.allclose(theirs(ids).logits, run.load_model(name)(ids), atol=1e-4), f"{role}: the same logits"
+        assert transformers.AutoTokenizer.from_pretrained(folder)("3x = 9", add_special_tokens=False)["input_ids"]
+    assert sum(path.stat().st_size for path in pack.rglob("*") if path.is_file()) < 24 * 2**20
+    with pytest.raises(TrainError, match=r"above export\.max_mib = 0\.5"):
+        export_pack(Run(load_config(CONFIGS / "smoke.toml", {"run.out": str(tmp_path / "run"), "export.max_mib": "0.5"})), "vil", "stv")
+    assert (pack / "pack.json").exists(), "a pack that is refused leaves the one before it"
     assert {path.name for path in (tmp_path / "run" / "plots").glob("*.png")} >= {"base-loss.png", "stv-probe.png"}
     stages = {row["stage"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")}
     assert stages >= {"base", "gates", "rollout", "stv", "vil"}
@@ -333,19 +343,23 @@ def test_traces_become_attempts(trained: Run, tmp_path: Path) -> None:
         {**trace, "attempt": " "},
         {**trace, "problem": "Hello"},
         {**trace, "attempt": "x = 7", "label": {"answer": "x = 999"}},
+        {**trace, "problem": "How many legs have 3 horses?", "attempt": "12 legs", "answer": "12", "label": {"answer": "12.0"}},
+        {**trace, "problem": "How many legs have 2 horses?", "attempt": "I do not know", "answer": None, "label": {"answer": "8"}},
     ]
     path = tmp_path / "traces.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in traces))
     from_traces(run, str(path))
     assert len(load_attempts(rollout_path(run))) == before + 1
     counted = read_jsonl(run.folder / "metrics.jsonl")[-1]
-    assert {key: counted[key] for key in ("used", "outside", "cut_off", "wrong_label", "repeated")} == {
+    assert {key: counted[key] for key in ("used", "by_reference", "outside", "cut_off", "wrong_label", "repeated")} == {
         "used": 1,
+        "by_reference": 2,
         "outside": 1,
         "cut_off": 1,
         "wrong_label": 1,
         "repeated": 1,
     }
+    assert [row["correct"] for row in read_jsonl(run.folder / "rollouts" / "graded.jsonl")] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from .export import export_pack, load_export
 from .gates import require_gates
 from .report import write_report
 from .run import Interrupted, Run, append_json
-from .server import server_command
+from .server import server_command, swap_models
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     rolled = add("rollout", "draw the generator's own attempts")
     rolled.add_argument("--server", default="", metavar="URL", help="sample from a running server instead of PyTorch")
     rolled.add_argument("--generator", default="base", metavar="NAME")
+    rolled.add_argument("--key", default="", help="the server's key, where it needs one")
+    rolled.add_argument("--name", default="train", help="of the file of attempts")
     add("sft", "baseline: train the verifier on the teacher's texts")
     verdict = add("verdict-rl", "baseline: train the verifier by verdict RL alone")
     verdict.add_argument("--meta", action="store_true", help="weigh rejections by a meta-verifier")
@@ -62,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--generator", default="", metavar="NAME", help="a model of the run; default: the last one trained")
     export.add_argument("--verifier", default="", metavar="NAME")
     export.add_argument("--to", type=Path, metavar="FOLDER")
+    export.add_argument(
+        "--swap", default="", metavar="URL", help="then exchange the models of this running server; --to lies in its model folder"
+    )
+    export.add_argument("--key", default="", help="the server's key, where it needs one")
     whole = add("all", "every stage, from nothing to the pack")
     whole.add_argument("--baselines", action="store_true", help="the baselines as well")
     return parser
@@ -126,7 +132,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "base":
             train_base(run)
         case "rollout":
-            rollout(run, arguments.generator, arguments.server)
+            rollout(run, arguments.generator, arguments.server, arguments.name, arguments.key)
         case "sft":
             train_verifier(run, "sft")
         case "verdict-rl":
@@ -147,7 +153,10 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             verifier = arguments.verifier or _newest(run, ("stv",))
             if run.has_model(verifier):
                 calibrate(run, verifier)
-            export_pack(run, generator, verifier, arguments.to)
+            folder = export_pack(run, generator, verifier, arguments.to)
+            if arguments.swap:
+                swap_models(arguments.swap, folder.name, arguments.key)
+                run.say(f"export: {arguments.swap} serves {folder.name}")
         case "all":
             write_problems(run)
             _gated_base(run)

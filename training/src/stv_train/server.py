@@ -113,3 +113,9 @@ def run_command(command: list[str]) -> None:
         raise TrainError(f"`{shlex.join(command)}` cannot be run: {error}.") from error
     if result.returncode:
         raise TrainError(f"`{shlex.join(command)}` ended with status {result.returncode}; the same command goes on from what it has.")
+
+
+def swap_models(url: str, name: str, key: str = "") -> None:
+    """Exchanges both models of a running server for the pack `name` below its model folders (`POST /admin/models/both/load`);
+    returns when they serve. What began before ends with the old ones."""
+    post_json(f"{url.rstrip('/')}/admin/models/both/load", {"name": name}, key)

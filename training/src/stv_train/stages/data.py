@@ -153,17 +153,17 @@ def user_problems(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def fetch_traces(server: str, key: str = "") -> list[dict[str, Any]]:
-    """All traces of a running server, page by page (`GET /traces`)."""
+def fetch_traces(server: str, key: str = "", page_size: int = 1000) -> list[dict[str, Any]]:
+    """All traces of a running server, page by page (`GET /traces`), with the labels that callers gave."""
     rows: list[dict[str, Any]] = []
     after = ""
     while True:
-        url = f"{server.rstrip('/')}/traces?limit=1000&labels=true" + (f"&after={after}" if after else "")
+        url = f"{server.rstrip('/')}/traces?limit={page_size}&labels=true" + (f"&after={after}" if after else "")
         request = urllib.request.Request(url, headers={"authorization": f"Bearer {key}"} if key else {})
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
                 page = [json.loads(line) for line in response.read().decode().splitlines() if line.strip()]
-        except OSError as error:
+        except (OSError, json.JSONDecodeError) as error:
             raise TrainError(f"Cannot read traces from {url}: {error}.") from error
         if not page:
             return rows
@@ -171,23 +171,34 @@ def fetch_traces(server: str, key: str = "") -> list[dict[str, Any]]:
         after = str(page[-1]["trace_id"])
 
 
-def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged], dict[str, int]]:
-    """Attempts of traces, graded by the exact checker; where a label states another answer, the row is left out.
+def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged], list[dict[str, Any]], dict[str, int]]:
+    """Attempts of traces, graded by the exact checker; where a label states another answer, the row is left out. Problems that
+    the checker cannot read come apart, graded by their label's answer where they have one.
 
-    What happened to the rest is counted: outside the domain, held out, cut off, labelled wrongly, repeated."""
-    counts = dict.fromkeys(("used", "outside", "held_out", "cut_off", "wrong_label", "repeated"), 0)
+    What happened to the rest is counted: outside without a label, held out, cut off, labelled wrongly, repeated."""
+    counts = dict.fromkeys(("used", "by_reference", "outside", "held_out", "cut_off", "wrong_label", "repeated"), 0)
     judged: list[Judged] = []
+    by_reference: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     for number, one in enumerate(rows, 1):
         for key in ("problem", "attempt"):
             if not isinstance(one.get(key), str):
                 raise TrainError(f"{where}, trace {number}: `{key}` must be a text, not {one.get(key)!r}.")
+        label = one.get("label") or {}
         try:
             problem = read_problem(one["problem"])
         except OutsideDomain:
-            counts["outside"] += 1
+            if not label.get("answer") or not one["attempt"].strip() or one.get("finish_reason") == "length":
+                counts["outside"] += 1
+            elif (one["problem"], one["attempt"]) in seen:
+                counts["repeated"] += 1
+            else:
+                seen.add((one["problem"], one["attempt"]))
+                counts["by_reference"] += 1
+                right = same_answer(str(one.get("answer") or ""), str(label["answer"]))
+                graded = {"problem": one["problem"], "attempt": one["attempt"], "correct": right, "answer": str(label["answer"])}
+                by_reference.append(graded | ({"reference": label["reference"]} if label.get("reference") else {}))
             continue
-        label = one.get("label") or {}
         if split_of(problem.canonical) != "train":
             counts["held_out"] += 1
         elif label.get("answer") and not same_answer(str(label["answer"]).split("=")[-1], str(problem.answer)):
@@ -200,19 +211,26 @@ def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged],
             seen.add((problem.canonical, one["attempt"]))
             counts["used"] += 1
             judged.append(Judged(problem, one["attempt"], check(problem, one["attempt"])))
-    return judged, counts
+    return judged, by_reference, counts
 
 
 def from_traces(run: Run, source: str, key: str = "") -> Path:
-    """Adds the attempts of traces (a JSONL file, or the address of a running server) to the attempts of the run."""
+    """Adds the attempts of traces (a JSONL file, or the address of a running server) to the attempts of the run. Those at problems
+    outside the checker's domain, graded by the caller's answer, go to `rollouts/graded.jsonl` for `stv-train hf`."""
     is_server = source.startswith(("http://", "https://"))
     rows = fetch_traces(source, key) if is_server else read_jsonl(Path(source))
-    judged, counts = judged_traces(rows, source)
+    judged, by_reference, counts = judged_traces(rows, source)
+    if by_reference:
+        graded = rollout_path(run, "graded")
+        before = read_jsonl(graded) if graded.exists() else []
+        write_jsonl(graded, {(one["problem"], one["attempt"]): one for one in [*before, *by_reference]}.values())
     run.log("from-traces", source=source, **counts)
     run.say("from-traces: " + "  ".join(f"{name} {count}" for name, count in counts.items()))
     path = rollout_path(run)
     existing = load_attempts(path) if path.exists() else []
     merged = {(one.problem.text, one.attempt): row(one) for one in [*existing, *judged]}
+    if not merged and by_reference:
+        return rollout_path(run, "graded")
     if not merged:
         raise TrainError(f"{source} holds no attempt at a training problem of this pack.")
     write_jsonl(path, merged.values())

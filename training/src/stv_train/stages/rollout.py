@@ -26,7 +26,7 @@ def rollout_path(run: Run, name: str = "train") -> Path:
     return run.folder / "rollouts" / f"{name}.jsonl"
 
 
-def rollout(run: Run, generator: str = "base", server: str = "", name: str = "train") -> Path:
+def rollout(run: Run, generator: str = "base", server: str = "", name: str = "train", key: str = "") -> Path:
     """Draws the configured number of attempts, chunk by chunk; a chunk already on disk is not drawn again."""
     config, seed = run.config.rollout, run.config.run.seed + 5000
     path = rollout_path(run, name)
@@ -48,7 +48,7 @@ def rollout(run: Run, generator: str = "base", server: str = "", name: str = "tr
                 count = min(CHUNK, config.attempts - start)
                 problems = [source.problem(Random(f"{seed}:rollout:{start + at}")) for at in range(count)]
                 if model is None:
-                    attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + start)
+                    attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + start, key)
                 else:
                     attempts, used = _from_model(run, model, problems, seed + start)
                 tokens += used
@@ -93,7 +93,9 @@ def _from_model(run: Run, model: Llama, problems: list[Problem], seed: int) -> t
     return texts(completions, run.tokenizer), sum(len(c.ids) for c in completions)
 
 
-def _from_server(server: str, problems: list[Problem], temperature: float, max_tokens: int, seed: int) -> tuple[list[str], int]:
+def _from_server(
+    server: str, problems: list[Problem], temperature: float, max_tokens: int, seed: int, key: str = ""
+) -> tuple[list[str], int]:
     """Attempts by `POST /v1/chat/completions` of a running server, many at a time so that it can batch them."""
 
     def ask(item: tuple[int, Problem]) -> tuple[str, int]:
@@ -105,7 +107,7 @@ def _from_server(server: str, problems: list[Problem], temperature: float, max_t
             "max_tokens": max_tokens,
             "seed": (seed + number) % 2**31,
         }
-        answer = post_json(f"{server.rstrip('/')}/v1/chat/completions", body)
+        answer = post_json(f"{server.rstrip('/')}/v1/chat/completions", body, key)
         choice = answer["choices"][0]
         text = choice["message"]["content"] or ""
         return text + ("" if choice["finish_reason"] == "stop" else " …"), int(answer["usage"]["completion_tokens"])
