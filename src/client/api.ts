@@ -273,6 +273,43 @@ export interface paths {
     readonly patch?: never;
     readonly trace?: never;
   };
+  readonly '/admin/models': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    /** What is loaded, what drains, how far a load is, what could be loaded */
+    readonly get: operations['adminModels'];
+    readonly put?: never;
+    readonly post?: never;
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
+  readonly '/admin/models/{role}/load': {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly get?: never;
+    readonly put?: never;
+    /**
+     * Exchange the model of a role while the server serves
+     * @description The new model starts beside the running one; what begins once it serves gets it, what began before ends with the old one, whose memory then returns. A pack brings its prompts and formats for the role; a checkpoint takes over those in service. A load that fails leaves everything as it was.
+     */
+    readonly post: operations['loadModel'];
+    readonly delete?: never;
+    readonly options?: never;
+    readonly head?: never;
+    readonly patch?: never;
+    readonly trace?: never;
+  };
   readonly '/health/live': {
     readonly parameters: {
       readonly query?: never;
@@ -362,6 +399,29 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
   schemas: {
+    readonly AdminModels: {
+      /** @enum {string} */
+      readonly object: 'admin.models';
+      readonly pack: {
+        readonly name: string;
+        readonly version: string;
+      };
+      readonly models: readonly components['schemas']['LoadedModel'][];
+      readonly memory_bytes: number | null;
+      /** @description Exchanged models that still answer what began before */
+      readonly draining: readonly {
+        readonly models: readonly components['schemas']['LoadedModel'][];
+        /** @description Requests and runs that began before the swap */
+        readonly users: number;
+        readonly memory_bytes: number | null;
+      }[];
+      readonly load: components['schemas']['ModelLoad'] | null;
+      readonly available: readonly {
+        readonly name: string;
+        /** @enum {string} */
+        readonly kind: 'pack' | 'checkpoint';
+      }[];
+    };
     readonly Chain: {
       readonly chain: number;
       /** @enum {string} */
@@ -675,6 +735,11 @@ export interface components {
         | 'server_error';
       readonly code: string | null;
       readonly param: string | null;
+      /** @description The limit that a 429 is about */
+      readonly limit?: {
+        readonly name: string;
+        readonly value: number;
+      };
     };
     readonly FirstError: {
       readonly step: number;
@@ -706,6 +771,14 @@ export interface components {
         | null;
       readonly rounds: readonly components['schemas']['Round'][];
     };
+    readonly LoadedModel: {
+      /** @description Full name with digest */
+      readonly name: string;
+      readonly aliases: readonly string[];
+      readonly digest: string;
+      readonly context_length: number;
+      readonly remote: boolean;
+    };
     readonly Model: {
       readonly id: string;
       /** @enum {string} */
@@ -722,6 +795,22 @@ export interface components {
       /** @enum {string} */
       readonly object: 'list';
       readonly data: readonly components['schemas']['Model'][];
+    };
+    readonly ModelLoad: {
+      /** @enum {string} */
+      readonly role: 'generator' | 'verifier' | 'both';
+      readonly name: string;
+      /** @enum {string} */
+      readonly status: 'loading' | 'ready' | 'failed';
+      readonly progress: {
+        readonly what: string;
+        readonly done: number | null;
+        readonly total: number | null;
+      };
+      /** @description Unix seconds */
+      readonly started: number;
+      readonly ended: number | null;
+      readonly error: components['schemas']['ErrorObject'] | null;
     };
     readonly NoProgress: {
       /** @enum {string} */
@@ -3398,6 +3487,186 @@ export interface operations {
       };
       /** @description The deadline passed before the first result */
       readonly 504: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly adminModels: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path?: never;
+      readonly cookie?: never;
+    };
+    readonly requestBody?: never;
+    readonly responses: {
+      /** @description The models */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['AdminModels'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Not ready, draining or restarting */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+    };
+  };
+  readonly loadModel: {
+    readonly parameters: {
+      readonly query?: never;
+      readonly header?: never;
+      readonly path: {
+        readonly role: 'generator' | 'verifier' | 'both';
+      };
+      readonly cookie?: never;
+    };
+    readonly requestBody: {
+      readonly content: {
+        readonly 'application/json': {
+          /** @description A pack or checkpoint below the model folders */
+          readonly name: string;
+          /**
+           * @description Answer when the new models serve, not at once
+           * @default true
+           */
+          readonly wait?: boolean;
+        };
+      };
+    };
+    readonly responses: {
+      /** @description The new models serve */
+      readonly 200: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['AdminModels'];
+        };
+      };
+      /** @description The load has begun (`wait: false`) */
+      readonly 202: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['AdminModels'];
+        };
+      };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description No or wrong API key */
+      readonly 401: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The key lacks the scope */
+      readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Unknown model, run or route */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The request arrived too slowly */
+      readonly 408: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The run has already ended */
+      readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The body is too large */
+      readonly 413: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The body is not JSON */
+      readonly 415: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The idempotency key was used with another body */
+      readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Not ready, draining or restarting */
+      readonly 503: {
         headers: {
           readonly [name: string]: unknown;
         };
