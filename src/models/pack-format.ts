@@ -1,5 +1,5 @@
 /** `pack.json` as people write it: the schema, and every complaint about a value at once. */
-import { Ajv } from 'ajv';
+import { Ajv, type ValidateFunction } from 'ajv';
 import Type, { type Static } from 'typebox';
 
 const strict = { additionalProperties: false } as const;
@@ -135,10 +135,12 @@ function given(value: unknown, pointer: string): string {
   return text.length > 60 ? `${text.slice(0, 60)}…` : text;
 }
 
+let check: ValidateFunction | undefined;
+
 /** Everything that is wrong with a parsed `pack.json`, one sentence each, field named; empty when it is a `PackFile`. */
 export function complaintsAbout(value: unknown): readonly string[] {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return ['it does not hold a JSON object'];
-  const check = new Ajv({ allErrors: true, strict: false }).compile(PackFile);
+  check ??= new Ajv({ allErrors: true, strict: false }).compile(PackFile);
   check(value);
   const lines: string[] = [];
   // a choice complains once for each alternative: its literals are gathered into one sentence
