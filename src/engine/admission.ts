@@ -1,6 +1,7 @@
 /**
  * Who may wait for the engine. A place is reserved in one synchronous move before any text is encoded, so a burst cannot slip
  * through between a check and a count. Counts sequences that have not started and their prompt tokens (estimated until encoded).
+ * A share key may hold as many places as are free: one that floods the queue leaves half of it, two a third, and so on.
  */
 import { StvError } from '../errors.ts';
 
@@ -12,6 +13,13 @@ export interface AdmissionLimits {
 }
 
 export const DEFAULT_ADMISSION_LIMITS: AdmissionLimits = { maxQueuedSequences: 1024, maxQueuedTokens: 1_000_000 };
+
+export interface Reservation {
+  readonly sequences: number;
+  readonly estimatedTokens: number;
+  /** Whose place it is; those without a key are bounded together by the queue alone. */
+  readonly shareKey?: string | undefined;
+}
 
 /** One request's place in the queue. Every method may be called again without effect. */
 export interface Ticket {
@@ -32,6 +40,7 @@ export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #now: () => number;
   readonly #starts: { readonly atMs: number; readonly sequences: number; readonly tokens: number }[] = [];
+  readonly #sequencesOf = new Map<string, number>();
   #queuedSequences = 0;
   #queuedTokens = 0;
 
@@ -49,7 +58,7 @@ export class Admission {
   }
 
   /** Throws StvError `queue_full` with the time after which the queue has probably moved on enough. */
-  reserve({ sequences, estimatedTokens }: { readonly sequences: number; readonly estimatedTokens: number }): Ticket {
+  reserve({ sequences, estimatedTokens, shareKey }: Reservation): Ticket {
     const { maxQueuedSequences, maxQueuedTokens } = this.#limits;
     if (this.#queuedSequences + sequences > maxQueuedSequences) {
       throw new StvError(
@@ -65,14 +74,17 @@ export class Admission {
         { retryAfterMs: this.#retryAfterMs('tokens', this.#queuedTokens + estimatedTokens - maxQueuedTokens) },
       );
     }
+    if (shareKey !== undefined) this.#checkShare(shareKey, sequences);
     this.#queuedSequences += sequences;
     this.#queuedTokens += estimatedTokens;
+    this.#count(shareKey, sequences);
     let tokens = estimatedTokens;
     let isQueued = true;
     const leave = (): void => {
       isQueued = false;
       this.#queuedSequences -= sequences;
       this.#queuedTokens -= tokens;
+      this.#count(shareKey, -sequences);
     };
     return {
       setTokens: (count) => {
@@ -90,6 +102,24 @@ export class Admission {
         if (isQueued) leave();
       },
     };
+  }
+
+  #checkShare(shareKey: string, sequences: number): void {
+    const own = this.#sequencesOf.get(shareKey) ?? 0;
+    const free = this.#limits.maxQueuedSequences - this.#queuedSequences;
+    if (own + sequences <= Math.max(1, free)) return;
+    throw new StvError(
+      'queue_full',
+      `This API key's share of the queue is full: ${own} of its sequences wait, and as many places are kept free for others.`,
+      { retryAfterMs: this.#retryAfterMs('sequences', own + sequences - free) },
+    );
+  }
+
+  #count(shareKey: string | undefined, change: number): void {
+    if (shareKey === undefined) return;
+    const count = (this.#sequencesOf.get(shareKey) ?? 0) + change;
+    if (count > 0) this.#sequencesOf.set(shareKey, count);
+    else this.#sequencesOf.delete(shareKey);
   }
 
   /** The excess over the rate at which the last requests left the queue; a second while nothing is known. */

@@ -10,7 +10,7 @@ import { StepCost } from './step-cost.ts';
 /** Guessed tokens of one lane at most. */
 const MAX_DRAFT = 15;
 /** A guess must be so much better than what it costs: both are estimates. */
-const MARGIN = 1.2;
+const MARGIN = 1.5;
 /** What a step costs changes with the load of the machine: a plan that looks slower is tried now and then. */
 const STEPS_BETWEEN_TRIES = 32;
 

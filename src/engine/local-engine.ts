@@ -184,7 +184,7 @@ export class LocalEngine implements Engine {
     let stream: GenerationStream | undefined;
     try {
       checkSamplingParams(request.sampling);
-      const [prompt] = await this.#encode(open, request.prompt, ['']);
+      const [prompt] = await this.#encode(open, request, ['']);
       const maxTokens = fitMaxTokens(request, prompt, this.#limits(model));
       const prediction = await this.#encodePrediction(open, request.prediction, maxTokens);
       stream = this.#stream(open, { request, prompt, maxTokens, prediction });
@@ -220,13 +220,14 @@ export class LocalEngine implements Engine {
     const open = this.#open(model, { signal, deadline: request.deadline });
     try {
       checkCandidates(request.candidates);
-      const { priority } = request;
-      const [prompt, ...encodings] = await this.#encode(open, request.prompt, ['', ...request.candidates]);
+      const { priority, shareKey } = request;
+      const [prompt, ...encodings] = await this.#encode(open, request, ['', ...request.candidates]);
       const limits = this.#limits(model);
       for (const encoding of [prompt, ...encodings])
         checkPrompt(request.prompt, encoding, { limits, numOutputTokens: 0 });
       const plan = planScore(prompt, encodings);
-      const reader = new ScoreReader({ host: this.#host, model, priority, now: this.#now, onStart: open.start });
+      const { start: onStart } = open;
+      const reader = new ScoreReader({ host: this.#host, model, priority, shareKey, now: this.#now, onStart });
       open.onClose(() => reader.close());
       const results = await open.interruption.race(reader.read(plan));
       const endMs = this.#now();
@@ -319,10 +320,15 @@ export class LocalEngine implements Engine {
   }
 
   /** Reserves a place, at once, and then encodes the prompt with each continuation. */
-  async #encode(open: OpenRequest, prompt: Prompt, continuations: readonly string[]): Promise<Encodings> {
+  async #encode(
+    open: OpenRequest,
+    { prompt, shareKey }: Pick<GenerateRequest, 'prompt' | 'shareKey'>,
+    continuations: readonly string[],
+  ): Promise<Encodings> {
     if (this.#isDraining) throw new StvError('draining', 'The server is shutting down and takes no new requests.');
     this.#host.checkReady();
-    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens: Math.ceil(this.#estimate.of(prompt)) }));
+    const estimatedTokens = Math.ceil(this.#estimate.of(prompt));
+    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens, shareKey }));
     this.#emitQueue();
     const encodings = await open.interruption.race(this.#text.encode(open.model, prompt, continuations));
     const [first = new Int32Array(0), ...others] = encodings;
@@ -355,7 +361,7 @@ export class LocalEngine implements Engine {
     const table = this.#text.tables[open.model];
     if (table === undefined) throw new Error(`There is no token table ${open.model}.`);
     const stopTokens = request.ignoreEos === true ? [] : table.stopTokenIds;
-    const { stop, includeStop = false, logprobs, promptLogprobs, sampling, priority } = request;
+    const { stop, includeStop = false, logprobs, promptLogprobs, sampling, priority, shareKey } = request;
     const stream = new GenerationStream({
       table,
       model: open.name,
@@ -372,7 +378,7 @@ export class LocalEngine implements Engine {
     });
     const promptRows = promptLogprobs === undefined ? [] : promptRowsOf(prompt, promptLogprobs);
     const expected = prediction === undefined ? {} : { prediction };
-    const spec = { prompt, maxTokens, stopTokens, sampling, priority, logprobs, promptRows, ...expected };
+    const spec = { prompt, maxTokens, stopTokens, sampling, priority, shareKey, logprobs, promptRows, ...expected };
     const sequence = this.#host.send(open.model, stream, spec);
     stream.markSent();
     open.onClose(() => this.#host.abort(sequence));

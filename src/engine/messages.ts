@@ -24,6 +24,8 @@ export interface SequenceSpec {
   readonly stopTokens: readonly number[];
   readonly sampling: SamplingParams;
   readonly priority: 'interactive' | 'batch';
+  /** Who shares the engine with whom, opaque; those without one are one party. */
+  readonly shareKey?: string | undefined;
   /** Alternatives beside each generated token; undefined = no log-probabilities. */
   readonly logprobs: number | undefined;
   /** Ascending positions, all within the prompt. */

@@ -2,9 +2,9 @@
  * Who runs next and how many tokens each gets: every sequence has `numComputedTokens` and a target, and a step hands out a token
  * budget so that the first catches up with the second. Chunked prefill, prefix hits and resumption are cases of that sentence.
  *
- * One number orders everything that is not decoding. A sequence's `key` is its arrival time, plus the time its prompt needs alone,
- * plus a fixed delay for `batch` work; smaller goes first. So short prompts pass long ones and interactive work passes batch work,
- * but only what arrives within that time: nothing starves.
+ * A sequence's `key` is its arrival time, plus the time its prompt needs alone, plus a fixed delay for `batch` work; smaller goes
+ * first. So short prompts pass long ones and interactive work passes batch work, but only what arrives within that time: nothing
+ * starves. Where several API keys or both priorities wait, `waiting-queue.ts` shares out the turns among them.
  *
  * No tensors, no clock of its own, no promises.
  */
@@ -12,6 +12,7 @@
 import type { SequenceSpec } from './messages.ts';
 import { Sequence } from './sequence.ts';
 import { type Acquired, SlotManager } from './slot-manager.ts';
+import { INTERACTIVE_WEIGHT, WaitingQueue } from './waiting-queue.ts';
 
 export interface SchedulerOptions {
   readonly numSlots: number;
@@ -57,7 +58,7 @@ const MAX_SKIPPED = 64;
 export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #slots: SlotManager;
-  readonly #waiting: Sequence[] = [];
+  readonly #waiting = new WaitingQueue();
   readonly #running: Sequence[] = [];
   readonly #ownerOf = new Map<number, Sequence>();
   /** Steps of suspects and of everybody else take turns. */
@@ -71,7 +72,7 @@ export class Scheduler {
   }
 
   get numWaiting(): number {
-    return this.#waiting.length;
+    return this.#waiting.size;
   }
 
   get numRunning(): number {
@@ -88,12 +89,13 @@ export class Scheduler {
     const key = nowMs + delay + msPerToken * spec.prompt.length;
     const { maxLength, isDrafting = false } = this.#options;
     const sequence = new Sequence(spec, { key, nowMs, maxLength, isDrafting });
-    this.#enqueue(sequence);
+    this.#waiting.add(sequence);
     return sequence;
   }
 
   /** Hands out one step. The caller runs it and then calls `advance` for every lane. */
   schedule(nowMs: number): Schedule {
+    this.#waiting.beginStep();
     const preempted = this.#makeRoom();
     const schedule = this.#isSuspectsTurn ? undefined : this.#scheduleAll(nowMs);
     this.#isSuspectsTurn = !this.#isSuspectsTurn;
@@ -136,11 +138,10 @@ export class Scheduler {
 
     const admitted: Admission[] = [];
     let next = 0; // of the prefilling ones
-    let candidate = 0; // of the waiting ones
     let skipped = 0;
     while (budget > 0) {
       const running = prefilling[next];
-      const waiting = this.#canAdmit && skipped <= MAX_SKIPPED ? this.#waiting[candidate] : undefined;
+      const waiting = this.#canAdmit && skipped <= MAX_SKIPPED ? this.#waiting.next() : undefined;
       let sequence: Sequence;
       if (running !== undefined && (waiting === undefined || running.key <= waiting.key)) {
         sequence = running;
@@ -148,11 +149,10 @@ export class Scheduler {
       } else if (waiting !== undefined) {
         const admission = this.#tryAdmit(waiting, nowMs);
         if (admission === undefined) {
-          candidate++;
+          this.#waiting.skip(waiting);
           skipped++;
           continue;
         }
-        this.#waiting.splice(candidate, 1);
         admitted.push(admission);
         if (waiting.spec.isSuspect === true) continue;
         sequence = waiting;
@@ -167,14 +167,13 @@ export class Scheduler {
   /** The lane has been computed. */
   advance(sequence: Sequence, numTokens: number): void {
     sequence.numComputedTokens += numTokens;
+    this.#charge(sequence, sequence.numComputedTokens);
     if (sequence.slot !== undefined) this.#slots.advance(sequence.slot, sequence.numComputedTokens);
   }
 
   /** Takes a sequence out, whatever its phase. @param keepContent false if its cache cannot be trusted */
   remove(sequence: Sequence, { keepContent }: { keepContent: boolean }): void {
-    const place = this.#waiting.indexOf(sequence);
-    if (place >= 0) this.#waiting.splice(place, 1);
-    else this.#leaveSlot(sequence, keepContent);
+    if (!this.#waiting.remove(sequence)) this.#leaveSlot(sequence, keepContent);
   }
 
   /** Throws unless the slots, the index and the queues tell one story. */
@@ -188,12 +187,7 @@ export class Scheduler {
         throw new Error(`Sequence ${sequence.id} computed more than it has.`);
       usedBy.set(sequence.slot, sequence.numComputedTokens);
     }
-    for (const [place, sequence] of this.#waiting.entries()) {
-      if (sequence.slot !== undefined || sequence.numComputedTokens !== 0)
-        throw new Error(`Waiting sequence ${sequence.id} holds a slot.`);
-      const before = this.#waiting[place - 1];
-      if (before !== undefined && before.key > sequence.key) throw new Error('The waiting queue is out of order.');
-    }
+    this.#waiting.checkIntegrity(this.#running.length);
     if (this.#running.length > this.#options.maxLanes)
       throw new Error(`${this.#running.length} sequences run on ${this.#options.maxLanes} lanes.`);
     if (this.#ownerOf.size !== this.#running.length) throw new Error('Slots and running sequences differ in number.');
@@ -217,9 +211,19 @@ export class Scheduler {
       sequence.startedAtMs = nowMs;
       sequence.numCachedTokens = Math.min(acquired.numCached, sequence.numPromptTokens);
     }
+    this.#waiting.take(sequence);
     this.#running.push(sequence);
     this.#ownerOf.set(acquired.slot, sequence);
+    sequence.numChargedTokens = Math.max(sequence.numChargedTokens, acquired.numCached);
+    this.#charge(sequence, target);
     return { ...acquired, sequence };
+  }
+
+  /** Every token of a sequence counts once, what was found cached not at all. */
+  #charge(sequence: Sequence, numTokens: number): void {
+    if (numTokens <= sequence.numChargedTokens) return;
+    this.#waiting.charge(sequence, numTokens - sequence.numChargedTokens);
+    sequence.numChargedTokens = numTokens;
   }
 
   #isWorthAwaiting(sequence: Sequence, plannedSlot: number | undefined, numSpared: number): boolean {
@@ -228,20 +232,23 @@ export class Scheduler {
     return leader !== undefined && leader.key <= sequence.key;
   }
 
-  /** Sends the last `batch` sequence back to waiting when an interactive one that goes first has no lane or slot. */
+  /**
+   * Sends the last `batch` sequence back to waiting when an interactive one whose turn it is has no lane or slot. Batch work whose
+   * own turn came first keeps its weight of the lanes.
+   */
   #makeRoom(): Sequence[] {
-    const first = this.#waiting[0];
-    if (first === undefined || first.spec.priority !== 'interactive' || this.#canAdmit) return [];
-    let victim: Sequence | undefined;
-    for (const sequence of this.#running) {
-      if (sequence.spec.priority !== 'batch' || sequence.key <= first.key) continue;
-      if (victim === undefined || sequence.key > victim.key) victim = sequence;
-    }
+    if (this.#canAdmit) return [];
+    const batch = this.#running.filter(({ spec }) => spec.priority === 'batch').sort(byKey);
+    const first = batch.length === 0 ? undefined : this.#waiting.next();
+    if (first === undefined || first.spec.priority !== 'interactive') return [];
+    const numKept = Math.max(1, Math.floor(this.#options.maxLanes / (1 + INTERACTIVE_WEIGHT)));
+    const last = batch[batch.length - 1];
+    const victim = last !== undefined && (last.key > first.key || batch.length > numKept) ? last : undefined;
     if (victim === undefined) return [];
     const found = this.#slots.lookup(first.tokens(0, first.computeTarget), first.maxCachedTokens);
     if (this.#isWorthAwaiting(first, found.plannedSlot, found.plannedLength - found.length)) return [];
     this.#leaveSlot(victim, true);
-    this.#enqueue(victim);
+    this.#waiting.add(victim);
     return [victim];
   }
 
@@ -253,19 +260,7 @@ export class Scheduler {
     this.#slots.release(sequence.slot, sequence.tokens(0, keepContent ? sequence.numComputedTokens : 0));
     sequence.slot = undefined;
     sequence.numComputedTokens = 0;
-  }
-
-  /** Keeps the queue ordered by key, first come first among equals. */
-  #enqueue(sequence: Sequence): void {
-    let low = 0;
-    let high = this.#waiting.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if ((this.#waiting[middle] as Sequence).key <= sequence.key)
-        low = middle + 1; // middle < high <= length
-      else high = middle;
-    }
-    this.#waiting.splice(low, 0, sequence);
+    this.#waiting.leave(sequence);
   }
 }
 

@@ -9,6 +9,7 @@ export interface ScoreReaderOptions {
   readonly host: HostClient;
   readonly model: number;
   readonly priority: 'interactive' | 'batch';
+  readonly shareKey: string | undefined;
   readonly now: () => number;
   /** The host has begun with the first path. */
   readonly onStart: () => void;
@@ -45,7 +46,7 @@ export class ScoreReader {
   }
 
   #readPath(path: ScorePlan['sequences'][number], sentAtMs: number): Promise<readonly PromptRowResult[]> {
-    const { host, model, priority } = this.#options;
+    const { host, model, priority, shareKey } = this.#options;
     return new Promise((resolve, reject) => {
       const rows: PromptRowResult[] = [];
       const push = (output: SequenceOutput): void => {
@@ -54,7 +55,8 @@ export class ScoreReader {
         if (output.finish !== undefined) resolve(rows);
       };
       const fail = (error: StvError): void => reject(error);
-      const spec = { maxTokens: 0, stopTokens: [], sampling: DEFAULT_SAMPLING, logprobs: undefined, priority, ...path };
+      const nothing = { maxTokens: 0, stopTokens: [], sampling: DEFAULT_SAMPLING, logprobs: undefined };
+      const spec = { ...nothing, priority, shareKey, ...path };
       this.#open.push(host.send(model, { push, fail }, spec));
     });
   }

@@ -33,6 +33,8 @@ export class Sequence {
   numTokens: number;
   /** Tokens whose cache lies in the slot. 0 while waiting. */
   numComputedTokens = 0;
+  /** Tokens that its share has been charged for, or was given for nothing. */
+  numChargedTokens = 0;
   slot: number | undefined = undefined;
   /** Prompt tokens that the first admission found cached. */
   numCachedTokens = 0;

@@ -123,18 +123,20 @@ describe('Scheduler', () => {
     const ofInteractive = waits(true);
     const ofBatch = waits(false);
     expect(mean(ofInteractive)).toBeLessThan(mean(ofBatch));
-    // nobody is passed by what comes after it in the order of keys, but for the steps that it waits for a prefix
+    // nobody is passed by what comes after it in the order of keys of its own kind, but for the steps that it waits for a prefix
     let worst = 0;
     for (const [place, sequence] of simulation.started.entries()) {
       for (let i = place - 1; i >= 0; i--) {
         const other = simulation.started[i] as Sequence;
         if ((simulation.startedAt.get(other.id) as number) < sequence.arrivedAtMs) break;
+        if (other.spec.priority !== sequence.spec.priority) continue;
         worst = Math.max(worst, other.key - sequence.key);
       }
     }
     expect(worst).toBeGreaterThan(0);
     expect(worst).toBeLessThan(40);
-    expect(ofBatch.at(-1)).toBeLessThan((ofInteractive.at(-1) ?? 0) + 500 + 40);
+    // behind its delay a fifth of the tokens is batch work's own, whatever else arrives
+    expect(ofBatch.at(-1)).toBeLessThan(500 + 1000);
   }, 60_000);
 
   it('lets a short prompt pass a long one, but not for ever', () => {
