@@ -44,13 +44,27 @@ const model = loadCausalLM({
 while (model.warmUp?.());
 const text = await loadTextModel({ dir });
 
+/** One core for each side, kept, so that it knows what a step costs; the model behind it changes from set to set. */
+const cores = new Map(
+  [true, false].map((isDrafting) => {
+    const behind = {
+      limits: model.limits,
+      forward: (lanes) => core.model.forward(lanes),
+      copyPrefix: () => {
+        throw new Error('Prefixes are not reused here.');
+      },
+    };
+    const core = new EngineCore(behind, { chunkTokens: 2048, reusePrefixes: false, isDrafting });
+    return [isDrafting, core];
+  }),
+);
+
 /** A model that says what was recorded: `texts` are prompt and continuation, matched by the prompt that a slot was given. */
 class Replay {
   #bySlot = new Map();
   #waiting;
   constructor(cases) {
     this.#waiting = [...cases];
-    this.limits = model.limits;
   }
   forward(lanes) {
     const logits = model.forward(lanes);
@@ -69,62 +83,63 @@ class Replay {
     }
     return logits;
   }
-  copyPrefix() {
-    throw new Error('Prefixes are not reused here.');
-  }
 }
 
-/** Runs the cases, `width` at a time. Times are of decoding steps only. */
-function run(cases, { isDrafting, width, isReplayed }) {
+/** Runs the cases side by side. Times are of decoding steps only. */
+function run(cases, { isDrafting, isReplayed }) {
   const result = { tokens: 0, ms: 0, drafted: 0, accepted: 0, outputs: cases.map(() => []) };
-  for (let first = 0; first < cases.length; first += width) {
-    const group = cases.slice(first, first + width);
-    const made = isReplayed ? new Replay(group) : model;
-    const core = new EngineCore(made, { chunkTokens: 2048, reusePrefixes: false, isDrafting });
-    for (const [place, { prompt, continuation, prediction }] of group.entries()) {
-      core.add({
-        id: first + place,
-        prompt: Int32Array.from(prompt),
-        maxTokens: continuation.length,
-        stopTokens: [],
-        sampling: { ...DEFAULT_SAMPLING, temperature: 0 },
-        priority: 'interactive',
-        logprobs: undefined,
-        promptRows: [],
-        prediction: Int32Array.from(prediction),
-      });
-    }
-    while (core.hasWork) {
-      const begun = performance.now();
-      const { outputs, stats } = core.step();
-      for (const { id, tokens } of outputs) result.outputs[id].push(...tokens);
-      if (stats.numPromptTokens > 0) continue;
-      result.ms += performance.now() - begun;
-      result.tokens += stats.numOutputTokens;
-      result.drafted += stats.numDraftTokens;
-      result.accepted += stats.numAcceptedTokens;
-    }
+  const core = cores.get(isDrafting);
+  core.model = isReplayed ? new Replay(cases) : model;
+  for (const [id, { prompt, continuation, prediction }] of cases.entries()) {
+    core.add({
+      id,
+      prompt: Int32Array.from(prompt),
+      maxTokens: continuation.length,
+      stopTokens: [],
+      sampling: { ...DEFAULT_SAMPLING, temperature: 0 },
+      priority: 'interactive',
+      logprobs: undefined,
+      promptRows: [],
+      prediction: Int32Array.from(prediction),
+    });
+  }
+  while (core.hasWork) {
+    const begun = performance.now();
+    const { outputs, stats } = core.step();
+    for (const { id, tokens } of outputs) result.outputs[id].push(...tokens);
+    if (stats.numPromptTokens > 0) continue;
+    result.ms += performance.now() - begun;
+    result.tokens += stats.numOutputTokens;
+    result.drafted += stats.numDraftTokens;
+    result.accepted += stats.numAcceptedTokens;
   }
   return result;
 }
 
+/** Both sides of each group follow each other at once, so that a machine that slows down slows both. */
 function compare(name, cases, { width, isReplayed = true }) {
-  const sums = [true, false].map(() => ({ tokens: 0, ms: 0, drafted: 0, accepted: 0 }));
-  let outputs;
+  const sums = new Map([true, false].map((side) => [side, { tokens: 0, ms: 0, drafted: 0, accepted: 0 }]));
+  const written = new Map([true, false].map((side) => [side, []]));
+  let order = [true, false];
   for (let round = 0; round < rounds; round++) {
-    outputs = [true, false].map((isDrafting, side) => {
-      const done = run(cases, { isDrafting, width, isReplayed });
-      for (const key of Object.keys(sums[side])) sums[side][key] += done[key];
-      return done.outputs;
-    });
+    for (let first = 0; first < cases.length; first += width) {
+      for (const isDrafting of order) {
+        const done = run(cases.slice(first, first + width), { isDrafting, isReplayed });
+        const sum = sums.get(isDrafting);
+        for (const key of Object.keys(sum)) sum[key] += done[key];
+        written.get(isDrafting).push(...done.outputs);
+      }
+      order = order.toReversed();
+    }
   }
-  const [on, off] = sums.map(({ tokens, ms }) => (tokens * 1000) / ms);
-  const { drafted, accepted, tokens } = sums[0];
+  const speed = ({ tokens, ms }) => (tokens * 1000) / ms;
+  const [on, off] = [speed(sums.get(true)), speed(sums.get(false))];
+  const { drafted, accepted, tokens } = sums.get(true);
   console.log(
     `${name}, ${width} at a time: ${on.toFixed(1)} with drafts / ${off.toFixed(1)} without = ${(on / off).toFixed(2)}x; ` +
       `${((100 * accepted) / tokens).toFixed(0)} % of the tokens were guessed, ${((100 * accepted) / Math.max(1, drafted)).toFixed(0)} % of the guesses right`,
   );
-  return outputs;
+  return [written.get(true), written.get(false)];
 }
 
 const records = JSON.parse(readFileSync(path.join(root, 'bench/refinements.json'), 'utf8'));
