@@ -19,12 +19,20 @@ const MIN_MATCH = 2;
 const MAX_MATCH = 32;
 /** Of a prompt and output longer than this only the end is searched: the search costs about a microsecond per thousand tokens. */
 const MAX_SEARCHED = 8192;
-/** Weight of the newest observation in the running share of guesses that came true. */
+/** Least weight of the newest observation in the running share of guesses that came true. */
 const LEARNING_RATE = 0.15;
+/** So many observations is the first guess of that share worth. */
+const PRIOR_WEIGHT = 2;
 
-/** First guess of that share, by class of match length: 0, 1, 2-3, 4-7, 8 and more. */
+/** The first guess of that share, by class of match length: 0, 1, 2-3, 4-7, 8 and more. */
 const PREDICTED_SHARE = [0.3, 0.5, 0.6, 0.8, 0.9] as const;
 const CONTEXT_SHARE = [0, 0, 0.25, 0.4, 0.6] as const;
+
+/** How many of the guesses of one class came true. */
+interface Share {
+  value: number;
+  weight: number;
+}
 
 interface Place {
   /** Where the guess begins in the source. */
@@ -34,8 +42,8 @@ interface Place {
 
 export class DraftSource {
   readonly #prediction: Int32Array;
-  readonly #predictedShare: number[] = [...PREDICTED_SHARE];
-  readonly #contextShare: number[] = [...CONTEXT_SHARE];
+  readonly #predictedShares: Share[] = PREDICTED_SHARE.map((value) => ({ value, weight: PRIOR_WEIGHT }));
+  readonly #contextShares: Share[] = CONTEXT_SHARE.map((value) => ({ value, weight: PRIOR_WEIGHT }));
   /** The prediction's token `#position` was last thought to be the sequence's token `#numTokens`. */
   #position = 0;
   #numTokens: number;
@@ -67,7 +75,7 @@ export class DraftSource {
 
   /** How probable it is that the guess's token `index` comes true if those before it do. */
   confidence(draft: Draft, index: number): number {
-    return this.#sharesOf(draft)[classOf(draft.matchLength + index)] as number; // every length has a class
+    return this.#shareOf(draft, index).value;
   }
 
   /** The first `numRight` tokens came true; the next one did not if `hasMissed`. Later ones were never looked at. */
@@ -77,14 +85,14 @@ export class DraftSource {
   }
 
   #observe(draft: Draft, index: number, hit: 0 | 1): void {
-    const shares = this.#sharesOf(draft);
-    const place = classOf(draft.matchLength + index);
-    const before = shares[place] as number; // every length has a class
-    shares[place] = before + LEARNING_RATE * (hit - before);
+    const share = this.#shareOf(draft, index);
+    share.weight++;
+    share.value += Math.max(LEARNING_RATE, 1 / share.weight) * (hit - share.value);
   }
 
-  #sharesOf({ isPredicted }: Draft): number[] {
-    return isPredicted ? this.#predictedShare : this.#contextShare;
+  #shareOf({ isPredicted, matchLength }: Draft, index: number): Share {
+    const shares = isPredicted ? this.#predictedShares : this.#contextShares;
+    return shares[classOf(matchLength + index)] as Share; // every length has a class
   }
 
   /** A run of at least two tokens, else the place that comes next if one token was replaced by another. */

@@ -125,7 +125,7 @@ describe('shares of API keys', () => {
     const waits = crowd.waits.get('seldom') as number[];
     expect(waits.length).toBeGreaterThan(70);
     expect(Math.max(...waits)).toBeLessThan(20); // one request's time, not two hundred
-  });
+  }, 60_000);
 
   it('never let batch work starve interactive work, nor the other way round, however old or much it is', () => {
     const crowd = new Crowd(4);
@@ -150,7 +150,7 @@ describe('shares of API keys', () => {
     const [ofBatch, ofPeople] = ['batch', 'people'].map((name) => other.computed.get(name) as number);
     expect((ofBatch as number) / (ofPeople as number)).toBeGreaterThan(0.15);
     expect((ofBatch as number) / (ofPeople as number)).toBeLessThan(0.35);
-  });
+  }, 60_000);
 
   it('forget parties that are gone', () => {
     const crowd = new Crowd(6);
