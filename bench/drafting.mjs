@@ -87,7 +87,7 @@ class Replay {
 
 /** Runs the cases side by side. Times are of decoding steps only. */
 function run(cases, { isDrafting, isReplayed }) {
-  const result = { tokens: 0, ms: 0, drafted: 0, accepted: 0, outputs: cases.map(() => []) };
+  const result = { tokens: 0, ms: 0, cpu: 0, drafted: 0, accepted: 0, outputs: cases.map(() => []) };
   const core = cores.get(isDrafting);
   core.model = isReplayed ? new Replay(cases) : model;
   for (const [id, { prompt, continuation, prediction }] of cases.entries()) {
@@ -105,10 +105,13 @@ function run(cases, { isDrafting, isReplayed }) {
   }
   while (core.hasWork) {
     const begun = performance.now();
+    const busy = process.cpuUsage();
     const { outputs, stats } = core.step();
     for (const { id, tokens } of outputs) result.outputs[id].push(...tokens);
     if (stats.numPromptTokens > 0) continue;
+    const { user, system } = process.cpuUsage(busy);
     result.ms += performance.now() - begun;
+    result.cpu += (user + system) / 1000;
     result.tokens += stats.numOutputTokens;
     result.drafted += stats.numDraftTokens;
     result.accepted += stats.numAcceptedTokens;
@@ -118,7 +121,7 @@ function run(cases, { isDrafting, isReplayed }) {
 
 /** Both sides of each group follow each other at once, so that a machine that slows down slows both. */
 function compare(name, cases, { width, isReplayed = true }) {
-  const sums = new Map([true, false].map((side) => [side, { tokens: 0, ms: 0, drafted: 0, accepted: 0 }]));
+  const sums = new Map([true, false].map((side) => [side, { tokens: 0, ms: 0, cpu: 0, drafted: 0, accepted: 0 }]));
   const written = new Map([true, false].map((side) => [side, []]));
   let order = [true, false];
   for (let round = 0; round < rounds; round++) {
@@ -135,8 +138,10 @@ function compare(name, cases, { width, isReplayed = true }) {
   const speed = ({ tokens, ms }) => (tokens * 1000) / ms;
   const [on, off] = [speed(sums.get(true)), speed(sums.get(false))];
   const { drafted, accepted, tokens } = sums.get(true);
+  const work = ({ tokens: count, cpu }) => cpu / count;
+  const lessWork = (work(sums.get(false)) / work(sums.get(true))).toFixed(2);
   console.log(
-    `${name}, ${width} at a time: ${on.toFixed(1)} with drafts / ${off.toFixed(1)} without = ${(on / off).toFixed(2)}x; ` +
+    `${name}, ${width} at a time: ${on.toFixed(1)} with drafts / ${off.toFixed(1)} without = ${(on / off).toFixed(2)}x (${lessWork}x by processor time); ` +
       `${((100 * accepted) / tokens).toFixed(0)} % of the tokens were guessed, ${((100 * accepted) / Math.max(1, drafted)).toFixed(0)} % of the guesses right`,
   );
   return [written.get(true), written.get(false)];
