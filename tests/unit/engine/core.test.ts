@@ -286,6 +286,22 @@ describe('EngineCore', () => {
     expect(driver.result(2).cachedTokens).toBe(0);
   });
 
+  it('fails only the score whose logits are not numbers', () => {
+    const driver = new CoreDriver({
+      shape: (row, tokens) => {
+        if (tokens[0] === 9) row[3] = Number.POSITIVE_INFINITY;
+      },
+    });
+    const rows = [{ position: 1, targets: [4, 5], top: 0 }];
+    driver.add(spec(0, [9, 1], { maxTokens: 0, promptRows: rows }));
+    driver.add(spec(1, [8, 1], { maxTokens: 0, promptRows: rows }));
+    driver.add(spec(2, [1, 2, 3]));
+    driver.run();
+    expect(driver.result(0).finish).toMatchObject({ reason: 'error', code: 'runtime_failed' });
+    expect(driver.result(1).promptRows[0]?.logprobs.every(Number.isFinite)).toBe(true);
+    expect(driver.result(2).tokens).toEqual(greedyTruth([1, 2, 3], 8));
+  });
+
   it('fails the lanes of a step whose forward throws and serves the rest', () => {
     let isBroken = false;
     const driver = new CoreDriver({
