@@ -144,6 +144,11 @@ export const configOptions = {
   ),
 
   weights: option(oneOf(['int8', 'int4', 'fp32'] as const), 'int8', 'Precision of the linear layers'),
+  kv: option(
+    oneOf(['auto', 'fp32', 'int8'] as const),
+    'auto',
+    'How keys and values are cached; auto = what was better when the model was converted',
+  ),
   threads: option(integer(0, 1024), 0, 'Threads of ONNX Runtime; 0 = one per physical core'),
   numSlots: option(integer(1, 1024), 16, 'Sequences whose cache is held at the same time'),
   context: option(integer(0, 1_048_576), 0, "Tokens of prompt and output together; 0 = the pack's or the model's own"),

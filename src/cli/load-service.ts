@@ -107,8 +107,8 @@ function rolesOf({ roles: { generator, verifier } }: Pack): ServedRole[] {
 }
 
 /** Roles with equal keys share one model: the weights are loaded once. */
-function roleKey({ source, weights, context, templateVariables, remote }: PackRole): string {
-  return JSON.stringify([formatSource(source), weights, context, templateVariables, remote]);
+function roleKey({ source, weights, kv, context, templateVariables, remote }: PackRole): string {
+  return JSON.stringify([formatSource(source), weights, kv, context, templateVariables, remote]);
 }
 
 async function prepareRole(
@@ -132,6 +132,7 @@ async function prepareRole(
     checkpoint: pulled.path,
     cacheDir: path.join(config.dataDir, 'models'),
     weights: role.weights ?? config.weights,
+    calibrate: true,
     writeTokenizer: (dir) => writeTokenizerFiles({ path: pulled.path }, dir),
     onProgress: ({ phase, done, total }) =>
       report(
@@ -165,6 +166,7 @@ function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): Lo
     dir: prepared.dir,
     templateVariables: role.templateVariables,
     numSlots: config.numSlots,
+    kv: role.kv ?? config.kv,
     ...(context === undefined ? {} : { maxLength: context }),
     ...(config.threads > 0 ? { threads: config.threads } : {}),
     ...(config.libraryPath === undefined ? {} : { libraryPath: config.libraryPath }),

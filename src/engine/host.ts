@@ -18,7 +18,7 @@ const send = process.send.bind(process);
 
 const loop = new HostLoop({
   openModel: (model) => {
-    const { dir, numSlots, maxLength, maxLanes, maxBatchedTokens, threads, libraryPath } = model;
+    const { dir, numSlots, maxLength, maxLanes, maxBatchedTokens, threads, kv, libraryPath } = model;
     return loadCausalLM({
       dir,
       numSlots,
@@ -26,6 +26,7 @@ const loop = new HostLoop({
       maxLanes,
       maxBatchedTokens,
       ...(threads === undefined ? {} : { threads }),
+      ...(kv === undefined ? {} : { kv }),
       ...(libraryPath === undefined ? {} : { libraryPath }),
     });
   },

@@ -53,6 +53,8 @@ export interface LocalModel {
   readonly chunkTokens?: number;
   /** Default: one per physical core. */
   readonly threads?: number;
+  /** How keys and values are cached; absent: as `auto`. */
+  readonly kv?: 'auto' | 'fp32' | 'int8';
   readonly libraryPath?: string;
   /** Default true. */
   readonly reusePrefixes?: boolean;
@@ -430,6 +432,7 @@ function toHostModel(model: LocalModel): HostModel {
     maxBatchedTokens: Math.max(maxLanes, model.maxBatchedTokens ?? 512),
     chunkTokens: model.chunkTokens ?? 128,
     threads: model.threads,
+    kv: model.kv,
     libraryPath: model.libraryPath,
     reusePrefixes: model.reusePrefixes ?? true,
     drafting: model.drafting ?? true,

@@ -103,6 +103,7 @@ export interface HostModel {
   readonly maxBatchedTokens: number;
   /** Of a step; undefined = one per physical core. */
   readonly threads: number | undefined;
+  readonly kv: 'auto' | 'fp32' | 'int8' | undefined;
   /** Another ONNX Runtime library than the packaged one. */
   readonly libraryPath: string | undefined;
   /** Most prompt tokens of a step in which something decodes. */

@@ -1,6 +1,6 @@
 /** The order of a pre-norm decoder, which the families share: embedding, layers of attention and MLP, LM head. */
 import type { LaneGraph } from './lane-graph.ts';
-import { addRmsNorm, embedding, lmHead, rmsNorm, selectRows } from './layers.ts';
+import { addRmsNorm, embedding, FINAL_NORM, lmHead, rmsNorm, selectRows } from './layers.ts';
 
 export interface DecoderLayers {
   /** `[1, T, hidden]` -> the same; `name` is the module's. */
@@ -23,7 +23,7 @@ export function decoder(graph: LaneGraph, layers: DecoderLayers): void {
       sum = selectRows(graph, sum, 'selected.residual');
     }
     ({ normed, sum } = addRmsNorm(graph, attended, sum, `${name}.post_attention_layernorm`));
-    const next = layer === last ? 'model.norm' : `model.layers.${layer + 1}.input_layernorm`;
+    const next = layer === last ? FINAL_NORM : `model.layers.${layer + 1}.input_layernorm`;
     ({ normed, sum } = addRmsNorm(graph, layers.mlp(normed, `${name}.mlp`), sum, next));
   }
   lmHead(graph, normed, embeddingName);

@@ -4,6 +4,7 @@
  */
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Tensor } from '../runtime/tensor.ts';
+import type { KvFormat } from './lane-graph.ts';
 import type { ModelConfig } from './model-config.ts';
 
 /** Spare lanes of a graph write their one token here. */
@@ -13,33 +14,35 @@ export interface CacheShape {
   readonly numSlots: number;
   /** Tokens a slot holds. */
   readonly maxLength: number;
+  readonly kv: KvFormat;
 }
 
 type CacheConfig = Pick<ModelConfig, 'numHiddenLayers' | 'numKeyValueHeads' | 'headDim'>;
 
 /** Tensors of one slot, layer after layer, K before V: `2 * layer + (0 | 1)`. */
-export type SlotTensors = readonly Tensor<'float32'>[];
+export type SlotTensors = readonly Tensor<'float32' | 'int8'>[];
 
 export class LaneCache {
   readonly #config: CacheConfig;
   readonly #shape: CacheShape;
   /** `[numSlots, kvHeads, maxLength, headDim]`, in the order of `SlotTensors`. */
-  readonly #slabs: readonly Float32Array[];
+  readonly #slabs: readonly (Float32Array | Int8Array)[];
   readonly #slots: readonly SlotTensors[];
   readonly #scratch: SlotTensors;
 
   constructor(runtime: Runtime, config: CacheConfig, shape: CacheShape) {
     const { numKeyValueHeads, headDim } = config;
-    const { numSlots, maxLength } = shape;
+    const { numSlots, maxLength, kv } = shape;
+    const type = kv === 'int8' ? 'int8' : 'float32';
     this.#config = config;
     this.#shape = shape;
     const stride = numKeyValueHeads * maxLength * headDim;
     const parts = Array.from({ length: 2 * config.numHiddenLayers }, (_, part) => part);
-    this.#slabs = parts.map(() => runtime.createTensor('float32', [numSlots * stride]).data);
+    this.#slabs = parts.map(() => runtime.createTensor(type, [numSlots * stride]).data);
     this.#slots = Array.from({ length: numSlots }, (_, slot) =>
       this.#slabs.map((slab) =>
         runtime.createTensor(
-          'float32',
+          type,
           [1, numKeyValueHeads, maxLength, headDim],
           slab.subarray(slot * stride, (slot + 1) * stride),
         ),
@@ -47,8 +50,8 @@ export class LaneCache {
     );
     // written by several lanes of a run in turn and never read: one for all layers
     const scratchShape = [1, numKeyValueHeads, SCRATCH_LENGTH, headDim];
-    const scratch = [runtime.createTensor('float32', scratchShape), runtime.createTensor('float32', scratchShape)];
-    this.#scratch = parts.map((part) => scratch[part % 2] as Tensor<'float32'>); // both parities are there
+    const scratch = [runtime.createTensor(type, scratchShape), runtime.createTensor(type, scratchShape)];
+    this.#scratch = parts.map((part) => scratch[part % 2] as SlotTensors[number]); // both parities are there
   }
 
   slot(slot: number): SlotTensors {

@@ -7,7 +7,7 @@ import type { Runtime } from '../runtime/runtime.ts';
 import type { Session } from '../runtime/session.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import type { Lane } from './causal-lm.ts';
-import type { LaneCache } from './lane-cache.ts';
+import type { LaneCache, SlotTensors } from './lane-cache.ts';
 import { laneNames } from './lane-graph.ts';
 import type { StepBuffers } from './lane-step.ts';
 
@@ -166,8 +166,8 @@ export class LaneVariant {
     const tensors = slot === SCRATCH ? this.#cache.scratch : this.#cache.slot(slot);
     for (let layer = 0; layer < this.#numLayers; layer++) {
       // the same memory as past and as present: the cache is extended in place
-      const key = tensors[2 * layer] as Tensor<'float32'>;
-      const value = tensors[2 * layer + 1] as Tensor<'float32'>;
+      const key = tensors[2 * layer] as SlotTensors[number];
+      const value = tensors[2 * layer + 1] as SlotTensors[number];
       this.#binding.bindInput(laneNames.past(lane, layer, 'key'), key);
       this.#binding.bindInput(laneNames.past(lane, layer, 'value'), value);
       this.#binding.bindOutput(laneNames.present(lane, layer, 'key'), key);

@@ -2,25 +2,27 @@
  * The layers of a decoder as functions from value names to value names: embedding, linear, RMSNorm, attention over lanes, gated
  * MLP, LM head. Node and weight names are those of the checkpoint's modules; fused ones are named after their parts.
  */
-import { type LaneGraph, laneNames, qkvWidth, type WeightFormat, type WeightSource } from './lane-graph.ts';
+import {
+  cacheScalesOf,
+  type LaneGraph,
+  laneNames,
+  qkvWidth,
+  type WeightFormat,
+  type WeightSource,
+} from './lane-graph.ts';
 
-/** Columns per scale of a quantized matrix, as checkpoints have them. */
-const SOURCE_BLOCK_SIZE = 32;
 /**
- * Columns per scale of the graph. The kernel quantizes activations in the same blocks as the weights, and that is the larger
- * part of the error of int8: with 16 instead of 32 (each scale stored twice) the most likely token of SmolLM2 is the same as
- * with floats in 97.5 % of positions instead of 96.6 %, for 4 to 15 % of the product's time (docs/log.md).
+ * Columns per scale of a quantized matrix, as checkpoints have them. The kernel quantizes activations in the same blocks. Half the
+ * block is more exact, but costs 10 to 30 % of a step; scales between channels (`ActivationSite`) give more for nothing (docs/log.md).
  */
-export const BLOCK_SIZE = 16;
-/** How often each scale of a checkpoint's block is stored. */
-export const SCALE_REPEATS = SOURCE_BLOCK_SIZE / BLOCK_SIZE;
+export const BLOCK_SIZE = 32;
 const MICROSOFT = 'com.microsoft';
 /** int8 activations against the integer weights: the fast kernels. */
 const ACCURACY_LEVEL = 4;
 
 /** Blocks run along the columns; a matrix that they do not divide stays float. */
 function storedFormat(format: WeightFormat, columns: number): WeightFormat {
-  return columns % SOURCE_BLOCK_SIZE === 0 ? format : 'fp32';
+  return columns % BLOCK_SIZE === 0 ? format : 'fp32';
 }
 
 /** Embedding and LM head keep 8 bits in an int4 model: they are the most sensitive and 4 bits save no time there. */
@@ -35,16 +37,19 @@ export interface LinearOptions {
   readonly parts: readonly WeightSource[];
   readonly columns: number;
   readonly bias?: boolean;
+  /** Where the input comes from, if its channels have scales. */
+  readonly site?: string;
 }
 
 /** `[1, T, columns]` -> `[1, T, rows]` */
 export function linear(graph: LaneGraph, input: string, options: LinearOptions): string {
   const { builder } = graph;
-  const { name, columns, bias = false, parts } = options;
+  const { name, columns, bias = false, parts, site } = options;
   const weight = `${name}.weight`;
   const format = storedFormat(graph.format, columns);
   const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-  graph.weight({ kind: 'matrix', name: weight, sources: tensorsOf(parts, 'weight'), columns, format });
+  const scaled = site === undefined ? {} : { times: site };
+  graph.weight({ kind: 'matrix', name: weight, sources: tensorsOf(parts, 'weight'), columns, format, ...scaled });
   if (bias) {
     graph.weight({ kind: 'vector', name: `${name}.bias`, sources: tensorsOf(parts, 'bias') });
     builder.external(`${name}.bias`, 'float32', [rows]);
@@ -61,7 +66,15 @@ export function linear(graph: LaneGraph, input: string, options: LinearOptions):
 }
 
 function tensorsOf(modules: readonly WeightSource[], tensor: 'weight' | 'bias'): readonly WeightSource[] {
-  return modules.map(({ name, rows }) => ({ name: `${name}.${tensor}`, rows }));
+  return modules.map((module) => ({ ...module, name: `${module.name}.${tensor}` }));
+}
+
+/** The norm before the LM head. */
+export const FINAL_NORM = 'model.norm';
+
+/** Weight that takes a site's scales out again. */
+export function inverseScalesOf(site: string): string {
+  return `${site}.inverse_scales`;
 }
 
 /** Name of the scales that go with an integer matrix. */
@@ -104,18 +117,27 @@ export function embedding(graph: LaneGraph, name: string): string {
   const { vocabSize: rows, hiddenSize: columns } = config;
   const weight = `${name}.weight`;
   const format = embeddingFormat(graph.format, columns);
-  graph.weight({ kind: 'matrix', name: weight, sources: [{ name: weight, rows }], columns, format });
+  const isScaled = format !== 'fp32' && config.tieWordEmbeddings;
+  const scaled = isScaled ? { times: FINAL_NORM } : {};
+  graph.weight({ kind: 'matrix', name: weight, sources: [{ name: weight, rows }], columns, format, ...scaled });
   if (format === 'fp32') {
     builder.external(weight, 'float32', [rows, columns]);
     return builder.node('Gather', [weight, laneNames.inputIds], { name, attributes: { axis: 0 } });
   }
   builder.external(weight, 'uint8', [rows, columns]);
   builder.external(scalesOf(weight), 'float32', [rows, columns / BLOCK_SIZE]);
-  return builder.node('GatherBlockQuantized', [weight, laneNames.inputIds, scalesOf(weight)], {
-    name,
+  const gathered = isScaled ? `${name}.scaled` : name;
+  builder.node('GatherBlockQuantized', [weight, laneNames.inputIds, scalesOf(weight)], {
+    name: gathered,
     domain: MICROSOFT,
     attributes: { bits: 8, block_size: BLOCK_SIZE, gather_axis: 0, quantize_axis: 1 },
   });
+  if (!isScaled) return gathered;
+  // the columns carry the scales of the LM head's input, which an embedding has to be without
+  const inverse = inverseScalesOf(FINAL_NORM);
+  graph.weight({ kind: 'scales', name: inverse, length: columns });
+  builder.external(inverse, 'float32', [columns]);
+  return builder.node('Mul', [gathered, inverse], { name });
 }
 
 /** `[1, R, hidden]` -> `logits [1, R, vocab]`, with the embedding's own bytes where the weights are tied. */
@@ -132,6 +154,7 @@ export function lmHead(graph: LaneGraph, input: string, embeddingName: string): 
       sources: [{ name: 'lm_head.weight', rows }],
       columns,
       format,
+      times: FINAL_NORM,
     });
   }
   if (format === 'fp32') {
@@ -150,18 +173,29 @@ export function lmHead(graph: LaneGraph, input: string, embeddingName: string): 
   matMulBlocks(graph, input, { name, weight: blocks.name, bits: 8, rows, columns });
 }
 
-function normWeight(graph: LaneGraph, name: string, length: number): string {
+function normWeight(graph: LaneGraph, name: string, source: WeightSource): string {
   const weight = `${name}.weight`;
-  graph.weight({ kind: 'vector', name: weight, sources: [{ name: weight, rows: length }] });
-  return graph.builder.external(weight, 'float32', [length]);
+  graph.weight({ kind: 'vector', name: weight, sources: [{ ...source, name: weight }] });
+  return graph.builder.external(weight, 'float32', [source.rows]);
 }
 
-/** RMSNorm over the last axis. */
-export function rmsNorm(graph: LaneGraph, input: string, name: string, length = graph.config.hiddenSize): string {
-  return graph.builder.node('SimplifiedLayerNormalization', [input, normWeight(graph, name, length)], {
+/** The weight of a norm over the hidden channels, whose result linear layers take: the norm's name is the site's. */
+function hiddenNormWeight(graph: LaneGraph, name: string): string {
+  const width = graph.config.hiddenSize;
+  graph.site({ name, width, value: name, run: width, repeat: 1 });
+  return normWeight(graph, name, { name, rows: width, over: name });
+}
+
+function normalize(graph: LaneGraph, input: string, name: string, weight: string): string {
+  return graph.builder.node('SimplifiedLayerNormalization', [input, weight], {
     name,
     attributes: { axis: -1, epsilon: { float: graph.config.rmsNormEps }, stash_type: 1 },
   });
+}
+
+/** RMSNorm over the hidden channels. */
+export function rmsNorm(graph: LaneGraph, input: string, name: string): string {
+  return normalize(graph, input, name, hiddenNormWeight(graph, name));
 }
 
 /** A value before the next block and what that block's result is added to. */
@@ -173,7 +207,7 @@ export interface Residual {
 /** `sum = input + residual; normed = RMSNorm(sum)` in one node. */
 export function addRmsNorm(graph: LaneGraph, input: string, residual: string, name: string): Residual {
   const sum = `${name}.sum`;
-  const weight = normWeight(graph, name, graph.config.hiddenSize);
+  const weight = hiddenNormWeight(graph, name);
   const normed = graph.builder.node('SkipSimplifiedLayerNormalization', [input, residual, weight], {
     name,
     domain: MICROSOFT,
@@ -201,11 +235,18 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const parts = [
     { name: `${name}.q_proj`, rows: numAttentionHeads * headDim },
     { name: `${name}.k_proj`, rows: numKeyValueHeads * headDim },
-    { name: `${name}.v_proj`, rows: numKeyValueHeads * headDim },
+    { name: `${name}.v_proj`, rows: numKeyValueHeads * headDim, over: `${name}.attended` },
   ];
-  const projected = linear(graph, input, { name: `${name}.qkv_proj`, parts, columns: hiddenSize, bias });
+  const qkvName = `${name}.qkv_proj`;
+  const projected = linear(graph, input, { name: qkvName, parts, columns: hiddenSize, bias, site: input });
   const qkv = headNorm ? normHeads(graph, projected, name) : projected;
   const lanes = splitLanes(graph, qkv, name);
+  const cacheScales = (['key', 'value'] as const).map((part) => cacheScale(graph, layer, part));
+  const quantization = {
+    k_quant_type: 'PER_CHANNEL',
+    v_quant_type: 'PER_CHANNEL',
+    kv_cache_bit_width: 8,
+  };
   const attended = lanes.map((lane, index) =>
     builder.node(
       'GroupQueryAttention',
@@ -219,11 +260,18 @@ export function attention(graph: LaneGraph, input: string, name: string, options
         laneNames.totalLength(index),
         laneNames.cosCache,
         laneNames.sinCache,
+        // without position_ids, attention_bias and head_sink
+        ...(graph.kv === 'int8' ? ['', '', '', ...cacheScales] : []),
       ],
       {
         name: `${name}.lanes.${index}`,
         domain: MICROSOFT,
-        attributes: { num_heads: numAttentionHeads, kv_num_heads: numKeyValueHeads, do_rotary: 1 },
+        attributes: {
+          num_heads: numAttentionHeads,
+          kv_num_heads: numKeyValueHeads,
+          do_rotary: 1,
+          ...(graph.kv === 'int8' && quantization),
+        },
         outputs: [
           `${name}.lanes.${index}`,
           laneNames.present(index, layer, 'key'),
@@ -235,7 +283,18 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const packed = joinLanes(graph, attended, name);
   const output = { name: `${name}.o_proj`, rows: hiddenSize };
   const columns = numAttentionHeads * headDim;
-  return linear(graph, packed, { name: output.name, parts: [output], columns, bias: outputBias });
+  const site = `${name}.attended`;
+  const repeat = numAttentionHeads / numKeyValueHeads; // query heads that read one head of values
+  graph.site({ name: site, width: numKeyValueHeads * headDim, value: packed, run: headDim, repeat });
+  return linear(graph, packed, { name: output.name, parts: [output], columns, bias: outputBias, site });
+}
+
+/** Declared for every format of the cache, so that one prepared model serves them all. */
+function cacheScale({ builder, config, kv, weight }: LaneGraph, layer: number, part: 'key' | 'value'): string {
+  const { numKeyValueHeads, headDim } = config;
+  const name = cacheScalesOf(layer, part);
+  weight({ kind: 'scales', name, length: numKeyValueHeads * headDim });
+  return kv === 'int8' ? builder.external(name, 'float32', [1, numKeyValueHeads, 1, headDim]) : name;
 }
 
 /**
@@ -287,7 +346,8 @@ function normHeads(graph: LaneGraph, qkv: string, name: string): string {
     const apart = builder.int64Constant(`${part}.heads_shape`, [1, -1, count, headDim]);
     const together = builder.int64Constant(`${part}.packed_shape`, [1, -1, count * headDim]);
     const perHead = builder.node('Reshape', [part, apart], { name: `${part}.heads` });
-    const result = rmsNorm(graph, perHead, norm, headDim);
+    const weight = normWeight(graph, norm, { name: norm, rows: headDim });
+    const result = normalize(graph, perHead, norm, weight);
     return builder.node('Reshape', [result, together], { name: `${part}.packed` });
   };
   return builder.node(
@@ -302,8 +362,10 @@ export function gatedMlp(graph: LaneGraph, input: string, name: string): string 
   const { builder, config } = graph;
   const { hiddenSize, intermediateSize } = config;
   const gate = { name: `${name}.gate_proj`, rows: intermediateSize };
-  const up = { name: `${name}.up_proj`, rows: intermediateSize };
-  const gateUp = linear(graph, input, { name: `${name}.gate_up_proj`, parts: [gate, up], columns: hiddenSize });
+  const site = `${name}.gated`;
+  const up = { name: `${name}.up_proj`, rows: intermediateSize, over: site };
+  const gateUpName = `${name}.gate_up_proj`;
+  const gateUp = linear(graph, input, { name: gateUpName, parts: [gate, up], columns: hiddenSize, site: input });
   builder.node('Split', [gateUp], {
     name: `${name}.gate_up_split`,
     attributes: { axis: 2, num_outputs: 2 },
@@ -315,9 +377,10 @@ export function gatedMlp(graph: LaneGraph, input: string, name: string): string 
     domain: MICROSOFT,
     attributes: { alpha: { float: 1 } },
   });
-  const gated = builder.node('Mul', [activated, up.name], { name: `${name}.gated` });
+  const gated = builder.node('Mul', [activated, up.name], { name: site });
+  graph.site({ name: site, width: intermediateSize, value: gated, run: intermediateSize, repeat: 1 });
   const down = { name: `${name}.down_proj`, rows: hiddenSize };
-  return linear(graph, gated, { name: down.name, parts: [down], columns: intermediateSize });
+  return linear(graph, gated, { name: down.name, parts: [down], columns: intermediateSize, site });
 }
 
 /** Rows `logit_rows` of the packed tokens: `[1, T, hidden]` -> `[1, R, hidden]`. */

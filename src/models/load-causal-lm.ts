@@ -6,11 +6,11 @@ import type { PrepackedWeights } from '../runtime/session-options.ts';
 import { buildLaneGraph } from './build-lane-graph.ts';
 import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
 import { LaneCache } from './lane-cache.ts';
-import { qkvWidth } from './lane-graph.ts';
+import { type KvFormat, qkvWidth } from './lane-graph.ts';
 import { StepBuffers } from './lane-step.ts';
 import { LaneVariant } from './lane-variant.ts';
 import { LoadedWeights } from './load-weights.ts';
-import { readManifest } from './prepared-model.ts';
+import { type PreparedManifest, readManifest } from './prepared-model.ts';
 import { ropeTables } from './rope.ts';
 
 export interface LoadCausalLMOptions {
@@ -28,6 +28,8 @@ export interface LoadCausalLMOptions {
   readonly maxBatchedTokens: number;
   /** Threads of a step, the caller's included; 0 = one per physical core. Default 0. */
   readonly threads?: number;
+  /** How keys and values are cached. 'auto' (the default) is what calibration chose, fp32 without one. */
+  readonly kv?: KvFormat | 'auto';
 }
 
 /** Numbers of lanes for which there is a graph of its own. */
@@ -68,7 +70,8 @@ class LaneCausalLM implements CausalLM {
     this.#ownRuntime = options.runtime === undefined ? loadRuntime({ libraryPath: options.libraryPath }) : undefined;
     const runtime = options.runtime ?? (this.#ownRuntime as Runtime); // one of the two is there
     this.#weights = new LoadedWeights(runtime, dir, manifest);
-    this.#cache = new LaneCache(runtime, config, { numSlots, maxLength });
+    const kv = kvFormat(options.kv ?? 'auto', manifest);
+    this.#cache = new LaneCache(runtime, config, { numSlots, maxLength, kv });
     const shape = { vocabSize: config.vocabSize, maxBatchedTokens, maxLanes: MAX_LANES, qkvWidth: qkvWidth(config) };
     this.#buffers = new StepBuffers(runtime, shape);
     const tables = ropeTables(config, maxLength);
@@ -77,7 +80,7 @@ class LaneCausalLM implements CausalLM {
     const sin = runtime.createTensor('float32', tableShape, tables.sin);
     this.#prepackedWeights = runtime.createPrepackedWeights();
     this.#makeVariant = (numLanes) => {
-      const graph = buildLaneGraph({ config, numLanes, format: manifest.weights });
+      const graph = buildLaneGraph({ config, numLanes, format: manifest.weights, kv });
       const session = runtime.createSession({
         model: graph.finish(this.#weights.locate),
         initializers: this.#weights.initializers(graph),
@@ -192,6 +195,14 @@ class LaneCausalLM implements CausalLM {
       throw new StvError('internal', `A step has at most ${maxBatchedTokens} tokens, not ${numTokens}.`);
     }
   }
+}
+
+function kvFormat(wanted: KvFormat | 'auto', { calibration, hasScales }: PreparedManifest): KvFormat {
+  if (wanted === 'auto') return calibration?.kv ?? 'fp32';
+  if (wanted === 'int8' && !hasScales) {
+    throw new StvError('config_invalid', 'This model was prepared without calibration: an int8 cache has no scales.');
+  }
+  return wanted;
 }
 
 function checkLimit(field: string, value: number, { min, max }: { readonly min: number; readonly max: number }): void {

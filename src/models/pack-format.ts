@@ -11,6 +11,7 @@ const Role = Type.Object(
     source: Text,
     hash: Type.Optional(Type.String({ pattern: '^sha256:[0-9a-f]{64}$' })),
     weights: Type.Optional(Type.Union([Type.Literal('int8'), Type.Literal('int4'), Type.Literal('fp32')])),
+    kv: Type.Optional(Type.Union([Type.Literal('auto'), Type.Literal('int8'), Type.Literal('fp32')])),
     context: Type.Optional(Type.Integer({ minimum: 16, maximum: 1_048_576 })),
     template_variables: Type.Optional(Type.Record(Type.String(), Type.Unknown())),
     /** With a source that begins with openai: only. */

@@ -29,6 +29,8 @@ export interface PackRole {
   readonly packName?: string;
   /** Absent: the server's default. */
   readonly weights?: WeightsFormat;
+  /** How keys and values are cached; absent: the server's default. */
+  readonly kv?: 'auto' | 'fp32' | 'int8';
   /** Most tokens of a sequence; absent: what the checkpoint says. */
   readonly context?: number;
   /** Given to the checkpoint's chat template, e.g. `enable_thinking`. */
@@ -327,7 +329,7 @@ async function readRole(fields: RoleFields, name: string, reading: PromptReading
   }
   const wrong =
     source.kind === 'openai'
-      ? (['hash', 'weights'] as const).filter((each) => fields[each] !== undefined)
+      ? (['hash', 'weights', 'kv'] as const).filter((each) => fields[each] !== undefined)
       : (['remote'] as const).filter((each) => fields[each] !== undefined);
   for (const each of wrong) {
     const why = source.kind === 'openai' ? 'is for weights on this machine' : 'needs a source that begins with openai:';
@@ -337,6 +339,7 @@ async function readRole(fields: RoleFields, name: string, reading: PromptReading
     source,
     ...(fields.hash === undefined ? {} : { hash: fields.hash }),
     ...(fields.weights === undefined ? {} : { weights: fields.weights }),
+    ...(fields.kv === undefined ? {} : { kv: fields.kv }),
     ...(fields.context === undefined ? {} : { context: fields.context }),
     templateVariables: fields.template_variables ?? {},
     ...(fields.remote === undefined ? {} : { remote: remoteOf(fields.remote) }),

@@ -9,14 +9,24 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { StvError } from '../errors.ts';
+import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
 import { BUILDER_VERSION, buildLaneGraph } from './build-lane-graph.ts';
+import { measureScales, writeSequences } from './calibrate.ts';
 import type { Checkpoint } from './checkpoint.ts';
+import { chooseKv } from './choose-kv.ts';
 import { validateCheckpoint } from './expected-tensors.ts';
-import type { WeightFormat } from './lane-graph.ts';
+import type { ActivationSite, WeightFormat } from './lane-graph.ts';
+import { FINAL_NORM } from './layers.ts';
 import { openCheckpoint } from './open-checkpoint.ts';
 import { digestCheckpoint } from './prepare-digest.ts';
-import { storedBytes, WeightWriter } from './prepare-weights.ts';
-import { MODEL_FILE, type PreparedManifest, readManifest, WEIGHTS_FILE } from './prepared-model.ts';
+import { type CalibratedScales, storedBytes, WeightWriter } from './prepare-weights.ts';
+import {
+  type CalibrationReport,
+  MODEL_FILE,
+  type PreparedManifest,
+  readManifest,
+  WEIGHTS_FILE,
+} from './prepared-model.ts';
 
 /** `hash` counts bytes of the checkpoint, `weights` tensors of the graph. */
 export interface PrepareProgress {
@@ -31,6 +41,13 @@ export interface PrepareModelOptions {
   /** Prepared models lie here, one folder each. Made when missing. */
   readonly cacheDir: string;
   readonly weights: WeightFormat;
+  /**
+   * Runs the model while preparing: int8 weights are scaled between channels by what the inputs look like, and an int8 cache
+   * gets its scales and is compared with floats. Takes a few times as long. Default false.
+   */
+  readonly calibrate?: boolean;
+  /** For calibration: shared with models of the process; without it one is loaded. */
+  readonly runtime?: Runtime;
   readonly onProgress?: (progress: PrepareProgress) => void;
   readonly signal?: AbortSignal;
   /** Writes the tokenizer's files into the folder before it appears. */
@@ -60,7 +77,8 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
     ...(signal && { signal }),
     ...(onProgress && { onProgress: (done, total) => onProgress({ phase: 'hash', done, total }) }),
   });
-  const key = createHash('sha256').update(`${sourceDigest}\0builder ${BUILDER_VERSION}\0weights ${weights}`);
+  const settings = `builder ${BUILDER_VERSION}\0weights ${weights}${options.calibrate === true ? '\0calibrated' : ''}`;
+  const key = createHash('sha256').update(`${sourceDigest}\0${settings}`);
   const digest = `sha256:${key.digest('hex')}`;
   const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
   const reused = findPrepared(dir);
@@ -108,21 +126,69 @@ async function writeModel(dir: string, checkpoint: Checkpoint, options: WriteOpt
   const { config } = checkpoint;
   const specs = buildLaneGraph({ config, numLanes: 1, format: weights }).weights;
   checkSpace(dir, storedBytes(specs));
-  const file = openSync(join(dir, WEIGHTS_FILE), 'wx');
-  const writer = new WeightWriter(checkpoint, (bytes) => writeWhole(file, bytes));
-  try {
-    for (const [done, spec] of specs.entries()) {
-      if (signal?.aborted) throw new StvError('cancelled', 'Preparing the model was cancelled.');
-      onProgress?.({ phase: 'weights', done, total: specs.length });
-      writer.write(spec);
-      await nextTurn(); // others may use the thread, and the signal can fire
+  const total = specs.length * (options.calibrate === true ? 2 : 1);
+  const write = async (first: number, scales?: CalibratedScales): Promise<PreparedManifest> => {
+    const file = openSync(join(dir, WEIGHTS_FILE), 'w');
+    const writer = new WeightWriter(checkpoint, (bytes) => writeWhole(file, bytes), scales);
+    try {
+      for (const [done, spec] of specs.entries()) {
+        assertGoesOn(signal);
+        onProgress?.({ phase: 'weights', done: first + done, total });
+        writer.write(spec);
+        await nextTurn(); // others may use the thread, and the signal can fire
+      }
+      fsyncSync(file);
+    } finally {
+      closeSync(file);
     }
-    fsyncSync(file);
-  } finally {
-    closeSync(file);
+    const manifest = manifestOf(writer, { config, weights, sourceDigest, digest, hasScales: scales !== undefined });
+    await writeManifest(dir, manifest);
+    return manifest;
+  };
+  let manifest = await write(0);
+  if (options.calibrate === true) {
+    const calibration = await calibrate(dir, { ...options, rewrite: (scales) => write(specs.length, scales) });
+    manifest = { ...readManifest(dir), calibration };
+    await writeManifest(dir, manifest);
   }
-  onProgress?.({ phase: 'weights', done: specs.length, total: specs.length });
-  const manifest: PreparedManifest = {
+  onProgress?.({ phase: 'weights', done: total, total });
+  return manifest;
+}
+
+function assertGoesOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new StvError('cancelled', 'Preparing the model was cancelled.');
+}
+
+interface CalibrateOptions extends PrepareModelOptions {
+  /** Writes the weights again, with scales. */
+  readonly rewrite: (scales: CalibratedScales) => Promise<unknown>;
+}
+
+/** From plain weights in `dir` to scaled ones. */
+async function calibrate(dir: string, options: CalibrateOptions): Promise<CalibrationReport> {
+  const { weights, signal, rewrite } = options;
+  const runtime = options.runtime ?? loadRuntime();
+  const folder = { runtime, dir, signal };
+  try {
+    const sequences = await writeSequences(folder);
+    // int4 keeps the integers of its checkpoint, except in the LM head, which has 8 bits; floats need no scales
+    const isScaled = ({ name }: ActivationSite): boolean =>
+      weights === 'int8' || (weights === 'int4' && name === FINAL_NORM);
+    await rewrite(await measureScales(folder, sequences, isScaled));
+    return await chooseKv(folder, sequences);
+  } catch (thrown) {
+    assertGoesOn(signal);
+    throw thrown;
+  } finally {
+    if (options.runtime === undefined) runtime.dispose();
+  }
+}
+
+type ManifestFacts = Pick<PreparedManifest, 'config' | 'weights' | 'sourceDigest' | 'digest' | 'hasScales'>;
+
+function manifestOf(writer: WeightWriter, facts: ManifestFacts): PreparedManifest {
+  const { config, weights, sourceDigest, digest, hasScales } = facts;
+  return {
     formatVersion: 1,
     builderVersion: BUILDER_VERSION,
     weights,
@@ -131,16 +197,19 @@ async function writeModel(dir: string, checkpoint: Checkpoint, options: WriteOpt
     config,
     quantization: writer.report,
     weightsBytes: writer.byteLength,
+    hasScales,
     tensors: writer.tensors,
   };
-  const json = await open(join(dir, MODEL_FILE), 'wx');
+}
+
+async function writeManifest(dir: string, manifest: PreparedManifest): Promise<void> {
+  const json = await open(join(dir, MODEL_FILE), 'w');
   try {
     await json.writeFile(JSON.stringify(manifest));
     await json.sync();
   } finally {
     await json.close();
   }
-  return manifest;
 }
 
 function checkSpace(dir: string, needed: number): void {

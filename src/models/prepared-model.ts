@@ -5,7 +5,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
-import type { WeightFormat } from './lane-graph.ts';
+import type { KvFormat, WeightFormat } from './lane-graph.ts';
 import type { ModelConfig } from './model-config.ts';
 import type { TensorType } from './onnx-proto.ts';
 
@@ -42,6 +42,27 @@ export interface QuantizationReport {
   readonly relativeError: number;
 }
 
+/** One format of the cache, measured on this machine while preparing. */
+export interface KvFigures {
+  /** Milliseconds of a step that decodes 4 sequences after 768 tokens each. */
+  readonly decodeMs: number;
+  /** Milliseconds of a step that reads 64 tokens of one sequence after 768. */
+  readonly prefillMs: number;
+}
+
+/** What calibration found: how good and how fast an int8 cache is, and what `kv: auto` takes. */
+export interface CalibrationReport {
+  /** Tokens that the model itself wrote, on which everything was measured. */
+  readonly positions: number;
+  /** Mean KL divergence per position of the int8 cache from the float one, in nats. */
+  readonly kvKl: number;
+  /** Share of positions whose most likely token is the same. */
+  readonly kvAgreement: number;
+  readonly fp32: KvFigures;
+  readonly int8: KvFigures;
+  readonly kv: KvFormat;
+}
+
 /** Content of `model.json`. */
 export interface PreparedManifest {
   readonly formatVersion: 1;
@@ -53,6 +74,9 @@ export interface PreparedManifest {
   readonly digest: string;
   readonly config: ModelConfig;
   readonly quantization: QuantizationReport;
+  /** The weights carry what calibration found; otherwise all scales are 1, and only a float cache can be used. */
+  readonly hasScales: boolean;
+  readonly calibration?: CalibrationReport;
   readonly weightsBytes: number;
   readonly tensors: readonly StoredTensor[];
 }

@@ -9,10 +9,12 @@ import { temporaryFolder } from '../support/temporary-folder.ts';
 
 interface LoadOptions extends Partial<LoadCausalLMOptions> {
   readonly weights?: WeightFormat;
+  readonly calibrate?: boolean;
 }
 
-async function load(checkpoint: string, { weights = 'fp32', ...options }: LoadOptions = {}): Promise<CausalLM> {
-  const { dir } = await prepareModel({ checkpoint, cacheDir: temporaryFolder(), weights });
+async function load(checkpoint: string, options: LoadOptions = {}): Promise<CausalLM> {
+  const { weights = 'fp32', calibrate = false, ...limits } = options;
+  const { dir } = await prepareModel({ checkpoint, cacheDir: temporaryFolder(), weights, calibrate });
   const model = loadCausalLM({
     dir,
     numSlots: 6,
@@ -20,7 +22,7 @@ async function load(checkpoint: string, { weights = 'fp32', ...options }: LoadOp
     maxLanes: 5,
     maxBatchedTokens: 256,
     threads: 1,
-    ...options,
+    ...limits,
   });
   onTestFinished(() => model.dispose());
   return model;
@@ -42,6 +44,25 @@ function maxDifference(rows: readonly Float32Array[], expected: readonly Float32
     for (const [token, value] of row.entries()) worst = Math.max(worst, Math.abs(value - (other[token] ?? Number.NaN)));
   }
   return worst;
+}
+
+/** Root of the squared differences over the root of the squares. */
+function relativeError(rows: readonly Float32Array[], expected: readonly Float32Array[]): number {
+  expect(rows).toHaveLength(expected.length);
+  let squaredError = 0;
+  let squares = 0;
+  for (const [position, row] of rows.entries()) {
+    for (const [token, value] of row.entries()) {
+      const wanted = expected[position]?.[token] ?? Number.NaN;
+      squaredError += (value - wanted) ** 2;
+      squares += wanted ** 2;
+    }
+  }
+  return Math.sqrt(squaredError / squares);
+}
+
+function wholePrompt(model: CausalLM, inputIds: readonly number[]): readonly Float32Array[] {
+  return forward(model, [{ slot: 0, past: 0, tokens: inputIds, logitRows: upTo(inputIds.length) }]);
 }
 
 const upTo = (length: number): number[] => Array.from({ length }, (_, index) => index);
@@ -131,20 +152,35 @@ describe.each(TINY_MODELS)('%s', (name) => {
     ['int4', 0.3],
   ] as const)('stays close with %s weights', async (weights, relativeLimit) => {
     const model = await load(goldenPath(name), { weights });
-    const { inputIds, logits } = first;
-    const rows = forward(model, [{ slot: 0, past: 0, tokens: inputIds, logitRows: upTo(inputIds.length) }]);
-    let squaredError = 0;
-    let squares = 0;
-    for (const [position, row] of rows.entries()) {
-      for (const [token, value] of row.entries()) {
-        const expected = logits[position]?.[token] ?? Number.NaN;
-        squaredError += (value - expected) ** 2;
-        squares += expected ** 2;
-      }
-    }
-    const relative = Math.sqrt(squaredError / squares);
+    const relative = relativeError(wholePrompt(model, first.inputIds), first.logits);
     expect(relative).toBeLessThan(relativeLimit);
     expect(relative).toBeGreaterThan(0); // the weights really are quantized
+  });
+
+  it('is the same function with scales between channels', async () => {
+    const plain = await load(goldenPath(name), { weights: 'int8' });
+    const scaled = await load(goldenPath(name), { weights: 'int8', calibrate: true, kv: 'fp32' });
+    const before = relativeError(wholePrompt(plain, first.inputIds), first.logits);
+    const after = relativeError(wholePrompt(scaled, first.inputIds), first.logits);
+    expect(after).toBeLessThan(0.05);
+    expect(after).not.toBe(before); // the weights really are scaled
+  });
+
+  it('stays close with an int8 cache, token by token and from a copied prefix', async () => {
+    const model = await load(goldenPath(name), { calibrate: true, kv: 'int8' });
+    const { inputIds, logits } = first;
+    const alone = inputIds.flatMap((token, past) =>
+      forward(model, [{ slot: 1, past, tokens: [token], logitRows: [0] }]),
+    );
+    const loss = relativeError(alone, logits);
+    expect(loss).toBeLessThan(0.05);
+    expect(loss).toBeGreaterThan(0); // the cache really is quantized
+    model.copyPrefix(1, 3, 20);
+    const rest = forward(model, [
+      { slot: 0, past: 0, tokens: second.inputIds, logitRows: [] },
+      { slot: 3, past: 20, tokens: inputIds.slice(20), logitRows: upTo(inputIds.length - 20) },
+    ]);
+    expect(maxDifference(rest, alone.slice(20))).toBeLessThan(1e-2);
   });
 });
 
@@ -193,6 +229,10 @@ describe('limits', () => {
   it('never promises more than the model was made for', async () => {
     const model = await load(goldenPath('tiny-llama'), { maxLength: 100_000 });
     expect(model.limits.maxLength).toBe(256);
+  });
+
+  it('refuses an int8 cache without the scales for it', async () => {
+    await expect(load(goldenPath('tiny-llama'), { kv: 'int8' })).rejects.toThrow(/prepared without calibration/);
   });
 
   it('names the limit that is wrong', async () => {

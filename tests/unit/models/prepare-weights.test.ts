@@ -52,7 +52,7 @@ function readStored(dir: string, manifest: PreparedManifest, name: string): Floa
   const quants = new Uint8Array(bytes, offset, byteLength);
   const stored = tensor(`${name}_scales`);
   const scales = new Float32Array(bytes, stored.offset, stored.byteLength / 4);
-  const bits = manifest.weights === 'int4' && dims.at(-1) === 8 ? 4 : 8;
+  const bits = manifest.weights === 'int4' && dims.at(-1) === 16 ? 4 : 8;
   const numElements = (byteLength * 8) / bits;
   return Float32Array.from({ length: numElements }, (_, index) => {
     const scale = scales[Math.floor((index * scales.length) / numElements)] ?? Number.NaN;
