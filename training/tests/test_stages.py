@@ -155,7 +155,7 @@ def test_interrupted_verifier_goes_on_to_the_same_weights(
     train_verifier(whole, method)
     parts = copy_of(trained, tmp_path / "parts", **overrides)
     with monkeypatch.context() as inner:
-        interrupt_after(2, inner, verifier_stage, "_update")
+        interrupt_after(2, inner, verifier_stage, "update_step")
         with pytest.raises(verifier_stage.Interrupted):
             train_verifier(parts, method)
     train_verifier(Run(parts.config), method)

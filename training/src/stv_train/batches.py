@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .documents import Encoded
-from .model import Llama
+from .policy import Policy
 from .tokenizer import PAD
 
 
@@ -50,12 +50,12 @@ def batches(rows: list[Encoded], batch_tokens: int, rng: Random) -> list[list[En
     return groups
 
 
-def answer_logits(model: Llama, batch: Batch) -> tuple[Tensor, Tensor]:
+def answer_logits(model: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     """(logits [N, vocab], targets [N]) at the answer positions only: the LM head is spared the prompts."""
     hidden = model.hidden(batch.ids[:, :-1])
     return model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers]
 
 
-def answer_loss(model: Llama, batch: Batch) -> Tensor:
+def answer_loss(model: Policy, batch: Batch) -> Tensor:
     logits, targets = answer_logits(model, batch)
     return F.cross_entropy(logits, targets)

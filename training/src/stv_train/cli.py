@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--swap", default="", metavar="URL", help="then exchange the models of this running server; --to lies in its model folder"
     )
     export.add_argument("--key", default="", help="the server's key, where it needs one")
+    real = add("hf", "STV and ViL with LoRA on a Hugging Face causal model, merged into a pack")
+    real.add_argument("--to", type=Path, metavar="FOLDER")
     whole = add("all", "every stage, from nothing to the pack")
     whole.add_argument("--baselines", action="store_true", help="the baselines as well")
     return parser
@@ -157,6 +159,10 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             if arguments.swap:
                 swap_models(arguments.swap, folder.name, arguments.key)
                 run.say(f"export: {arguments.swap} serves {folder.name}")
+        case "hf":
+            from .hf.train import train_hf  # transformers and peft are optional
+
+            train_hf(run, arguments.to)
         case "all":
             write_problems(run)
             _gated_base(run)

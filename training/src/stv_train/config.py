@@ -159,6 +159,29 @@ class ExportConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HfConfig:
+    """`stv-train hf`: STV and ViL with LoRA on a Hugging Face causal model. Losses are set in [verifier] and [vil]."""
+
+    checkpoint: str = ""  # a folder, a GGUF file or a hub's name
+    pack: str = "packs/smollm2"  # prompts and verdict format to train with
+    name: str = "stv-lora"  # of the pack that is made
+    tasks: tuple[str, ...] = ("order-1", "order-2", "equations-1")  # TASK-LEVEL of the problems
+    attempts: int = 32
+    attempts_file: str = ""  # graded attempts of one's own, as `data from-traces` writes them
+    rank: int = 8
+    alpha: int = 16
+    rate: float = 1e-4
+    batch: int = 4  # reviews of a step of STV
+    stv_steps: int = 4
+    vil_steps: int = 2
+    prompts: int = 2  # refinement turns of a step of ViL
+    group: int = 4
+    max_new_tokens: int = 48
+    sample_batch: int = 8
+    weights: str = "bfloat16"  # float32, bfloat16
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     run: RunConfig = RunConfig()
     model: ModelSection = ModelSection()
@@ -170,6 +193,7 @@ class Config:
     vil: VilConfig = VilConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
+    hf: HfConfig = HfConfig()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -276,6 +300,15 @@ def _check(config: Config) -> None:
         config.export.weights in ("float32", "bfloat16"),
         f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.",
     )
+    need(
+        config.hf.weights in ("float32", "bfloat16"),
+        f"hf.weights must be float32 or bfloat16, not {config.hf.weights!r}.",
+    )
+    need(config.hf.group >= 2, f"hf.group must be at least 2, not {config.hf.group}.")
+    for task in config.hf.tasks:
+        name, _, level = task.partition("-")
+        levels = TASKS.get(name, 0)
+        need(level.isdigit() and 1 <= int(level) <= levels, f"hf.tasks names {task!r}; it takes TASK-LEVEL, as in order-1.")
     need(0 < config.export.temperature <= 2, f"export.temperature must be above 0 and at most 2, not {config.export.temperature}.")
     for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
         need(value > 0, f"{name} must be above 0, not {value}.")

@@ -10,6 +10,7 @@ from random import Random
 from . import prompts
 from .documents import GENERIC_FEEDBACK, hint_of, review_feedback, teacher_prompt
 from .model import Llama
+from .policy import Tokens
 from .sampler import Completion, Sampling, sample
 from .tasks.problems import TASKS, make_problem
 from .tasks.steps import Check, Problem, check
@@ -23,7 +24,7 @@ class Judged:
     result: Check
 
 
-def texts(completions: list[Completion], tokenizer: PackTokenizer) -> list[str]:
+def texts(completions: list[Completion], tokenizer: Tokens) -> list[str]:
     """Text of each; one that was cut off ends in a mark that no checker accepts."""
     return [tokenizer.decode(c.ids) + ("" if c.stopped else " …") for c in completions]
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from . import prompts
 from .config import Config
 from .errors import TrainError
 from .model import Llama, ModelConfig
@@ -137,6 +138,7 @@ class Run:
             raise TrainError("run.device is cuda, but PyTorch finds no CUDA device here.")
         self.device = torch.device("cuda" if cuda and config.run.device != "cpu" else "cpu")
         self.tokenizer = PackTokenizer()
+        self.prompts = prompts
         self._stop = False
 
     # --- Interrupts

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .model import Layer, Llama, attend
+from .policy import Policy
 from .tokenizer import END, PAD
 
 
@@ -111,8 +113,14 @@ def _sample_batch(model: Llama, prompts: list[list[int]], sampling: Sampling, ge
     return [Completion(out, stop) for out, stop in zip(outputs, stopped, strict=True)]
 
 
+class Sampler(Policy, Protocol):
+    """A model that samples by itself (Hugging Face's)."""
+
+    def sample(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Completion]: ...
+
+
 def sample(
-    model: Llama,
+    model: Llama | Sampler,
     prompts: list[list[int]],
     sampling: Sampling,
     seed: int,
@@ -121,6 +129,8 @@ def sample(
     """One completion per prompt, in order. The same prompts, sampling and seed give the same completions.
 
     A prompt that fills the context gives an empty, unfinished completion."""
+    if not isinstance(model, Llama):
+        return model.sample(prompts, sampling, seed)
     order = sorted(range(len(prompts)), key=lambda at: len(prompts[at]))
     order = [at for at in order if len(prompts[at]) < model.config.max_length]
     results: list[Completion] = [Completion([], False) for _ in prompts]

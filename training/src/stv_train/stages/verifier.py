@@ -27,6 +27,7 @@ from ..losses import (
 )
 from ..model import Llama
 from ..optim import MuonAdamW, schedule
+from ..policy import Policy, Setting, Steps
 from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Completion, Sampling, sample
@@ -157,7 +158,7 @@ def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llam
         while step < total:
             tasks = [make_task(run, pool, step * config.batch + at, seed) for at in range(config.batch)]
             sampled = _sample_reviews(run, teacher if method == "sft" else student, tasks, method == "sft", seed + step)
-            facts = _update(run, method, student, teacher, optimizer, tasks, sampled, meta, schedule(step, total, decay=0.5))
+            facts = update_step(run, method, student, teacher, optimizer, tasks, sampled, meta, schedule(step, total, decay=0.5))
             if config.teacher == "ema":
                 update_teacher(teacher, student, config.ema)
             step += 1
@@ -185,12 +186,12 @@ def _sample_reviews(run: Run, model: Llama, tasks: list[Task], as_teacher: bool,
     return sample(model, written, sampling, seed)
 
 
-def _update(
-    run: Run,
+def update_step(
+    run: Setting,
     method: str,
-    student: Llama,
-    teacher: Llama,
-    optimizer: MuonAdamW,
+    student: Policy,
+    teacher: Policy,
+    optimizer: Steps,
     tasks: list[Task],
     sampled: list[Completion],
     meta: Llama | None,
@@ -200,8 +201,8 @@ def _update(
     config, tokenizer = run.config.verifier, run.tokenizer
     reviews = texts(sampled, tokenizer)
     # In score mode the server wrote the opening: it belongs to the text that is read, not to the sample.
-    opening = prompts.pack_json()["verdict"]["open"]
-    readings = [prompts.split_review((opening if t.is_score else "") + r) for t, r in zip(tasks, reviews, strict=True)]
+    opening = run.prompts.pack_json()["verdict"]["open"]
+    readings = [run.prompts.split_review((opening if t.is_score else "") + r) for t, r in zip(tasks, reviews, strict=True)]
     exists = _defects(run, meta, tasks, readings) if meta is not None else [1.0] * len(tasks)
     rewards = torch.tensor(
         [
@@ -249,7 +250,7 @@ def _update(
     return {"reward": float(rewards.mean()), "unread": unread, "gradient_norm": norm} | {k: v for k, v in sums.items() if v}
 
 
-def _flat(model: Llama, ids: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+def _flat(model: Policy, ids: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and targets at the answer positions, row by row: equal order for student and teacher prompts."""
     hidden = model.hidden(ids[:, :-1])
     return model.logits(hidden[answers]), ids[:, 1:][answers]
@@ -337,7 +338,7 @@ def claims_true_defect(judged: Judged, feedback: str) -> bool:
 
 
 @torch.no_grad()
-def _defects(run: Run, meta: Llama, tasks: list[Task], readings: list[tuple[str, str | None]]) -> list[float]:
+def _defects(run: Setting, meta: Llama, tasks: list[Task], readings: list[tuple[str, str | None]]) -> list[float]:
     """The meta-verifier's belief that each claimed defect exists, 0..1."""
     opening = prompts.pack_json()["verdict"]["open"]
     words = [run.tokenizer.encode(word)[0] for word in ("accept", "reject")]

@@ -5,9 +5,10 @@ The reward is the correctness of the answer alone; verdict and feedback are cont
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Protocol
 
 import torch
 
@@ -18,9 +19,10 @@ from ..errors import TrainError
 from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
 from ..optim import MuonAdamW
+from ..policy import Policy, Setting, Steps
 from ..probes import attempt_all, complete, texts, validation_problems
 from ..run import Interrupted, Progress, Run, fingerprint
-from ..sampler import Sampling, sample
+from ..sampler import Sampler, Sampling, sample
 from ..tasks.steps import Problem, solution_text, solve, states_answer
 from .verifier import MICRO_TOKENS
 
@@ -34,6 +36,19 @@ class Turn:
     problem: Problem
     prompt: str
     kept: str = ""
+
+    def reward(self, attempt: str) -> float:
+        return answer_reward(self.problem, attempt)
+
+
+class Rewarded(Protocol):
+    """A prompt whose answers can be rewarded."""
+
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def kept(self) -> str: ...
+    def reward(self, attempt: str) -> float: ...
 
 
 def answer_reward(problem: Problem, attempt: str) -> float:
@@ -197,7 +212,7 @@ def _train(
     return model
 
 
-def grpo_step(run: Run, model: Llama, optimizer: MuonAdamW, turns: list[Turn], seed: int) -> dict[str, float]:
+def grpo_step(run: Setting, model: Llama | Sampler, optimizer: Steps, turns: Sequence[Rewarded], seed: int) -> dict[str, float]:
     """Samples a group per turn and takes one gradient step; groups without a difference in reward teach nothing."""
     config, tokenizer = run.config.vil, run.tokenizer
     if not turns:
@@ -208,10 +223,7 @@ def grpo_step(run: Run, model: Llama, optimizer: MuonAdamW, turns: list[Turn], s
     sampled = sample(model, repeated, sampling, seed)
     written = texts(sampled, tokenizer)
     rewards = torch.tensor(
-        [
-            [answer_reward(turn.problem, turn.kept + written[at * config.group + n]) for n in range(config.group)]
-            for at, turn in enumerate(turns)
-        ]
+        [[turn.reward(turn.kept + written[at * config.group + n]) for n in range(config.group)] for at, turn in enumerate(turns)]
     )
     advantages = group_advantages(rewards, config.std_normalization).to(run.device)
     rows = [(Encoded(head + c.ids, len(head)), at) for at, (head, c) in enumerate(zip(repeated, sampled, strict=True)) if c.ids]
@@ -227,7 +239,7 @@ def grpo_step(run: Run, model: Llama, optimizer: MuonAdamW, turns: list[Turn], s
     return facts
 
 
-def _step_on(run: Run, model: Llama, optimizer: MuonAdamW, rows: list[tuple[Encoded, int]], advantages: torch.Tensor) -> None:
+def _step_on(run: Setting, model: Policy, optimizer: Steps, rows: list[tuple[Encoded, int]], advantages: torch.Tensor) -> None:
     config = run.config.vil
     num_tokens = sum(len(row.ids) - row.num_prompt for row, _ in rows)
     optimizer.zero_grad()
