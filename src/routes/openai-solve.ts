@@ -12,7 +12,7 @@ import type { WireUsage } from './schemas.ts';
 import type { SolveSummary as SolveSummarySchema } from './schemas-openai.ts';
 import type { SolveBody } from './schemas-solve.ts';
 import { ownerOf, toSolveRequest, traceContextOf } from './solve-request.ts';
-import { holdFor, isEmptyFailure } from './solve-wire.ts';
+import { errorOf, holdFor, isEmptyFailure } from './solve-wire.ts';
 
 type SolveSummary = Static<typeof SolveSummarySchema>;
 
@@ -99,8 +99,7 @@ export function reasoningText(event: SolveEvent, sideBySide: boolean): string {
 
 export function throwEmptyFailure(answer: SolveAnswer): void {
   if (answer.error === null || !isEmptyFailure(answer)) return;
-  const { code, message, param } = answer.error;
-  throw new StvError(code, message, param === null ? {} : { param });
+  throw errorOf(answer.error);
 }
 
 export function summaryOf(answer: SolveAnswer): SolveSummary {

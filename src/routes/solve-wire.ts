@@ -11,8 +11,15 @@ import { toWire } from './wire.ts';
 
 /** The error of a failed run with the `type` that its code has in every other answer. */
 export function wireErrorOf(record: SolveErrorRecord): ErrorBody['error'] {
-  const { code, message, param } = record;
-  return toWireError(new StvError(code, message, param === null ? {} : { param })).body.error;
+  return toWireError(errorOf(record)).body.error;
+}
+
+/** The failure that a run has recorded, as it was thrown. */
+export function errorOf({ code, message, param, retryAfterMs }: SolveErrorRecord): StvError {
+  return new StvError(code, message, {
+    ...(param === null ? {} : { param }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+  });
 }
 
 export function wireAnswer(answer: SolveAnswer | SolveAnswerOf<'running'>): Record<string, unknown> {

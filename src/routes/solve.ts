@@ -21,6 +21,7 @@ import {
 } from './schemas-solve.ts';
 import { idempotencyKeyOf, ownerOf, toSolveRequest, traceContextOf } from './solve-request.ts';
 import {
+  errorOf,
   holdFor,
   isEmptyFailure,
   solveAnswerOf,
@@ -236,10 +237,7 @@ async function answerOf(found: FoundRun, deps: RouteDeps, signal: AbortSignal): 
   for await (const event of deps.runs.events(found, 0, signal)) {
     if (event.type !== 'solve-end') continue;
     const answer = solveAnswerOf(event);
-    if (answer.error !== null && isEmptyFailure(answer)) {
-      const { code, message, param } = answer.error;
-      throw new StvError(code, message, param === null ? {} : { param });
-    }
+    if (answer.error !== null && isEmptyFailure(answer)) throw errorOf(answer.error);
     return wireAnswer(answer);
   }
   if (signal.aborted) throw new StvError('cancelled', 'The client closed the connection.');

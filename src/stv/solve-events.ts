@@ -66,6 +66,8 @@ export interface SolveErrorRecord {
   readonly message: string;
   readonly code: ErrorCode;
   readonly param: string | null;
+  /** After how long trying again can help, where the failure told; a header, not part of the error object. */
+  readonly retryAfterMs?: number;
 }
 
 /** The request as it is carried out: models by full name, every default filled in. */

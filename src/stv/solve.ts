@@ -258,6 +258,9 @@ function describeEnding(outcomes: readonly ChainOutcome[], run: RunContext, star
 
 /** An error that is not ours may hold anything; it is not passed on. */
 function describeError(error: unknown): SolveErrorRecord {
-  if (error instanceof StvError) return { message: error.message, code: error.code, param: error.param ?? null };
+  if (error instanceof StvError) {
+    const { message, code, param = null, retryAfterMs } = error;
+    return { message, code, param, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
+  }
   return { message: 'The run failed because of a defect of the server.', code: 'internal', param: null };
 }

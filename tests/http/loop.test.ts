@@ -198,9 +198,7 @@ describe('failures', () => {
         expect(answer.body, 'a defect never carries text').not.toContain('private');
         expect(answer.json().error.message).toContain(answer.headers['x-request-id']);
       }
-      // a run's record keeps the code of its failure, not the time
-      const isRun = url === '/solve' || ('model' in body && body.model === 'solve');
-      if (!isRun && status === 429) {
+      if (status === 429) {
         expect(answer.headers['retry-after']).toBe('3');
         expect(answer.headers['retry-after-ms']).toBe('2500');
       }
