@@ -203,7 +203,11 @@ export const configOptions = {
     'Milliseconds after which a reader that takes nothing is cut off',
   ),
   drainSeconds: option(integer(0, 86_400), 30, 'Seconds that running requests get to finish after SIGTERM'),
-  stallSeconds: option(integer(1, 86_400), 60, 'Seconds without progress after which /health/progress answers 503'),
+  stallSeconds: option(
+    integer(1, 86_400),
+    60,
+    'Seconds without progress after which /health/progress answers 503 and the engine process is replaced',
+  ),
   reasoningField: option(
     oneOf(['reasoning_content', 'reasoning', 'both', 'none'] as const),
     'reasoning_content',

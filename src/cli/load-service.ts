@@ -52,7 +52,7 @@ export async function startPack(pack: Pack, options: LoadOptions): Promise<Loade
     checkMemory(models);
     if (models.length > 0) report({ what: `Starting the engine with ${pack.name}.` });
     const limits = { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens };
-    const local = models.length === 0 ? [] : [await startLocalEngine({ models, limits })];
+    const local = models.length === 0 ? [] : [await startLocalEngine({ models, limits, hangAfterMs: config.stallSeconds * 1000 })];
     engine = remotes.length === 0 && local[0] !== undefined ? local[0] : new CombinedEngine([...local, ...remotes]);
   } catch (thrown) {
     await Promise.all(remotes.map((remote) => remote.close()));
