@@ -66,6 +66,24 @@ describe('LocalEngine', () => {
     expect(kept.text).toBe('abc END');
   });
 
+  it('takes fewer steps for a predicted text, counts what was guessed, and stops in the middle of it', async () => {
+    const text = 'The answer is 12 and not 21, as each step shows. END and more';
+    const { engine, hosts } = await start({}, { shape: spelling(2, text) });
+    const steps: EngineStats[] = [];
+    engine.onStats((stats) => stats.type === 'step' && steps.push(stats));
+    const prediction = text.replace('12', '13').replace('step', 'line');
+    const options = { stop: ['END'], maxTokens: 100, prediction, shareKey: 'key-7' };
+    const { text: written, end } = await collect(engine, request('hi', options));
+    expect(written).toBe(text.slice(0, text.indexOf('END')));
+    const { completionTokens, acceptedPredictionTokens, rejectedPredictionTokens } = end.usage;
+    expect(completionTokens).toBe(text.indexOf('END') + 3);
+    expect(acceptedPredictionTokens).toBeGreaterThan(25);
+    expect(acceptedPredictionTokens).toBeLessThan(completionTokens);
+    expect(rejectedPredictionTokens).toBeGreaterThan(0);
+    expect(steps.length).toBeLessThan(25);
+    expect(hosts[0]?.received.find(({ type }) => type === 'add')).toMatchObject({ sequence: { shareKey: 'key-7' } });
+  });
+
   it('reports the token that ended the text beside it, where log-probabilities are asked for', async () => {
     const { engine } = await start({}, { shape: spelling(2, 'ab') });
     const { tokens, end } = await collect(engine, request('hi', { logprobs: 1, maxTokens: 50 }));
