@@ -12,6 +12,7 @@ from .calibrate import calibrate
 from .card import card
 from .config import load_config
 from .errors import TrainError
+from .exchange import export_rows
 from .export import export_pack, load_export
 from .gates import require_gates
 from .report import write_report
@@ -21,7 +22,7 @@ from .stages.base import train_base
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
 from .stages.loops import probe_loops
-from .stages.rollout import rollout
+from .stages.rollout import rollout, rollout_path
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
 
@@ -38,9 +39,13 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     data = add("data", "write the problem sets, or take in the traces of a server")
-    data.add_argument("action", nargs="?", choices=["problems", "from-traces"], default="problems")
+    data.add_argument("action", nargs="?", choices=["problems", "from-traces", "export"], default="problems")
     data.add_argument("--traces", metavar="FILE_OR_URL", help="a JSONL file of traces, or the address of a running server")
     data.add_argument("--key", default="", help="the server's key, where it needs one")
+    data.add_argument("--attempts", type=Path, metavar="FILE", help="export: graded attempts; default: the run's own")
+    data.add_argument("--pack", type=Path, metavar="FOLDER", default=Path("packs/default-prompts"), help="export: whose prompts")
+    data.add_argument("--format", choices=["trl", "verl"], default="trl")
+    data.add_argument("--to", type=Path, metavar="FOLDER", help="export: default `exchange` below the run")
     add("base", "train the base model and measure its gates")
     rolled = add("rollout", "draw the generator's own attempts")
     rolled.add_argument("--server", default="", metavar="URL", help="sample from a running server instead of PyTorch")
@@ -129,6 +134,11 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             if not arguments.traces:
                 raise TrainError("`data from-traces` needs --traces FILE_OR_URL.")
             from_traces(run, arguments.traces, arguments.key)
+        case "data" if arguments.action == "export":
+            target = arguments.to or run.folder / "exchange"
+            attempts = arguments.attempts or rollout_path(run)
+            written = export_rows(attempts, arguments.pack, target, arguments.format, "stv", run.config.run.seed)
+            run.say(f"data: {target}: " + "  ".join(f"{name} {count:,}" for name, count in written.items()))
         case "data":
             write_problems(run)
         case "base":
