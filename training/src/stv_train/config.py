@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from .errors import TrainError
-from .tasks.problems import TASKS
+from .tasks.problems import TASKS, kinds_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def _check(config: Config) -> None:
             raise TrainError(sentence)
 
     for task, weight in config.data.tasks.items():
-        need(task in TASKS, f"data.tasks names {task!r}; known tasks are {', '.join(TASKS)}.")
+        kinds_of(task)
         need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
     need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
     kinds = set(BaseConfig().kinds)

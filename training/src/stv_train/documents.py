@@ -8,7 +8,7 @@ from random import Random
 from . import prompts
 from .tasks.equations import NAMES
 from .tasks.mistakes import student_attempt
-from .tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of
+from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 
@@ -90,9 +90,8 @@ class DocumentSource:
 
     def problem(self, rng: Random) -> Problem:
         task = rng.choices(list(self.mix.tasks), list(self.mix.tasks.values()))[0]
-        levels = range(1, TASKS[task] + 1)
-        level = rng.choices(levels, [self.mix.falling ** (number - 1) for number in levels])[0]
-        return make_problem(task, level, rng)
+        kinds = kinds_of(task)
+        return make_problem(*rng.choices(kinds, [self.mix.falling ** (level - 1) for _, level in kinds])[0], rng)
 
     def wrong(self, rng: Random) -> tuple[Problem, str, Check]:
         if self.own_wrong and rng.random() < self.own_share:

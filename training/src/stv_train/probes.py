@@ -12,7 +12,7 @@ from .documents import GENERIC_FEEDBACK, hint_of, review_feedback, teacher_promp
 from .model import Llama
 from .policy import Tokens
 from .sampler import Completion, Sampling, sample
-from .tasks.problems import TASKS, make_problem
+from .tasks.problems import all_kinds, make_problem
 from .tasks.steps import Check, Problem, check
 from .tokenizer import PackTokenizer
 
@@ -42,13 +42,7 @@ def attempt_all(model: Llama, tokenizer: PackTokenizer, problems: list[Problem],
 def validation_problems(tasks: dict[str, float], per_level: int, seed: int, split: str = "validation") -> list[Problem]:
     """`per_level` problems of each task and level; easy levels hold few different ones, so some may repeat."""
     rng = Random(f"probe:{seed}")
-    return [
-        make_problem(task, level, rng, split)
-        for task in tasks
-        if tasks[task] > 0
-        for level in range(1, TASKS[task] + 1)
-        for _ in range(per_level)
-    ]
+    return [make_problem(*kind, rng, split) for kind in all_kinds(tasks) for _ in range(per_level)]
 
 
 def rates(judged: list[Judged], key: Callable[[Judged], str]) -> dict[str, float]:

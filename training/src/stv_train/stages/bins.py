@@ -9,7 +9,7 @@ from ..model import Llama
 from ..probes import Judged, attempt_all
 from ..run import Run
 from ..sampler import Sampling
-from ..tasks.problems import TASKS, make_problem
+from ..tasks.problems import all_kinds, make_problem
 from ..tasks.steps import Problem, states_answer
 
 SAMPLES = 32
@@ -38,7 +38,7 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
     stays empty after 200 rounds of drawing. Samples are drawn in PyTorch: many times faster than one request a sample."""
     seed = run.config.run.seed + 60_000
     rng = Random(f"{seed}:{split}")
-    kinds = [(task, level) for task, weight in run.config.data.tasks.items() if weight > 0 for level in range(1, TASKS[task] + 1)]
+    kinds = all_kinds(run.config.data.tasks)
     found: dict[str, list[Binned]] = {name: [] for name in BINS}
     limits = {name: -(-per_bin // 4) if name == "easy" else per_bin for name in BINS}
     drawn = dict.fromkeys(kinds, 0)
@@ -89,7 +89,7 @@ def attempts_to_verify(run: Run, generator: Llama, split: str, per_class: int) -
     Left out: a right answer behind a wrong step (neither class), and an attempt that was cut off."""
     seed = run.config.run.seed + 80_000
     rng = Random(f"{seed}:{split}")
-    kinds = [(task, level) for task, weight in run.config.data.tasks.items() if weight > 0 for level in range(1, TASKS[task] + 1)]
+    kinds = all_kinds(run.config.data.tasks)
     classes: dict[bool, list[Judged]] = {True: [], False: []}
     seen: set[str] = set()
     for chunk in range(100):

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import OutsideDomain, TrainError
 from ..probes import Judged
 from ..run import Run, read_jsonl, write_jsonl
-from ..tasks.problems import SPLITS, TASKS, make_problem, read_problem, split_of
+from ..tasks.problems import SPLITS, all_kinds, make_problem, read_problem, split_of
 from ..tasks.steps import Problem, check, solution_text, solve
 from .rollout import load_attempts, rollout_path, row
 
@@ -36,19 +36,16 @@ def write_problems(run: Run) -> list[Path]:
     for split in SPLITS:
         rows, seen = [], set()
         rng = Random(f"{run.config.run.seed}:data:{split}")
-        for task, weight in run.config.data.tasks.items():
-            if weight <= 0:
-                continue
-            for level in range(1, TASKS[task] + 1):
-                found = 0
-                for _ in range(20 * run.config.data.problems_per_bin):
-                    if found == run.config.data.problems_per_bin:
-                        break
-                    problem = make_problem(task, level, rng, split)
-                    if problem.canonical not in seen:
-                        seen.add(problem.canonical)
-                        rows.append(problem_row(problem))
-                        found += 1
+        for task, level in all_kinds(run.config.data.tasks):
+            found = 0
+            for _ in range(20 * run.config.data.problems_per_bin):
+                if found == run.config.data.problems_per_bin:
+                    break
+                problem = make_problem(task, level, rng, split)
+                if problem.canonical not in seen:
+                    seen.add(problem.canonical)
+                    rows.append(problem_row(problem))
+                    found += 1
         path = run.folder / "data" / f"{split}.jsonl"
         write_jsonl(path, rows)
         run.say(f"data: {len(rows):,} problems in {path}")
@@ -100,7 +97,7 @@ def gym_row(name: str, question: str, answer: str) -> dict[str, Any]:
 
 def _plain(text: str) -> str:
     """LaTeX fractions and instructions after the question, as reasoning-gym writes them, into plain text."""
-    text = re.sub(r"\$?\\frac\{(\d+)\}\{(\d+)\}\$?", r"\1/\2", text)
+    text = re.sub(r"\\[dt]?frac\{(\d+)\}\{(\d+)\}", r"\1/\2", text).replace("$", "")
     text = re.split(r"\. (?:Give|Ensure|Respond|Simplify|Your|Please)\b", text)[0]
     text = re.sub(
         r"(?i)^(?:simplify the fraction|determine the value of [a-z] that satisfies:?|state the final answer to the "
@@ -121,7 +118,9 @@ def same_answer(one: str, other: str) -> bool:
         from math_verify import parse, verify
     except ImportError:
         return " ".join(one.split()) == " ".join(other.split())
-    return bool(verify(parse(one), parse(other)))
+    # LaTeX is found between delimiters only.
+    stated, key = (parse(f"${text.strip().strip('$')}$") for text in (one, other))
+    return bool(stated and key and verify(key, stated))
 
 
 def user_problems(path: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,26 @@ from .steps import Line, Problem
 TASKS: dict[str, int] = {"equations": NUM_LEVELS, **ARITHMETIC_LEVELS}
 """Task -> number of levels."""
 
+
+def kinds_of(spec: str) -> list[tuple[str, int]]:
+    """(task, level) pairs that a key of `data.tasks` names: `order` is all its levels, `order:1-4` or `order:2` some of them.
+    Raises TrainError for an unknown task or level."""
+    task, colon, levels = spec.partition(":")
+    first, dash, last = levels.partition("-")
+    try:
+        chosen = range(int(first), int(last if dash else first) + 1) if colon else range(1, TASKS[task] + 1)
+        if task in TASKS and chosen and chosen[0] >= 1 and chosen[-1] <= TASKS[task]:
+            return [(task, level) for level in chosen]
+    except (KeyError, ValueError):
+        pass
+    raise TrainError(f"data.tasks names {spec!r}; known are TASK or TASK:FIRST-LAST, with tasks and their levels {TASKS}.")
+
+
+def all_kinds(tasks: dict[str, float]) -> list[tuple[str, int]]:
+    """The kinds of all keys with a weight above 0."""
+    return [kind for spec, weight in tasks.items() if weight > 0 for kind in kinds_of(spec)]
+
+
 SPLITS = ("train", "validation", "test")
 
 _EQUATION_WORDING = (
