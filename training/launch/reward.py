@@ -27,7 +27,9 @@ def same_answer(one: str, other: str) -> bool:
         from math_verify import parse, verify
     except ImportError:
         return " ".join(one.split()) == " ".join(other.split())
-    return bool(verify(parse(other), parse(one)))
+    # LaTeX is found between delimiters only.
+    stated, key = (parse(f"${text.strip().strip('$')}$") for text in (one, other))
+    return bool(stated and key and verify(key, stated))
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None) -> float:

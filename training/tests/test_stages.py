@@ -22,11 +22,12 @@ from stv_train.gates import failures
 from stv_train.run import Run, read_jsonl, write_atomically
 from stv_train.stages import base as base_stage
 from stv_train.stages.base import train_base
-from stv_train.stages.data import from_traces, gym_row, user_problems
+from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
 from stv_train.tasks.problems import make_problem, read_problem, split_of
+from stv_train.tasks.steps import check
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -379,6 +380,27 @@ def test_traces_become_attempts(trained: Run, tmp_path: Path) -> None:
 )
 def test_reasoning_gym_problems_are_read(name: str, question: str, answer: str, task: str) -> None:
     assert gym_row(name, question, answer)["task"] == task
+
+
+def test_problems_of_the_real_reasoning_gym() -> None:
+    pytest.importorskip("reasoning_gym")
+    rows = list(gym_problems(("simple_equations", "chain_sum", "basic_arithmetic", "leg_counting"), 20, 1))
+    read = {name: sum(row["task"] != "outside" for row in rows if row["source"] == f"reasoning-gym/{name}") for name in GYM_READ}
+    assert all(read[name] >= least for name, least in GYM_READ.items()), read
+    assert all(check(read_problem(row["problem"]), row["reference"]).correct for row in rows if row["task"] != "outside")
+    with pytest.raises(TrainError, match="no_such_set"):
+        list(gym_problems(("no_such_set",), 1, 1))
+
+
+GYM_READ = {"simple_equations": 17, "chain_sum": 20, "basic_arithmetic": 15, "leg_counting": 0}
+
+
+def test_answers_compared_by_the_real_math_verify() -> None:
+    pytest.importorskip("math_verify")
+    for one, other in (("2\\sqrt{2}", "\\sqrt{8}"), ("(1,2)", "(1, 2)"), ("$\\frac{1}{2}$", "0.5"), ("x=3", "3")):
+        assert same_answer(one, other), (one, other)
+    for one, other in (("\\sqrt{3}", "\\sqrt{8}"), ("", "\\sqrt{8}"), ("(2,1)", "(1,2)")):
+        assert not same_answer(one, other), (one, other)
 
 
 def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
