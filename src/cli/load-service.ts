@@ -6,8 +6,8 @@ import type { ModelInfo } from '../engine/engine.ts';
 import { type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
 import { StvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
-import { type PreparedModel, prepareModel } from '../models/prepare-model.ts';
-import { readManifest } from '../models/prepared-model.ts';
+import { type AnyPreparedModel, prepareAny } from '../models/prepare-any.ts';
+import { readAnyManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
@@ -52,7 +52,8 @@ export async function startPack(pack: Pack, options: LoadOptions): Promise<Loade
     checkMemory(models);
     if (models.length > 0) report({ what: `Starting the engine with ${pack.name}.` });
     const limits = { maxQueuedSequences: config.maxQueuedSequences, maxQueuedTokens: config.maxQueuedTokens };
-    const local = models.length === 0 ? [] : [await startLocalEngine({ models, limits, hangAfterMs: config.stallSeconds * 1000 })];
+    const local =
+      models.length === 0 ? [] : [await startLocalEngine({ models, limits, hangAfterMs: config.stallSeconds * 1000 })];
     engine = remotes.length === 0 && local[0] !== undefined ? local[0] : new CombinedEngine([...local, ...remotes]);
   } catch (thrown) {
     await Promise.all(remotes.map((remote) => remote.close()));
@@ -91,7 +92,7 @@ function mergeEqual(models: readonly LocalModel[]): LocalModel[] {
 
 /** Throws StvError `runtime_failed` where not even the weights fit: loading would end in a process that the system kills. */
 function checkMemory(models: readonly LocalModel[]): void {
-  const needed = models.reduce((sum, { dir }) => sum + readManifest(dir).weightsBytes, 0);
+  const needed = models.reduce((sum, { dir }) => sum + readAnyManifest(dir).weightsBytes, 0);
   const free = process.availableMemory();
   if (needed <= free) return;
   const [gigabytes, left] = [needed, free].map((bytes) => (bytes / 1e9).toFixed(1));
@@ -128,7 +129,7 @@ async function prepareRole(
     ...(role.hash === undefined ? {} : { expectedHash: role.hash }),
     ...(signal === undefined ? {} : { signal }),
   });
-  const prepared = await prepareModel({
+  const prepared = await prepareAny({
     checkpoint: pulled.path,
     cacheDir: path.join(config.dataDir, 'models'),
     weights: role.weights ?? config.weights,
@@ -149,7 +150,7 @@ interface ToLocalModel {
   readonly pack: Pack;
   readonly role: PackRole;
   readonly names: readonly string[];
-  readonly prepared: PreparedModel;
+  readonly prepared: AnyPreparedModel;
   readonly config: Config;
 }
 
