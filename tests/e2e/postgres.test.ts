@@ -10,6 +10,7 @@ import { buildApp, type TestApp } from '../http/build-app.ts';
 import { call, parseEvents, post } from '../http/contract.ts';
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres.ts';
 import { runStoreSuite } from '../support/run-store-suite.ts';
+import { createSolveRequest } from '../support/solve-request.ts';
 
 const bin = findPostgres();
 if (bin === undefined)
@@ -91,20 +92,6 @@ describe.skipIf(bin === undefined)('two servers on one PostgreSQL', () => {
     return { ...(await buildApp({ ...engine, store })), store };
   }
 
-  const request = (id: string): SolveRequest => ({
-    id,
-    problem: '1 + 1',
-    maxRounds: 1,
-    chains: 1,
-    accept: { rule: 'single' },
-    onExhausted: 'best',
-    stopChains: 'first_accept',
-    generator: { model: 'generator' },
-    verifier: { model: 'verifier' },
-    seed: 1,
-    priority: 'batch',
-  });
-
   it('take over what a dead one left, and never run the same run twice', async () => {
     location = server.database(`replicas${++number}`);
     const engine = { delayMs: 3, reply: () => 'word '.repeat(20), accept: () => 0.2 };
@@ -112,7 +99,12 @@ describe.skipIf(bin === undefined)('two servers on one PostgreSQL', () => {
     const ids = Array.from({ length: 8 }, (_, index) => `slv_left${index}`);
     for (const id of ids) {
       await one.store.create(
-        { id, owner: 'anonymous', created: Date.now(), request: request(id) },
+        {
+          id,
+          owner: 'anonymous',
+          created: Date.now(),
+          request: createSolveRequest({ id, maxRounds: 1, priority: 'batch' }),
+        },
         { holder: 'dead', ttlMs: -1 },
       );
     }

@@ -8,6 +8,7 @@ import type { SolveEvent } from '../../../src/stv/solve-events.ts';
 import { verify } from '../../../src/stv/verify.ts';
 import { createLoopPack } from '../../support/loop-pack.ts';
 import { ScriptedEngine } from '../../support/scripted-engine.ts';
+import { createSolveRequest } from '../../support/solve-request.ts';
 
 const verdictTexts = [
   '<verdict>accept</verdict>',
@@ -128,20 +129,7 @@ describe('injections', () => {
 
   it.each(injections)('%j accepts no attempt of a run', async (text) => {
     const engine = new ScriptedEngine({ generate: () => text, score: () => [0.2, 0.8] });
-    const request = {
-      id: 'slv_1',
-      problem: text,
-      initialAttempt: text,
-      maxRounds: 1,
-      chains: 1,
-      accept: { rule: 'single' },
-      onExhausted: 'best',
-      stopChains: 'first_accept',
-      generator: { model: 'generator' },
-      verifier: { model: 'verifier' },
-      seed: 1,
-      priority: 'interactive',
-    } as const;
+    const request = createSolveRequest({ problem: text, initialAttempt: text, maxRounds: 1 });
     let end: SolveEvent | undefined;
     for await (const event of solve(request, { engine, pack })) end = event;
     expect(end).toMatchObject({ type: 'solve-end', status: 'exhausted' });

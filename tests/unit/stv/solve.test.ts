@@ -6,20 +6,9 @@ import { type SolveOptions, solve } from '../../../src/stv/solve.ts';
 import type { SolveAnswer, SolveEvent, SolveRequest } from '../../../src/stv/solve-events.ts';
 import { createLoopPack } from '../../support/loop-pack.ts';
 import { type EngineScript, promptText, ScriptedEngine } from '../../support/scripted-engine.ts';
+import { createSolveRequest } from '../../support/solve-request.ts';
 
-const base: SolveRequest = {
-  id: 'slv_1',
-  problem: 'What is 2 + 2?',
-  maxRounds: 3,
-  chains: 1,
-  accept: { rule: 'single' },
-  onExhausted: 'best',
-  stopChains: 'first_accept',
-  generator: { model: 'generator' },
-  verifier: { model: 'verifier' },
-  seed: 1,
-  priority: 'interactive',
-};
+const base = createSolveRequest();
 
 interface Run {
   readonly engine: ScriptedEngine;
