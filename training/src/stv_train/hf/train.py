@@ -165,6 +165,7 @@ def _stage(setting: HfSetting, peft_model: Any, name: str, rows: list[dict[str, 
         saved = {key: p.detach().cpu() for key, p in weights.items()}
         run.save_checkpoint(f"hf-{name}", {"identity": identity, "weights": saved, "optimizer": optimizer.inner.state_dict(), "step": step})
 
+    saved = time.monotonic()
     while step < total:
         began = time.monotonic()
         act = _stv_step if name == VERIFIER else _vil_step
@@ -175,6 +176,9 @@ def _stage(setting: HfSetting, peft_model: Any, name: str, rows: list[dict[str, 
         if run.stopping and step < total:
             checkpoint()
             raise Interrupted(f"hf {name} stopped at step {step} of {total}")
+        if time.monotonic() - saved > run.config.run.checkpoint_seconds:
+            checkpoint()
+            saved = time.monotonic()
     if state is None or state["step"] < total:
         checkpoint()
     write_json(folder / "facts.json", {"steps": total, "identity": identity, "model": {"checkpoint": config.checkpoint}})
@@ -187,18 +191,24 @@ def _stv_step(
     config, tokens = setting.config.hf, setting.tokenizer
     seed = setting.run.config.run.seed + 20_000 + step
     student, teacher = LoraPolicy(peft_model, VERIFIER, tokens), BasePolicy(peft_model, VERIFIER, tokens)
-    tasks = [stv_task(setting, one) for one in balanced(rows, config.batch, seed)]
+    scored = round(setting.config.verifier.score_share * config.batch)
+    tasks = [stv_task(setting, one, at < scored) for at, one in enumerate(balanced(rows, config.batch, seed))]
     sampled = student.sample([tokens.encode(t.student) for t in tasks], Sampling(1.0, config.max_new_tokens, config.sample_batch), seed)
     peft_model.set_adapter(VERIFIER)
     facts = update_step(setting, "stv", student, teacher, optimizer, tasks, sampled, None, factor)
     return facts | {"tokens": float(sum(len(c.ids) for c in sampled))}
 
 
-def stv_task(setting: HfSetting, row: dict[str, Any]) -> Task:
+def stv_task(setting: HfSetting, row: dict[str, Any], is_score: bool = False) -> Task:
+    """A review to sample; with `is_score` the verdict alone, straight behind the prompt, as the server's mode `score` asks."""
     verdict = "accept" if row["correct"] else "reject"
     reference = row.get("reference") or f"The answer is {row['answer']}."
     student = setting.prompts.verify_prompt(row["problem"], row["attempt"])
-    return Task(student, setting.prompts.teacher_prompt(row["problem"], row["attempt"], verdict, reference), verdict, *_texts(row))
+    teacher = setting.prompts.teacher_prompt(row["problem"], row["attempt"], verdict, reference)
+    if is_score:
+        pack = setting.prompts.pack_json()
+        student, teacher = (text.removesuffix(pack["feedback"]["open"]) + pack["verdict"]["open"] for text in (student, teacher))
+    return Task(student, teacher, verdict, *_texts(row), is_score)
 
 
 def _texts(row: dict[str, Any]) -> tuple[str, str]:
