@@ -200,6 +200,11 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
   });
 
   app.setErrorHandler((thrown, request, reply) => {
+    // a body that nobody would read cannot be the trouble
+    if (request.is404 && !(thrown instanceof StvError)) {
+      answerUnknownRoute(request, reply);
+      return;
+    }
     const mapped = toWireError(thrown, request.id);
     const wire = mapped.status === 413 ? withSizes(mapped, request, options.maxBodyBytes) : mapped;
     options.onError(wire.body.error.code ?? wire.body.error.type);
@@ -208,7 +213,9 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     sendWireError(reply, wire);
   });
 
-  app.setNotFoundHandler((request, reply) => {
+  app.setNotFoundHandler(answerUnknownRoute);
+
+  function answerUnknownRoute(request: FastifyRequest, reply: FastifyReply): void {
     const pathname = request.url.split('?', 1)[0] ?? '/';
     const allowed = [...new Set(known.filter((route) => route.pattern.test(pathname)).map((route) => route.method))];
     const wire: WireError =
@@ -225,7 +232,7 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     options.onError(wire.body.error.code ?? wire.body.error.type);
     if (wire.status === 405) reply.header('allow', allowed.join(', '));
     sendWireError(reply, wire);
-  });
+  }
 }
 
 function withSizes(wire: WireError, request: FastifyRequest, maxBodyBytes: number): WireError {

@@ -86,7 +86,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         tags: ['loop'],
         summary: 'List stored runs, newest first',
         querystring: listQuery,
-        response: { 200: jsonAnswer(SolveList, 'One page of runs'), ...errorAnswers(400, 401, 403) },
+        response: { 200: jsonAnswer(SolveList, 'One page of runs'), ...errorAnswers(400, 401, 403, 404) },
       },
     },
     async (request) => {
@@ -152,7 +152,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         tags: ['loop'],
         summary: 'A read-only link to a stored run',
         params: solveParams,
-        response: { 200: jsonAnswer(Share, 'The link'), ...errorAnswers(401, 403, 404, 409) },
+        response: { 200: jsonAnswer(Share, 'The link'), ...errorAnswers(400, 401, 403, 404, 409) },
       },
     },
     async (request) => {
@@ -174,7 +174,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         params: solveParams,
         response: {
           202: jsonAnswer(SolveState, 'The run is being cancelled'),
-          ...errorAnswers(401, 403, 404, 409),
+          ...errorAnswers(400, 401, 403, 404, 409),
         },
       },
     },
@@ -198,7 +198,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         response: {
           202: jsonAnswer(SolveState, 'The run is being cancelled'),
           204: { description: 'The run and all its texts are erased' },
-          ...errorAnswers(401, 403, 404),
+          ...errorAnswers(400, 401, 403, 404),
         },
       },
     },

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { noApiKeys } from '../../src/api-keys.ts';
 import { buildApp } from './build-app.ts';
 import { call } from './contract.ts';
 
@@ -35,7 +36,7 @@ describe('GET /', () => {
   });
 
   it('names files that are there, with their types and without needing a key', async () => {
-    const { app } = await buildApp({ keys: { isRequired: true, find: () => undefined } });
+    const { app } = await buildApp({ keys: { ...noApiKeys, isRequired: true } });
     const page = (await app.inject({ url: '/' })).body;
     const names = [...page.matchAll(/(?:href|src)="(assets\/[^"]+)"/g)].map(([, name]) => `/${name}`);
     const types: Record<string, string> = { css: 'text/css', js: 'application/javascript', svg: 'image/svg+xml' };

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { noApiKeys } from '../../src/api-keys.ts';
 import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
@@ -198,10 +199,10 @@ describe('sharing', () => {
 
   it('a token stands for a key on the read routes only', async () => {
     const store = await openStore();
-    const key = { id: 'k', scopes: new Set(['infer'] as const) };
+    const key = { id: 'k', scopes: new Set(['infer'] as const), limits: {} };
     const { app } = await buildApp({
       store,
-      keys: { isRequired: true, find: (secret) => (secret === 'k' ? key : undefined) },
+      keys: { ...noApiKeys, isRequired: true, find: (secret) => (secret === 'k' ? key : undefined) },
     });
     const headers = { authorization: 'Bearer k' };
     const { id } = (await post(app, '/solve', solveBody, headers)).json();

@@ -1,6 +1,7 @@
 import { appendFileSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
+import { noApiKeys } from '../../src/api-keys.ts';
 import { exportTraces } from '../../src/cli/traces.ts';
 import { createClient, type Trace, type TracesQuery } from '../../src/client/client.ts';
 import { StvError } from '../../src/errors.ts';
@@ -130,12 +131,12 @@ describe('GET /traces', () => {
 
   it('needs the scope traces, which reads the runs of every key', async () => {
     const keys = new Map([
-      ['user', { id: 'user', scopes: new Set(['infer'] as const) }],
-      ['trainer', { id: 'trainer', scopes: new Set(['traces'] as const) }],
+      ['user', { id: 'user', scopes: new Set(['infer'] as const), limits: {} }],
+      ['trainer', { id: 'trainer', scopes: new Set(['traces'] as const), limits: {} }],
     ]);
     const test = await buildApp({
       store: await openStore(),
-      keys: { isRequired: true, find: (secret) => keys.get(secret) },
+      keys: { ...noApiKeys, isRequired: true, find: (secret) => keys.get(secret) },
     });
     const headers = { authorization: 'Bearer user' };
     await post(test.app, '/solve', { problem: 'p', store: true }, headers);
