@@ -2249,6 +2249,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description Unknown model, run or route */
+      readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
     };
   };
   readonly solve: {
@@ -2503,6 +2512,15 @@ export interface operations {
           readonly 'application/json': unknown;
         };
       };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description No or wrong API key */
       readonly 401: {
         headers: {
@@ -2624,6 +2642,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Share'];
         };
       };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description No or wrong API key */
       readonly 401: {
         headers: {
@@ -2680,6 +2707,15 @@ export interface operations {
         };
         content: {
           readonly 'application/json': components['schemas']['SolveState'];
+        };
+      };
+      /** @description A value or field of the request is wrong */
+      readonly 400: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
         };
       };
       /** @description No or wrong API key */

@@ -146,7 +146,7 @@ export function mutateJson(random: Random, value: unknown): unknown {
         break;
       }
       case 2:
-        parent[`${key}${pick(random, ['', '_', ' ', '\0', '2'])}`] = parent[key];
+        parent[`${key}${pick(random, ['', '_', ' ', '\0', '2'])}`] = structuredClone(parent[key]);
         break;
       case 3: {
         let deep: unknown = parent[key];
@@ -155,7 +155,7 @@ export function mutateJson(random: Random, value: unknown): unknown {
         break;
       }
       default:
-        parent[key] = pick(random, odd);
+        parent[key] = structuredClone(pick(random, odd));
     }
   }
   return copy;
