@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import shlex
 import sys
 import time
@@ -201,6 +202,11 @@ def main(argv: list[str] | None = None) -> int:
         _execute(arguments, sys.argv[1:] if argv is None else argv)
     except TrainError as error:
         print(f"stv-train: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("stv-train: the disk is full; what was there before is intact, and the same command goes on from it", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)

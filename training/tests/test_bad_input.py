@@ -1,0 +1,135 @@
+"""What can go wrong outside the trainer: full disks, servers that do not start, feedback that is empty, interrupts of RL."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from stv_train import cli
+from stv_train.errors import TrainError
+from stv_train.probes import Judged
+from stv_train.run import Run, append_json, read_jsonl
+from stv_train.server import served
+from stv_train.stages import loops as loops_stage
+from stv_train.stages import vil as vil_stage
+from stv_train.stages.bins import BINS, bin_of, binned_problems
+from stv_train.stages.loops import Protocol, run_loop
+from stv_train.stages.vil import train_rlvr
+from stv_train.tasks.problems import make_problem, split_of
+from stv_train.tasks.steps import check, solution_text, solve
+from test_stages import CONFIGS, copy_of, interrupt_after, same, smoke, trained, weights  # noqa: F401
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(TrainError, match="the disk is full"):
+        append_json(tmp_path / "metrics.jsonl", {})
+    monkeypatch.setattr(cli, "_execute", full)
+    assert cli.main(["base", "--config", str(CONFIGS / "smoke.toml")]) == 2
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
+    script = tmp_path / "server.py"
+    script.write_text("import sys; print('pack.json is broken', file=sys.stderr); sys.exit(3)")
+    with (
+        pytest.raises(TrainError, match=r"ended with status 3: pack\.json is broken"),
+        served([sys.executable, str(script)], tmp_path, tmp_path),
+    ):
+        pass
+
+
+def test_interrupted_rl_goes_on_to_the_same_weights(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    fields = {"vil__rlvr_steps": "2", "vil__prompts": "2", "vil__group": "2", "vil__max_new_tokens": "6", "vil__patience": "0"}
+    whole = copy_of(trained, tmp_path / "whole", **fields)
+    train_rlvr(whole)
+    parts = copy_of(trained, tmp_path / "parts", **fields)
+    with monkeypatch.context() as inner:
+        interrupt_after(1, inner, vil_stage, "grpo_step")
+        with pytest.raises(vil_stage.Interrupted):
+            train_rlvr(parts)
+    assert not parts.has_model("rlvr")
+    train_rlvr(Run(parts.config))
+    assert same(weights(whole, "rlvr"), weights(parts, "rlvr"))
+
+
+class Scripted:
+    """Answers in the place of a model's sampling: what it says to each prompt, by the kind of prompt."""
+
+    def __init__(self, review: str, refined: str) -> None:
+        self.review, self.refined = review, refined
+        self.asked: list[str] = []
+
+    def __call__(self, model: object, tokenizer: object, written: list[str], sampling: object, seed: int) -> list[str]:
+        self.asked += written
+        return [self.review if text.endswith("Check<|end|><|assistant|>") else self.refined for text in written]
+
+
+def test_a_review_without_feedback_or_verdict_accepts_nothing(
+    trained: Run,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = make_problem("equations", 2, Random(1))
+    wrong, right = "Step 1: x = 999", solution_text(solve(problem))
+    first = [Judged(problem, wrong, check(problem, wrong))]
+    model: Any = object()
+    for review, accepted, generic in (("", 0.0, True), ("Step 1: no", 0.0, False), ("Step 1: ok\nVerdict: accept", 1.0, False)):
+        script = Scripted(review, right)
+        monkeypatch.setattr(loops_stage, "complete", script)
+        loop = run_loop(trained, model, Protocol("own", model), first, 1, 1.0)
+        assert loop.accept_rate[0] == accepted
+        assert loop.pass_at_1 == ([0.0, 1.0] if not accepted else [0.0, 0.0]), "what is accepted stays"
+        refinements = [text for text in script.asked if not text.endswith("Check<|end|><|assistant|>")]
+        assert all((loops_stage.GENERIC_FEEDBACK in text) is generic for text in refinements)
+    # With the truth as verdict nothing wrong is ever accepted, and a right answer at once.
+    script = Scripted("", right)
+    monkeypatch.setattr(loops_stage, "complete", script)
+    told = run_loop(trained, model, Protocol("truth", None, "truth", "true"), first, 2, 1.0)
+    assert told.accept_rate == told.pass_at_1 == [0.0, 1.0, 1.0] and len(script.asked) == 1
+
+
+def test_bins_are_those_of_32_samples(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A generator that is right with a known chance for each problem: easy ones are dropped early, and no bin changes by it."""
+    from stv_train.stages import bins as bins_stage
+
+    drawn: dict[str, list[bool]] = {}
+
+    def attempts(model: object, tokenizer: object, problems: list[Any], sampling: object, seed: int) -> list[Judged]:
+        found = []
+        for problem in problems:
+            chance = Random(problem.canonical).choice((0.0, 0.0, 0.05, 0.1, 0.3, 0.9))
+            past = drawn.setdefault(problem.canonical, [])
+            past.append(Random(f"{problem.canonical}:{len(past)}").random() < chance)
+            text = solution_text(solve(problem)) if past[-1] else "x = 9999"
+            found.append(Judged(problem, text, check(problem, text)))
+        return found
+
+    monkeypatch.setattr(bins_stage, "attempt_all", attempts)
+    model: Any = object()
+    found = binned_problems(trained, model, "test", 6)
+    assert {name: sum(one.bin == name for one in found) for name in BINS} == {"hardest": 6, "hard": 6, "easy": 2}
+    for one in found:
+        canonical = one.problem.canonical
+        assert split_of(canonical) == "test" and len(drawn[canonical]) in (8, 32)
+        past = [Random(f"{canonical}:{at}").random() for at in range(32)]
+        chance = Random(canonical).choice((0.0, 0.0, 0.05, 0.1, 0.3, 0.9))
+        assert one.bin == bin_of(sum(value < chance for value in past))
+    assert any(len(past) == 8 for past in drawn.values()), "an easy problem costs eight samples"
+
+
+def test_commands_are_recorded_with_how_they_ended(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cli.main(["export", "--config", str(CONFIGS / "smoke.toml"), "--out", str(out)]) == 2
+    (row,) = read_jsonl(out / "commands.jsonl")
+    assert row["ended"] == "failed" and row["command"].startswith("stv-train export") and row["seconds"] >= 0
+    assert json.loads((out / "commands.jsonl").read_text())["started"] > 0
+
+
+__all__ = ["smoke"]
