@@ -198,6 +198,43 @@ describe('Sampler', () => {
     );
   });
 
+  it('gives the far tail of a large vocabulary its exact share', () => {
+    // 60,000 tokens 16.2 below the best weigh more than half a percent together, and none of them alone
+    const row = Float32Array.from({ length: 60_000 }, (_, i) => 3.8 + (i % 7) / 1000);
+    const likely = new Map([
+      [100, 20],
+      [30_000, 19],
+      [59_000, 19.5],
+    ]);
+    for (const [token, logit] of likely) row[token] = logit;
+    const order = [...likely.keys(), ...row.keys()].filter((token, place) => place < 3 || !likely.has(token));
+    const ends: number[] = [];
+    for (const token of order) ends.push((ends.at(-1) ?? 0) + Math.exp((row[token] as number) - 20));
+    const total = ends.at(-1) as number;
+    const sampler = new Sampler(row.length);
+    const drawAt = (share: number, topP: number): number | undefined => {
+      const draw = { nextFloat: () => share } as unknown as Rng;
+      return sampler.sample(row, { ...DEFAULT_SAMPLING, temperature: 1, topP }, undefined, draw);
+    };
+    const inHead = (ends[2] as number) / total;
+    expect(inHead).toBeLessThan(0.9975);
+    const borders = ends.slice(0, 3).flatMap((end) => [end / total - 1e-5, end / total + 1e-5]);
+    for (const share of [0, 0.2, 0.5, ...borders, 0.998, 0.999, 0.999999]) {
+      const got = drawAt(share, 1) as number;
+      const place = order.indexOf(got);
+      // the order of sums rounds a little: the place may be off by a few tokens of the tail, never by one of the head
+      const expected = ends.findIndex((end) => share * total < end);
+      if (expected < 3) expect(place, `draw ${share}`).toBe(expected);
+      else expect(Math.abs(place - expected), `draw ${share}`).toBeLessThan(200);
+    }
+    // the nucleus needs the tail's mass to know whether a third token belongs to it; draw 0 is the least likely one in it
+    const two = ((ends[2] as number) - Math.exp(-1)) / total;
+    expect(drawAt(0, two - 1e-4)).toBe(59_000);
+    const drawn = new Set(Array.from({ length: 50 }, (_, i) => drawAt(i / 50, two + 1e-4)));
+    expect(drawn).toEqual(new Set(likely.keys()));
+    expect(likely.has(drawAt(0, inHead + 1e-3) as number)).toBe(false);
+  });
+
   it('is greedy at temperature 0 whatever the seed, and leaves the row as it was', () => {
     const row = randomRow(300, 1);
     const before = row.slice();
