@@ -2,6 +2,7 @@
  * Turns work that reports through a callback into an async generator, and owns the work's lifetime: leaving the iteration
  * aborts it and waits for its end, so nothing runs on behind the consumer's back.
  */
+import { setMaxListeners } from 'node:events';
 
 export interface LinkedAbort {
   readonly signal: AbortSignal;
@@ -13,6 +14,8 @@ export interface LinkedAbort {
 /** A signal that follows `parent` and can be aborted on its own. */
 export function linkAbort(parent: AbortSignal | undefined): LinkedAbort {
   const controller = new AbortController();
+  // a run's chains, votes and engine calls all listen
+  setMaxListeners(0, controller.signal);
   const follow = (): void => controller.abort(parent?.reason);
   if (parent?.aborted === true) follow();
   else parent?.addEventListener('abort', follow, { once: true });
