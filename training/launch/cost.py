@@ -43,9 +43,7 @@ def main() -> None:
     per_token = 2 * a.layers * a.kv_heads * a.head_dim * 2
     rest = 0.6 * a.gpu_gib - 2 * n / GIB
     print(f"  the sampler's cache at 60 % of the memory: {rest:.1f}, {rest * GIB / per_token:,.0f} tokens of {per_token / 1024:.0f} KiB")
-    print(
-        f"  logits fp32 of a review, all words, student and teacher: {2 * 4 * a.vocabulary * a.review / GIB:.1f}; top 100: under 0.01"
-    )
+    print(f"  logits fp32 of a review, all words, student and teacher: {2 * 4 * a.vocabulary * a.review / GIB:.1f}; top 100: under 0.01")
 
     prompt = a.problem + a.attempt
     # Sampled tokens, and trained tokens in forward-and-backward units of 8 N (6 N and the recomputed forward).

@@ -21,7 +21,7 @@ from stv_train.stages.loops import Protocol, run_loop
 from stv_train.stages.vil import train_rlvr
 from stv_train.tasks.problems import make_problem, split_of
 from stv_train.tasks.steps import check, solution_text, solve
-from test_stages import CONFIGS, copy_of, interrupt_after, same, smoke, trained, weights  # noqa: F401
+from test_stages import CONFIGS, copy_of, interrupt_after, same, trained, weights  # noqa: F401
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +130,3 @@ def test_commands_are_recorded_with_how_they_ended(tmp_path: Path) -> None:
     (row,) = read_jsonl(out / "commands.jsonl")
     assert row["ended"] == "failed" and row["command"].startswith("stv-train export") and row["seconds"] >= 0
     assert json.loads((out / "commands.jsonl").read_text())["started"] > 0
-
-
-__all__ = ["smoke"]
