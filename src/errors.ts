@@ -36,6 +36,7 @@ export type ErrorCode =
   | 'config_invalid'
   | 'model_load_failed'
   | 'device_unavailable'
+  | 'device_lost'
   | 'runtime_failed'
   | 'internal';
 

@@ -11,8 +11,9 @@ import { readAnyManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
+import { type ChosenDevices, chooseDevices } from './choose-devices.ts';
 import { openPack } from './open-pack.ts';
-import { isRemote, type ServedRole, withRemoteRoles } from './remote-roles.ts';
+import { isRemote, type RoleName, type ServedRole, withRemoteRoles } from './remote-roles.ts';
 
 /** What is being done, in one line for `/health/ready`, and how far it is. */
 export interface LoadReport {
@@ -36,14 +37,13 @@ export interface LoadedService {
 
 /** Throws StvError that says what is wrong with the pack, the source, the checkpoint or the machine. */
 export async function loadService(options: LoadOptions): Promise<LoadedService> {
-  checkDevice(options.config);
   return startPack(withRemoteRoles(await openPack(options.config.pack), options.config), options);
 }
 
 /** Fetches and converts what a pack names and starts it, an engine of its own. Throws as `loadService`. */
 export async function startPack(pack: Pack, options: LoadOptions): Promise<LoadedService> {
   const { config, report } = options;
-  const remoteRoles = rolesOf(pack).filter(isRemote);
+  const remoteRoles = rolesOf(pack, chooseDevices(config)).filter(isRemote);
   const remotes =
     remoteRoles.length === 0 ? [] : await (await import('./load-remotes.ts')).startRemotes(pack, remoteRoles, options);
   let engine: ObservedEngine;
@@ -69,8 +69,9 @@ export async function startPack(pack: Pack, options: LoadOptions): Promise<Loade
 /** Brings the weights of a pack onto this machine, none for remote roles; for `stv pull`. */
 export async function prepareRoles(pack: Pack, options: LoadOptions): Promise<LocalModel[]> {
   const models: LocalModel[] = [];
-  for (const entry of rolesOf(pack)) {
-    if (!isRemote(entry)) models.push(await prepareRole(pack, entry.role, entry.names, options));
+  const devices = chooseDevices(options.config);
+  for (const entry of rolesOf(pack, devices)) {
+    if (!isRemote(entry)) models.push(await prepareRole(pack, entry, devices, options));
   }
   return mergeEqual(models);
 }
@@ -99,8 +100,9 @@ function checkMemory(models: readonly LocalModel[]): void {
   throw new StvError('runtime_failed', `The weights take ${gigabytes} GB of memory, and ${left} GB are free.`);
 }
 
-function rolesOf({ roles: { generator, verifier } }: Pack): ServedRole[] {
-  if (roleKey(generator) === roleKey(verifier)) return [{ role: generator, names: ['generator', 'verifier'] }];
+function rolesOf({ roles: { generator, verifier } }: Pack, { of }: ChosenDevices): ServedRole[] {
+  const isOneModel = roleKey(generator) === roleKey(verifier) && of.generator === of.verifier;
+  if (isOneModel) return [{ role: generator, names: ['generator', 'verifier'] }];
   return [
     { role: generator, names: ['generator'] },
     { role: verifier, names: ['verifier'] },
@@ -114,8 +116,8 @@ function roleKey({ source, weights, kv, context, templateVariables, remote }: Pa
 
 async function prepareRole(
   pack: Pack,
-  role: PackRole,
-  names: readonly string[],
+  { role, names }: ServedRole,
+  devices: ChosenDevices,
   { config, report, signal }: LoadOptions,
 ): Promise<LocalModel> {
   const source = formatSource(role.source);
@@ -143,18 +145,19 @@ async function prepareRole(
       ),
     ...(signal === undefined ? {} : { signal }),
   });
-  return toLocalModel({ pack, role, names, prepared, config });
+  return toLocalModel({ pack, role, names, prepared, config, devices });
 }
 
 interface ToLocalModel {
   readonly pack: Pack;
   readonly role: PackRole;
-  readonly names: readonly string[];
+  readonly names: readonly RoleName[];
   readonly prepared: AnyPreparedModel;
   readonly config: Config;
+  readonly devices: ChosenDevices;
 }
 
-function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): LocalModel {
+function toLocalModel({ pack, role, names, prepared, config, devices }: ToLocalModel): LocalModel {
   const { digest } = prepared.manifest;
   const context = config.context > 0 ? config.context : role.context;
   const packName = role.packName ?? pack.name;
@@ -170,15 +173,7 @@ function toLocalModel({ pack, role, names, prepared, config }: ToLocalModel): Lo
     kv: role.kv ?? config.kv,
     ...(context === undefined ? {} : { maxLength: context }),
     ...(config.threads > 0 ? { threads: config.threads } : {}),
-    ...(config.libraryPath === undefined ? {} : { libraryPath: config.libraryPath }),
+    ...(devices.libraryPath === undefined ? {} : { libraryPath: devices.libraryPath }),
+    device: devices.of[names[0] ?? 'generator'],
   };
-}
-
-/** Throws `device_unavailable` for devices that the engine cannot use. */
-function checkDevice(config: Config): void {
-  for (const name of ['device', 'generatorDevice', 'verifierDevice'] as const) {
-    const device = config[name];
-    if (device === 'auto' || device === 'cpu' || device === 'same') continue;
-    throw new StvError('device_unavailable', `The device ${device} is not available: this version serves on the CPU.`);
-  }
 }

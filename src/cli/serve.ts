@@ -8,6 +8,7 @@ import { StvError, toStvError } from '../errors.ts';
 import { type LoadedModels, ModelSwap } from '../model-swap.ts';
 import { Serving } from '../serving.ts';
 import { version } from '../version.ts';
+import { chooseDevices } from './choose-devices.ts';
 import type { LoadedService } from './load-service.ts';
 import type { Front } from './open-front.ts';
 import { createProgressLine } from './progress.ts';
@@ -101,6 +102,9 @@ function announce({ pack, models, engine }: LoadedService, config: Config, url: 
   for (const { name, aliases } of models) {
     say(`  ${aliases.filter((alias) => !alias.includes('/')).join(' and ')}: ${name}`);
   }
+  const warnings = models.flatMap(({ warning }) => warning ?? []);
+  const hint = chooseDevices(config).hint;
+  for (const line of new Set([...warnings, ...(hint === undefined ? [] : [hint])])) process.stderr.write(`${line}\n`);
   const body = '{"problem": "What is 12 + 30 * 2?", "solution": "12 + 30 = 42\\n42 * 2 = 84"}';
   say(`Try: curl -s ${url}/verify -H 'content-type: application/json' -d '${body}'`);
   say(`Every route: ${url}/docs`);

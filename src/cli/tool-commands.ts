@@ -18,6 +18,25 @@ export function addToolCommands(program: Command, setExitCode: (code: number) =>
   addTraces(program, setExitCode);
   addModels(program, setExitCode);
   addDoctor(program, setExitCode);
+  addDevice(program);
+}
+
+function addDevice(program: Command): void {
+  const device = program.command('device').description('Where models can run on this machine');
+  addConfigFlags(device.command('list'))
+    .description('Try each device with the smallest of models')
+    .option('--json', 'print the findings as JSON')
+    .action(async (flags: Readonly<Record<string, unknown>>) => {
+      const { listDevices } = await import('./device.ts');
+      await listDevices(configOf(flags), flags['json'] === true);
+    });
+  addConfigFlags(device.command('install'))
+    .description("Fetch a device's libraries into the data folder (CUDA: about 770 MB)")
+    .addArgument(new Argument('<device>', 'what to install').choices(['cuda']))
+    .action(async (_device: string, flags: Readonly<Record<string, unknown>>) => {
+      const { installCuda } = await import('./device.ts');
+      await installCuda(configOf(flags));
+    });
 }
 
 interface ModelsFlags extends ServerFlags {

@@ -778,6 +778,8 @@ export interface components {
       readonly digest: string;
       readonly context_length: number;
       readonly remote: boolean;
+      readonly device: string | null;
+      readonly warning: string | null;
     };
     readonly Model: {
       readonly id: string;

@@ -124,6 +124,8 @@ export class EngineCore {
       logits = this.#model.forward(schedule.lanes.map((lane, i) => toLane(lane, rows[i] as LaneRows))); // same length
     } catch (thrown) {
       const { code, message } = toStvError(thrown, 'runtime_failed');
+      // no later step can succeed either: the host gives up, and a fresh one takes the device or another
+      if (code === 'device_lost') throw thrown;
       for (const { sequence } of schedule.lanes) {
         outputs.push(this.#fail(sequence, { reason: 'error', code, message }));
       }

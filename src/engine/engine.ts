@@ -158,6 +158,10 @@ export interface ModelInfo {
   /** Tokens of prompt and output together. */
   readonly contextLength: number;
   readonly remote: boolean;
+  /** Where it runs: `cpu`, `webgpu`, `cuda`; absent for remote ones. */
+  readonly device?: string | undefined;
+  /** Why it runs there and not on a faster device. */
+  readonly warning?: string | undefined;
 }
 
 /** How one remote server is doing. Counters run since the start. */

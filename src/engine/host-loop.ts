@@ -6,9 +6,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { toStvError } from '../errors.ts';
 import type { CausalLM } from '../models/causal-lm.ts';
 import { EngineCore } from './core.ts';
-import type { FromHost, HostModel, SequenceSpec, ToHost } from './messages.ts';
+import type { FromHost, HostModel, HostModelReady, SequenceSpec, ToHost } from './messages.ts';
 
-export type OpenModel = (model: HostModel) => CausalLM | Promise<CausalLM>;
+/** A model as it was opened; `device` is where it runs. */
+export interface OpenedHostModel {
+  readonly model: CausalLM;
+  readonly device: string;
+  readonly warning?: string | undefined;
+}
+
+export type OpenModel = (model: HostModel) => OpenedHostModel | Promise<OpenedHostModel>;
 
 export interface HostLoopOptions {
   readonly openModel: OpenModel;
@@ -20,6 +27,7 @@ export interface HostLoopOptions {
 export class HostLoop {
   readonly #options: HostLoopOptions;
   readonly #models: CausalLM[] = [];
+  readonly #opened: OpenedHostModel[] = [];
   readonly #cores: EngineCore[] = [];
   #isRunning = false;
   #isShut = false;
@@ -56,7 +64,9 @@ export class HostLoop {
   async #load(models: readonly HostModel[]): Promise<void> {
     for (const [index, model] of models.entries()) {
       const startMs = performance.now();
-      const opened = await this.#options.openModel(model);
+      const found = await this.#options.openModel(model);
+      const opened = found.model;
+      this.#opened.push(found);
       this.#models.push(opened);
       this.#cores.push(
         new EngineCore(opened, {
@@ -68,7 +78,7 @@ export class HostLoop {
       );
       this.#options.post({ type: 'loading', model: index, ms: performance.now() - startMs });
     }
-    this.#options.post({ type: 'ready', models: this.#models.map(({ limits }) => limits) });
+    this.#options.post({ type: 'ready', models: this.#opened.map(readyOf) });
     await this.#warmUp();
   }
 
@@ -130,7 +140,13 @@ export class HostLoop {
   #shutDown(code: number): void {
     if (this.#isShut) return;
     this.#isShut = true;
-    for (const model of this.#models) model.dispose();
+    // a host that gives up ends at once: releasing what a lost device held may never come back
+    if (code === 0) for (const model of this.#models) model.dispose();
     this.#options.exit(code);
   }
+}
+
+function readyOf({ model, device, warning }: OpenedHostModel): HostModelReady {
+  const { vocabSize, maxLength, maxLanes, numSlots } = model.limits;
+  return { vocabSize, maxLength, maxLanes, numSlots, device, ...(warning === undefined ? {} : { warning }) };
 }

@@ -3,7 +3,7 @@
  * never outlive its parent: the closed channel ends it between steps, a watching thread even in the middle of a call that hangs.
  */
 import { Worker } from 'node:worker_threads';
-import { loadCausalLM } from '../models/load-causal-lm.ts';
+import { openOnDevice } from '../models/open-on-device.ts';
 import { HostLoop } from './host-loop.ts';
 import type { FromHost, ToHost } from './messages.ts';
 
@@ -18,8 +18,9 @@ const send = process.send.bind(process);
 
 const loop = new HostLoop({
   openModel: (model) => {
-    const { dir, numSlots, maxLength, maxLanes, maxBatchedTokens, threads, kv, libraryPath } = model;
-    return loadCausalLM({
+    const { dir, numSlots, maxLength, maxLanes, maxBatchedTokens, threads, kv, libraryPath, device } = model;
+    return openOnDevice({
+      device,
       dir,
       numSlots,
       maxLength,

@@ -3,6 +3,7 @@
  * owns every open request from its place in the queue to its one ending, whatever the host does in between.
  */
 import { StvError, toStvError } from '../errors.ts';
+import type { DeviceName } from '../models/open-on-device.ts';
 import { Admission, type AdmissionLimits, DEFAULT_ADMISSION_LIMITS } from './admission.ts';
 import type {
   Engine,
@@ -60,6 +61,8 @@ export interface LocalModel {
   readonly reusePrefixes?: boolean;
   /** Guess what a text repeats and verify several tokens in one step. Default true. */
   readonly drafting?: boolean;
+  /** Default 'cpu'. */
+  readonly device?: DeviceName;
 }
 
 export interface LocalEngineOptions {
@@ -163,6 +166,8 @@ export class LocalEngine implements Engine {
       digest,
       contextLength: this.#limits(index).contextLength,
       remote: false,
+      device: this.#host.limitsOf(index)?.device,
+      warning: this.#host.limitsOf(index)?.warning,
     }));
   }
 
@@ -436,6 +441,7 @@ function toHostModel(model: LocalModel): HostModel {
     libraryPath: model.libraryPath,
     reusePrefixes: model.reusePrefixes ?? true,
     drafting: model.drafting ?? true,
+    device: model.device ?? 'cpu',
   };
 }
 

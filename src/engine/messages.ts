@@ -3,6 +3,7 @@
  * Sent with structured clone (`serialization: 'advanced'`), so typed arrays and maps arrive as they are.
  */
 import type { ErrorCode } from '../errors.ts';
+import type { DeviceName } from '../models/open-on-device.ts';
 import type { SamplingParams } from './engine.ts';
 
 /** Logits of a prompt position that are read: log-probabilities of `targets` and of the `top` best alternatives. */
@@ -111,6 +112,7 @@ export interface HostModel {
   readonly reusePrefixes: boolean;
   /** Guess tokens that a text repeats and verify several at once. */
   readonly drafting: boolean;
+  readonly device: DeviceName;
 }
 
 /** API process -> engine host. `model` is the index in the list of the `load` message. */
@@ -142,4 +144,8 @@ export interface HostModelReady {
   readonly maxLength: number;
   readonly maxLanes: number;
   readonly numSlots: number;
+  /** Where it runs. */
+  readonly device: string;
+  /** Why it runs there and not on a faster device. */
+  readonly warning?: string | undefined;
 }

@@ -3,6 +3,7 @@ import { StvError } from '../errors.ts';
 import { type ExternalLocation, GraphBuilder, type Initializer } from './graph-builder.ts';
 import {
   type ActivationSite,
+  type AttentionType,
   type KvFormat,
   type LaneGraph,
   laneNames,
@@ -31,6 +32,8 @@ export interface LaneGraphOptions {
   readonly kv?: KvFormat;
   /** Makes the inputs of linear layers results of the graph, for calibration. */
   readonly showsSites?: boolean;
+  /** Default 'float32'. */
+  readonly attention?: AttentionType;
 }
 
 export interface BuiltLaneGraph {
@@ -44,7 +47,7 @@ export interface BuiltLaneGraph {
 
 /** Builds the graph of a model for a fixed number of lanes. Throws StvError `architecture_unsupported`. */
 export function buildLaneGraph(options: LaneGraphOptions): BuiltLaneGraph {
-  const { config, numLanes, format, kv = 'fp32', showsSites = false } = options;
+  const { config, numLanes, format, kv = 'fp32', attention = 'float32', showsSites = false } = options;
   const family = families[config.modelType];
   if (family === undefined) {
     throw new StvError(
@@ -62,6 +65,7 @@ export function buildLaneGraph(options: LaneGraphOptions): BuiltLaneGraph {
     numLanes,
     format,
     kv,
+    attention,
     weight: (spec) => weights.push(spec),
     site: (site) => sites.push(site),
     alias: ({ name, type, dims }, stored) => {
@@ -87,8 +91,8 @@ export function buildLaneGraph(options: LaneGraphOptions): BuiltLaneGraph {
   };
 }
 
-function declareInputs({ builder, config, numLanes, kv }: LaneGraph): void {
-  const cacheType = kv === 'int8' ? 'int8' : 'float32';
+function declareInputs({ builder, config, numLanes, kv, attention }: LaneGraph): void {
+  const cacheType = kv === 'int8' ? 'int8' : attention;
   builder.input(laneNames.inputIds, 'int32', [1, 'T']);
   builder.input(laneNames.logitRows, 'int64', ['R']);
   builder.input(laneNames.cosCache, 'float32', ['maxLength', config.headDim / 2]);

@@ -4,7 +4,7 @@
  */
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Tensor } from '../runtime/tensor.ts';
-import type { KvFormat } from './lane-graph.ts';
+import type { AttentionType, KvFormat } from './lane-graph.ts';
 import type { ModelConfig } from './model-config.ts';
 
 /** Spare lanes of a graph write their one token here. */
@@ -20,7 +20,7 @@ export interface CacheShape {
 type CacheConfig = Pick<ModelConfig, 'numHiddenLayers' | 'numKeyValueHeads' | 'headDim'>;
 
 /** Tensors of one slot, layer after layer, K before V: `2 * layer + (0 | 1)`. */
-export type SlotTensors = readonly Tensor<'float32' | 'int8'>[];
+export type SlotTensors = readonly Tensor<AttentionType | 'int8'>[];
 
 export class LaneCache {
   readonly #config: CacheConfig;

@@ -9,6 +9,8 @@ import type { ModelConfig } from './model-config.ts';
 export type WeightFormat = 'int8' | 'int4' | 'fp32';
 /** How keys and values are cached: int8 has a scale per channel, found by calibration. */
 export type KvFormat = 'fp32' | 'int8';
+/** CUDA has attention kernels for float16 only. */
+export type AttentionType = 'float32' | 'float16';
 
 /** A tensor of the checkpoint that becomes rows of a weight. */
 export interface WeightSource {
@@ -55,6 +57,8 @@ export interface LaneGraph {
   readonly numLanes: number;
   readonly format: WeightFormat;
   readonly kv: KvFormat;
+  /** What attention computes in and a cache that is not int8 holds; everything else is float32. */
+  readonly attention: AttentionType;
   /** Declares a weight; the same name is declared once. */
   weight(spec: WeightSpec): void;
   /** Declares where a linear layer takes its input. */

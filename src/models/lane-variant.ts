@@ -7,7 +7,8 @@ import type { Runtime } from '../runtime/runtime.ts';
 import type { Session } from '../runtime/session.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import type { Lane } from './causal-lm.ts';
-import type { LaneCache, SlotTensors } from './lane-cache.ts';
+import type { SlotCache } from './device-cache.ts';
+import type { SlotTensors } from './lane-cache.ts';
 import { laneNames } from './lane-graph.ts';
 import type { StepBuffers } from './lane-step.ts';
 
@@ -19,7 +20,7 @@ export interface LaneVariantParts {
   readonly session: Session;
   readonly numLanes: number;
   readonly numLayers: number;
-  readonly cache: LaneCache;
+  readonly cache: SlotCache;
   readonly cos: Tensor<'float32'>;
   readonly sin: Tensor<'float32'>;
 }
@@ -28,7 +29,9 @@ export class LaneVariant {
   readonly numLanes: number;
   readonly #session: Session;
   readonly #binding: Binding;
-  readonly #cache: LaneCache;
+  readonly #cache: SlotCache;
+  /** Inputs whose numbers change: on a device they are copied there when they are bound, so they are bound for every step. */
+  readonly #stepInputs: (readonly [name: string, tensor: Tensor])[] = [];
   readonly #numLayers: number;
   /** Slot bound to each lane of the graph, or SCRATCH. */
   readonly #slotOfLane: Int32Array;
@@ -57,15 +60,15 @@ export class LaneVariant {
     this.#laneLengths = lowWords(lengths);
     this.#packedLengths = lowWords(packed);
     if (numLanes > 1) {
-      this.#binding.bindInput(laneNames.laneLengths, lengths);
-      this.#binding.bindInput(laneNames.packedLengths, packed);
+      this.#bindNumbers(laneNames.laneLengths, lengths);
+      this.#bindNumbers(laneNames.packedLengths, packed);
     }
     this.#binding.bindInput(laneNames.cosCache, cos);
     this.#binding.bindInput(laneNames.sinCache, sin);
     const lanes = Array.from({ length: numLanes }, (_, lane) => lane);
     const bindScalar = (name: string): Int32Array => {
       const tensor = runtime.createTensor('int32', [1]);
-      this.#binding.bindInput(name, tensor);
+      this.#bindNumbers(name, tensor);
       return tensor.data;
     };
     this.#seqlens = lanes.map((lane) => bindScalar(laneNames.seqlens(lane)));
@@ -142,6 +145,11 @@ export class LaneVariant {
   /** Binds what differs in shape from this variant's last step. */
   #bindBuffers(numLanes: number, buffers: StepBuffers): void {
     const { numTokens, numRows } = buffers;
+    if (this.#session.location !== 'cpu') {
+      for (const [name, tensor] of this.#stepInputs) this.#binding.bindInput(name, tensor);
+      this.#boundTokens = NONE;
+      this.#boundRows = NONE;
+    }
     if (numTokens !== this.#boundTokens) {
       this.#binding.bindInput(laneNames.inputIds, buffers.inputIds.get(numTokens));
       this.#boundTokens = numTokens;
@@ -160,6 +168,11 @@ export class LaneVariant {
       this.#binding.bindInput(laneNames.spareRows, buffers.spareRows.get(spares));
       this.#boundSpares = spares;
     }
+  }
+
+  #bindNumbers(name: string, tensor: Tensor): void {
+    this.#binding.bindInput(name, tensor);
+    this.#stepInputs.push([name, tensor]);
   }
 
   #bindSlot(lane: number, slot: number): void {

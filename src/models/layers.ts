@@ -17,6 +17,9 @@ import {
  */
 export const BLOCK_SIZE = 32;
 const MICROSOFT = 'com.microsoft';
+/** `TensorProto.DataType`. */
+const ONNX_FLOAT = 1;
+const ONNX_FLOAT16 = 10;
 /** int8 activations against the integer weights: the fast kernels. */
 const ACCURACY_LEVEL = 4;
 
@@ -240,6 +243,9 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const qkvName = `${name}.qkv_proj`;
   const projected = linear(graph, input, { name: qkvName, parts, columns: hiddenSize, bias, site: input });
   const qkv = headNorm ? normHeads(graph, projected, name) : projected;
+  const rotation = [laneNames.cosCache, laneNames.sinCache].map((table) =>
+    toAttentionType(graph, table, `${name}.${table}`),
+  );
   const lanes = splitLanes(graph, qkv, name);
   const cacheScales = (['key', 'value'] as const).map((part) => cacheScale(graph, layer, part));
   const quantization = {
@@ -258,8 +264,7 @@ export function attention(graph: LaneGraph, input: string, name: string, options
         laneNames.past(index, layer, 'value'),
         laneNames.seqlens(index),
         laneNames.totalLength(index),
-        laneNames.cosCache,
-        laneNames.sinCache,
+        ...rotation,
         // without position_ids, attention_bias and head_sink
         ...(graph.kv === 'int8' ? ['', '', '', ...cacheScales] : []),
       ],
@@ -297,37 +302,48 @@ function cacheScale({ builder, config, kv, weight }: LaneGraph, layer: number, p
   return kv === 'int8' ? builder.external(name, 'float32', [1, numKeyValueHeads, 1, headDim]) : name;
 }
 
+function toAttentionType({ builder, attention }: LaneGraph, input: string, name: string): string {
+  return attention === 'float32' ? input : builder.node('Cast', [input], { name, attributes: { to: ONNX_FLOAT16 } });
+}
+
+function fromAttentionType({ builder, attention }: LaneGraph, input: string, name: string): string {
+  return attention === 'float32' ? input : builder.node('Cast', [input], { name, attributes: { to: ONNX_FLOAT } });
+}
+
 /**
  * Packed qkv `[1, T, width]` -> one `[1, Ti, width]` per lane. Lanes may not be empty, so spare ones get a row of zeros each, which
  * is joined here and dropped again by `joinLanes`: the linear layers never see it.
  */
-function splitLanes({ builder, config, numLanes }: LaneGraph, packed: string, name: string): readonly string[] {
-  if (numLanes === 1) return [packed];
+function splitLanes(graph: LaneGraph, packed: string, name: string): readonly string[] {
+  const { builder, config, numLanes, attention } = graph;
+  if (numLanes === 1) return [toAttentionType(graph, packed, `${name}.qkv_cast`)];
   const width = qkvWidth(config);
   const padded = builder.node('Concat', [packed, laneNames.spareRows], {
     name: `${name}.padded`,
     attributes: { axis: 1 },
   });
   builder.value(padded, 'float32', [1, 'T + S', width]);
+  const whole = toAttentionType(graph, padded, `${name}.qkv_cast`);
   const outputs = Array.from({ length: numLanes }, (_, lane) => `${name}.lanes.${lane}.qkv`);
-  builder.node('Split', [padded, laneNames.laneLengths], { name: `${name}.lanes`, attributes: { axis: 1 }, outputs });
-  for (const [lane, output] of outputs.entries()) builder.value(output, 'float32', [1, `T.${lane}`, width]);
+  builder.node('Split', [whole, laneNames.laneLengths], { name: `${name}.lanes`, attributes: { axis: 1 }, outputs });
+  for (const [lane, output] of outputs.entries()) builder.value(output, attention, [1, `T.${lane}`, width]);
   return outputs;
 }
 
-function joinLanes({ builder, config }: LaneGraph, lanes: readonly string[], name: string): string {
+function joinLanes(graph: LaneGraph, lanes: readonly string[], name: string): string {
+  const { builder, config, attention } = graph;
   const [only, ...others] = lanes;
-  if (only !== undefined && others.length === 0) return only;
+  if (only !== undefined && others.length === 0) return fromAttentionType(graph, only, `${name}.attended`);
   const width = config.numAttentionHeads * config.headDim;
   const padded = builder.node('Concat', lanes, { name: `${name}.joined`, attributes: { axis: 1 } });
-  builder.value(padded, 'float32', [1, 'T + S', width]);
+  builder.value(padded, attention, [1, 'T + S', width]);
   const packed = builder.node('Split', [padded, laneNames.packedLengths], {
     name: `${name}.packed`,
     attributes: { axis: 1 },
     outputs: [`${name}.packed`, `${name}.spare`],
   });
-  builder.value(packed, 'float32', [1, 'T', width]);
-  return packed;
+  builder.value(packed, attention, [1, 'T', width]);
+  return fromAttentionType(graph, packed, `${name}.attended`);
 }
 
 /** q and k of packed qkv as `[1, T, heads, headDim]`, normalized per head and packed again. */

@@ -1,12 +1,14 @@
 /** A prepared model folder -> `CausalLM` on ONNX Runtime: weights once, a session per number of lanes, one cache for all. */
 import { resolve } from 'node:path';
 import { StvError } from '../errors.ts';
+import { Placement } from '../runtime/placement.ts';
 import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
-import type { PrepackedWeights } from '../runtime/session-options.ts';
+import type { Device, PrepackedWeights } from '../runtime/session-options.ts';
 import { buildLaneGraph } from './build-lane-graph.ts';
 import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
+import { DeviceLaneCache, type SlotCache } from './device-cache.ts';
 import { LaneCache } from './lane-cache.ts';
-import { type KvFormat, qkvWidth } from './lane-graph.ts';
+import { type AttentionType, type KvFormat, qkvWidth } from './lane-graph.ts';
 import { StepBuffers } from './lane-step.ts';
 import { LaneVariant } from './lane-variant.ts';
 import { LoadedWeights } from './load-weights.ts';
@@ -30,6 +32,10 @@ export interface LoadCausalLMOptions {
   readonly threads?: number;
   /** How keys and values are cached. 'auto' (the default) is what calibration chose, fp32 without one. */
   readonly kv?: KvFormat | 'auto';
+  /** Where weights and cache lie and the graph runs. Default 'cpu'. */
+  readonly device?: Device;
+  /** What attention computes in and its cache holds. Default float32, on CUDA float16: its kernels know no other. */
+  readonly attention?: AttentionType;
 }
 
 /** Numbers of lanes for which there is a graph of its own. */
@@ -38,7 +44,7 @@ const MAX_LANES = 16;
 
 /**
  * Blocks until the model can run. Throws StvError `pack_invalid` for a damaged folder, `config_invalid` for limits that the model
- * cannot keep, `runtime_failed` when ONNX Runtime refuses.
+ * cannot keep, `device_unavailable` where the device is not there or full, `runtime_failed` when ONNX Runtime refuses.
  */
 export function loadCausalLM(options: LoadCausalLMOptions): CausalLM {
   return new LaneCausalLM(options);
@@ -47,13 +53,14 @@ export function loadCausalLM(options: LoadCausalLMOptions): CausalLM {
 class LaneCausalLM implements CausalLM {
   readonly limits: CausalLMLimits;
   readonly #ownRuntime: Runtime | undefined;
-  readonly #cache: LaneCache;
+  readonly #cache: SlotCache;
   /** By index in VARIANTS; the first is made at once, the others when they are needed or in idle time. */
   readonly #variants: (LaneVariant | undefined)[];
   readonly #makeVariant: (numLanes: number) => LaneVariant;
   readonly #prepackedWeights: PrepackedWeights;
   readonly #buffers: StepBuffers;
   readonly #weights: LoadedWeights;
+  readonly #placement: Placement;
 
   constructor(options: LoadCausalLMOptions) {
     const dir = resolve(options.dir);
@@ -69,22 +76,30 @@ class LaneCausalLM implements CausalLM {
 
     this.#ownRuntime = options.runtime === undefined ? loadRuntime({ libraryPath: options.libraryPath }) : undefined;
     const runtime = options.runtime ?? (this.#ownRuntime as Runtime); // one of the two is there
-    this.#weights = new LoadedWeights(runtime, dir, manifest);
-    const kv = kvFormat(options.kv ?? 'auto', manifest);
-    this.#cache = new LaneCache(runtime, config, { numSlots, maxLength, kv });
+    const { device = 'cpu' } = options;
+    const attention = options.attention ?? (device !== 'cpu' && device.type === 'cuda' ? 'float16' : 'float32');
+    const placement = new Placement(runtime, device);
+    this.#placement = placement;
+    this.#weights = new LoadedWeights(runtime, dir, manifest, placement);
+    const isPlain = placement.isHost && attention === 'float32';
+    const kv = isPlain ? kvFormat(options.kv ?? 'auto', manifest) : 'fp32';
+    this.#cache = isPlain
+      ? new LaneCache(runtime, config, { numSlots, maxLength, kv })
+      : new DeviceLaneCache(runtime, placement, config, { numSlots, maxLength, type: attention });
     const shape = { vocabSize: config.vocabSize, maxBatchedTokens, maxLanes: MAX_LANES, qkvWidth: qkvWidth(config) };
     this.#buffers = new StepBuffers(runtime, shape);
     const tables = ropeTables(config, maxLength);
     const tableShape = [maxLength, config.headDim / 2];
-    const cos = runtime.createTensor('float32', tableShape, tables.cos);
-    const sin = runtime.createTensor('float32', tableShape, tables.sin);
+    const cos = placement.upload('float32', tableShape, tables.cos);
+    const sin = placement.upload('float32', tableShape, tables.sin);
     this.#prepackedWeights = runtime.createPrepackedWeights();
     this.#makeVariant = (numLanes) => {
-      const graph = buildLaneGraph({ config, numLanes, format: manifest.weights, kv });
+      const graph = buildLaneGraph({ config, numLanes, format: manifest.weights, kv, attention });
       const session = runtime.createSession({
         model: graph.finish(this.#weights.locate),
         initializers: this.#weights.initializers(graph),
-        prepackedWeights: this.#prepackedWeights,
+        device,
+        ...(placement.isHost ? { prepackedWeights: this.#prepackedWeights } : {}),
         intraOpThreads: threads,
         // shapes differ from step to step: a plan per shape would be made over and over
         memoryPattern: false,
@@ -148,6 +163,7 @@ class LaneCausalLM implements CausalLM {
     this.#buffers.dispose();
     this.#cache.dispose();
     this.#weights.dispose();
+    this.#placement.dispose();
     this.#ownRuntime?.dispose();
   }
 

@@ -2,6 +2,7 @@
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
+import { Placement } from '../runtime/placement.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import type { BuiltLaneGraph } from './build-lane-graph.ts';
@@ -9,14 +10,14 @@ import type { ExternalLocation } from './graph-builder.ts';
 import { type PreparedManifest, type StoredTensor, WEIGHTS_FILE } from './prepared-model.ts';
 
 export class LoadedWeights {
-  readonly #runtime: Runtime;
+  readonly #placement: Placement;
   readonly #bytes: Uint8Array;
   readonly #stored: ReadonlyMap<string, StoredTensor>;
   readonly #tensors = new Map<string, Tensor>();
 
   /** Throws StvError `pack_invalid` when the file ends early, `runtime_failed` when there is no memory for it. */
-  constructor(runtime: Runtime, dir: string, manifest: PreparedManifest) {
-    this.#runtime = runtime;
+  constructor(runtime: Runtime, dir: string, manifest: PreparedManifest, placement = new Placement(runtime, 'cpu')) {
+    this.#placement = placement;
     this.#bytes = runtime.createTensor('uint8', [manifest.weightsBytes]).data;
     this.#stored = new Map(manifest.tensors.map((tensor) => [tensor.name, tensor]));
     readWhole(join(dir, WEIGHTS_FILE), this.#bytes);
@@ -34,7 +35,7 @@ export class LoadedWeights {
       if (this.#tensors.has(name)) continue;
       const { offset, byteLength } = this.#find(stored);
       const bytes = this.#bytes.subarray(offset, offset + byteLength);
-      this.#tensors.set(name, this.#runtime.createTensor(type, dims, bytes));
+      this.#tensors.set(name, this.#placement.uploadInitializer(type, dims, bytes));
     }
     return this.#tensors;
   }

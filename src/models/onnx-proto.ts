@@ -71,7 +71,7 @@ export interface ModelProto {
   readonly graph: GraphProto;
 }
 
-export const TENSOR_TYPE = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7 } as const;
+export const TENSOR_TYPE = { float32: 1, float16: 10, uint8: 2, int8: 3, int32: 6, int64: 7 } as const;
 export type TensorType = keyof typeof TENSOR_TYPE;
 
 export const ATTRIBUTE_TYPE = { float: 1, int: 2, string: 3, floats: 6, ints: 7 } as const;

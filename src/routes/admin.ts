@@ -19,6 +19,8 @@ const LoadedModel = strictObject(
     digest: Type.String(),
     context_length: Type.Integer({ minimum: 1 }),
     remote: Type.Boolean(),
+    device: nullable(Type.String({ description: '`cpu`, `webgpu` or `cuda`; null for remote models' })),
+    warning: nullable(Type.String({ description: 'Why it runs there and not on a faster device' })),
   },
   { title: 'LoadedModel' },
 );
@@ -137,8 +139,24 @@ function requireSwap({ models }: RouteDeps): ModelSwap {
   return models;
 }
 
-function toWire({ name, aliases, digest, contextLength, remote }: ModelInfo): Static<typeof LoadedModel> {
-  return { name, aliases: [...aliases], digest, context_length: contextLength, remote };
+function toWire({
+  name,
+  aliases,
+  digest,
+  contextLength,
+  remote,
+  device,
+  warning,
+}: ModelInfo): Static<typeof LoadedModel> {
+  return {
+    name,
+    aliases: [...aliases],
+    digest,
+    context_length: contextLength,
+    remote,
+    device: device ?? null,
+    warning: warning ?? null,
+  };
 }
 
 function loadToWire(status: SwapStatus): Static<typeof ModelLoad> {

@@ -79,6 +79,7 @@ const rules: Readonly<Record<ErrorCode, Rule>> = {
   disk_full: defect,
   config_invalid: defect,
   device_unavailable: defect,
+  device_lost: { status: 503, type: 'overloaded_error', shouldRetry: true, retryAfterMs: 5000 },
   runtime_failed: defect,
   internal: defect,
 };

@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import protobuf from 'protobufjs/minimal.js';
 import { StvError } from '../errors.ts';
 import { type ElementType, elementTypeOfOnnx } from './element-type.ts';
-import type { Tensor } from './tensor.ts';
+import type { Tensor, TensorLocation } from './tensor.ts';
 
 const { Reader } = protobuf;
 type ProtobufReader = InstanceType<typeof Reader>;
@@ -66,7 +66,11 @@ function readDeclarations(model: Uint8Array): ReadonlyMap<string, Declaration> {
 }
 
 /** Throws StvError `runtime_failed` unless each value can stand for the initializer of its name. */
-export function assertInitializersFit(model: string | Uint8Array, values: Iterable<readonly [string, Tensor]>): void {
+export function assertInitializersFit(
+  model: string | Uint8Array,
+  values: Iterable<readonly [string, Tensor]>,
+  location: TensorLocation = 'cpu',
+): void {
   let declarations: ReadonlyMap<string, Declaration>;
   try {
     declarations = readDeclarations(typeof model === 'string' ? readFileSync(model) : model);
@@ -78,7 +82,12 @@ export function assertInitializersFit(model: string | Uint8Array, values: Iterab
     const declared = declarations.get(name);
     if (declared === undefined) throw new StvError('runtime_failed', `The model has no initializer named ${name}.`);
     const { type, dims } = declared;
-    if (tensor.type === type && tensor.location === 'cpu' && dims.join() === tensor.dims.join()) continue;
+    if (
+      tensor.type === type &&
+      (tensor.location === 'cpu' || tensor.location === location) &&
+      dims.join() === tensor.dims.join()
+    )
+      continue;
     throw new StvError(
       'runtime_failed',
       `The initializer ${name} must be ${type ?? 'of another type'} [${dims.join(', ')}] in the memory of the process, not ${tensor.type} [${tensor.dims.join(', ')}] on ${tensor.location}.`,

@@ -84,6 +84,7 @@ const STATUS_SIGNATURES = {
   CreateAllocator: 'ppp', // session, memory info, out
   CreateTensorWithDataAsOrtValue: 'ppzpzip', // memory info, data, bytes, dims, rank, type, out
   CreateTensorAsOrtValue: 'ppzip', // allocator, dims, rank, type, out
+  GetTensorMutableData: 'pp', // value, out
   CopyTensors: 'phhpz', // env, sources, destinations, stream, count
   RegisterExecutionProviderLibrary: 'psf', // env, our name for it, path
   CreatePrepackedWeightsContainer: 'p',

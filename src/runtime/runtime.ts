@@ -10,6 +10,7 @@ import { NativeHandle, Ownership } from './native-handle.ts';
 import type { OrtFunctions } from './ort-functions.ts';
 import { type OrtLibrary, openOrtLibrary, throwStatus } from './ort-library.ts';
 import { readStringArray, takeInt32, takePointer } from './out-parameter.ts';
+import { PROBE_MODEL } from './probe-model.ts';
 import type { RuntimeContext } from './runtime-context.ts';
 import { Session } from './session.ts';
 import {
@@ -121,7 +122,9 @@ export class Runtime {
     const gate = device !== 'cpu' && device.type === 'webgpu' ? this.#context.library.webGpuGate : undefined;
     gate?.assertFree();
     const initializers = [...(options.initializers ?? []), ...(options.externalInitializers ?? [])];
-    if (initializers.length > 0) assertInitializersFit(options.model, initializers);
+    if (initializers.length > 0) {
+      assertInitializersFit(options.model, initializers, device === 'cpu' ? 'cpu' : device.type);
+    }
     const pointer = createNativeSession(this.#context, options);
     const { functions, cpuMemory } = this.#context;
     const handle = new NativeHandle(pointer, {
@@ -180,12 +183,6 @@ class PrepackedWeightsContainer implements PrepackedWeights {
     this.#ownership.dispose();
   }
 }
-
-/** y = -x over one float: fails to load only where the device itself fails. */
-const PROBE_MODEL = Buffer.from(
-  'CAo6NwoNCgF4EgF5IgNOZWc6ABIEdGlueVoPCgF4EgoKCAgBEgQKAggBYg8KAXkSCgoICAESBAoCCAFCBAoAEBVCEQoNY29tLm1pY3Jvc29mdBAB',
-  'base64',
-);
 
 /** Throws StvError `device_unavailable` where not even the smallest model loads on the device. */
 function createNativeSession(context: RuntimeContext, options: SessionOptions): bigint {

@@ -1,6 +1,8 @@
 /** What a session can be asked to be, and its translation into an OrtSessionOptions. */
 
+import { dirname } from 'node:path';
 import { StvError } from '../errors.ts';
+import { loadCudaLibraries } from './cuda-libraries.ts';
 import type { NativeHandle } from './native-handle.ts';
 import type { OrtFunctions } from './ort-functions.ts';
 import { takePointer } from './out-parameter.ts';
@@ -100,16 +102,39 @@ const DEVICE_NEEDS = {
   cuda: 'it needs an NVIDIA GPU and an ONNX Runtime library set with the CUDA provider, named by libraryPath',
 } as const;
 
+/** What the messages of the CUDA provider and its loader mean for whoever has to act on them; the first that fits. */
+const CUDA_REASONS: readonly (readonly [RegExp, string])[] = [
+  [/libcuda\.so\S*: cannot open/iu, 'this machine has no NVIDIA driver (libcuda.so.1)'],
+  [
+    /lib(?:cudart|cublas\w*|curand|cufft|cudnn\w*)\.so\S*: cannot open/iu,
+    "NVIDIA's CUDA libraries are missing; `stv device install cuda` brings them",
+  ],
+  [/driver version is insufficient/iu, 'the NVIDIA driver is too old for the CUDA version of these libraries'],
+  [/no CUDA-capable device|cudaErrorNoDevice|failure 100\b/iu, 'no NVIDIA GPU is visible to this process'],
+  [/invalid device ordinal|failure 101\b/iu, 'there is no GPU of this number'],
+  [
+    /providers_cuda\S*: cannot open|providers_cuda\S* .*does not exist/iu,
+    'the CUDA provider is not beside the ONNX Runtime library; `stv device install cuda` brings both',
+  ],
+  [
+    /providers_cuda\S*.*(?:undefined symbol|version `)/iu,
+    'the CUDA provider is of another version than the ONNX Runtime library beside it',
+  ],
+];
+
 /** The error for a device that cannot be had, from what ONNX Runtime threw. */
 export function deviceUnavailable(device: Exclude<Device, 'cpu'>, cause: unknown): StvError {
   const reason = cause instanceof Error ? cause.message : String(cause);
-  const message = `The device ${device.type} is not available: ${DEVICE_NEEDS[device.type]}. ${reason}`;
+  const known = device.type === 'cuda' ? CUDA_REASONS.find(([pattern]) => pattern.test(reason)) : undefined;
+  const why = known?.[1] ?? DEVICE_NEEDS[device.type];
+  const message = `The device ${device.type} is not available: ${why}. ${reason}`;
   return new StvError('device_unavailable', message, { cause });
 }
 
 /** Adds the device's execution provider. Throws StvError `device_unavailable` when the library has none or it cannot start. */
-function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device): void {
+function appendDevice({ functions, library }: RuntimeContext, pointer: bigint, device: Device): void {
   if (device === 'cpu') return;
+  const libraryPath = library.path;
   try {
     switch (device.type) {
       case 'webgpu': {
@@ -119,6 +144,7 @@ function appendDevice(functions: OrtFunctions, pointer: bigint, device: Device):
         return;
       }
       case 'cuda':
+        loadCudaLibraries(dirname(libraryPath));
         appendCuda(functions, pointer, device);
         return;
       default:
@@ -165,7 +191,7 @@ function applyOptions(context: RuntimeContext, pointer: bigint, options: Session
     const values = Array.from(external.values(), (tensor) => tensor.handle.pointer);
     functions.AddExternalInitializers(pointer, [...external.keys()], values, values.length);
   }
-  appendDevice(functions, pointer, options.device ?? 'cpu');
+  appendDevice(context, pointer, options.device ?? 'cpu');
 }
 
 /** Calls `use` with an OrtSessionOptions that is released afterwards. */

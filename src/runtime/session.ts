@@ -10,10 +10,28 @@ import { type RunOptions, withRunOptions } from './run-options.ts';
 import type { RuntimeContext } from './runtime-context.ts';
 import type { Device } from './session-options.ts';
 import { readSessionValues, type SessionValue } from './session-values.ts';
-import { createAllocatedTensor, createCpuTensor, type Tensor, type TensorLocation } from './tensor.ts';
+import {
+  borrowTensor,
+  createAllocatedTensor,
+  createCpuTensor,
+  deviceMemoryError,
+  type Tensor,
+  type TensorLocation,
+} from './tensor.ts';
 
 /** Names that ONNX Runtime gives to the memory of a device. */
 const DEVICE_MEMORY = { webgpu: 'WebGPU_Buf', cuda: 'Cuda' } as const;
+
+/** What drivers say when a device is gone or its context is beyond use: nothing that runs there afterwards can succeed. */
+const DEVICE_LOST =
+  /device (?:was |is |has been )?lost|lost device|VK_ERROR_DEVICE_LOST|device is destroyed|(?:CUDA|CUBLAS|cudaError)(?:(?! failure 2\b).)*(?:error|failure)/iu;
+
+/** The error for a run that failed on a device. */
+export function runFailure(thrown: unknown, location: 'webgpu' | 'cuda'): unknown {
+  const full = deviceMemoryError(thrown, location, 'a step');
+  if (full !== thrown || !(thrown instanceof StvError && DEVICE_LOST.test(thrown.message))) return full;
+  return new StvError('device_lost', `The device ${location} was lost: ${thrown.message}`, { cause: thrown });
+}
 
 export class Session {
   readonly inputs: readonly SessionValue[];
@@ -28,6 +46,7 @@ export class Session {
   readonly #inputIndexes: ReadonlyMap<string, number>;
   readonly #outputIndexes: ReadonlyMap<string, number>;
   #allocator: Ownership | undefined;
+  #memoryInfo: Ownership | undefined;
 
   /** Made by `Runtime.createSession`. */
   constructor(context: RuntimeContext, handle: NativeHandle, device: Device) {
@@ -61,7 +80,7 @@ export class Session {
           : withRunOptions(functions, options, (pointer) =>
               functions.runWithBindingRaw(this.#ownership.pointer, pointer, handle.pointer),
             );
-      if (status !== null) this.#context.throwStatus('RunWithBinding', status);
+      if (status !== null) this.#throwRunFailure(status);
     } finally {
       this.#endRun(binding);
     }
@@ -84,7 +103,7 @@ export class Session {
           });
         });
       });
-      if (status !== null) this.#context.throwStatus('RunWithBinding', status);
+      if (status !== null) this.#throwRunFailure(status);
     } finally {
       this.#endRun(binding);
       handle.letGo();
@@ -98,13 +117,21 @@ export class Session {
     if (this.location === 'cpu')
       return createCpuTensor(functions, type, { dims, data: undefined, memoryInfo: cpuMemory });
     this.gate?.assertFree();
-    this.#allocator ??= this.#createAllocator(DEVICE_MEMORY[this.location]);
+    this.#allocator ??= this.#createAllocator();
     return createAllocatedTensor(functions, type, {
       dims,
       location: this.location,
       allocator: this.#allocator.handle,
       gate: this.gate,
     });
+  }
+
+  /** The same memory as a tensor that a session on the same device can be given as an initializer. */
+  asInitializer<Type extends ElementType>(tensor: Tensor<Type>): Tensor<Type> {
+    this.#ownership.assertUsable();
+    return this.location === 'cpu'
+      ? tensor
+      : borrowTensor(this.#context.functions, tensor, this.#deviceMemory().handle);
   }
 
   /** Ends profiling and returns the path of the file written. Throws StvError `runtime_failed` when it was never on. */
@@ -122,6 +149,7 @@ export class Session {
   dispose(): void {
     this.#ownership.dispose();
     this.#allocator?.dispose();
+    this.#memoryInfo?.dispose();
   }
 
   /** For `Binding`. */
@@ -160,21 +188,35 @@ export class Session {
     this.gate?.leave();
   }
 
-  #createAllocator(memoryName: string): Ownership {
+  #throwRunFailure(status: bigint): never {
+    try {
+      this.#context.throwStatus('RunWithBinding', status);
+    } catch (thrown) {
+      throw this.location === 'cpu' ? thrown : runFailure(thrown, this.location);
+    }
+  }
+
+  #deviceMemory(): Ownership {
+    if (this.#memoryInfo !== undefined) return this.#memoryInfo;
+    const { functions } = this.#context;
+    const name = this.location === 'cpu' ? 'Cpu' : DEVICE_MEMORY[this.location];
+    const info = takePointer((out) => functions.CreateMemoryInfo(name, 0, this.#deviceId, 0, out));
+    const handle = new NativeHandle(info, { kind: 'memory info', release: functions.ReleaseMemoryInfo });
+    this.#memoryInfo = new Ownership(this, handle);
+    return this.#memoryInfo;
+  }
+
+  #createAllocator(): Ownership {
     const { functions } = this.#context;
     const session = this.#ownership.handle;
-    const info = takePointer((out) => functions.CreateMemoryInfo(memoryName, 0, this.#deviceId, 0, out));
-    try {
-      const allocator = takePointer((out) => functions.CreateAllocator(session.pointer, info, out));
-      const handle = new NativeHandle(allocator, {
-        kind: 'allocator',
-        release: functions.ReleaseAllocator,
-        parents: [session],
-        gate: this.gate,
-      });
-      return new Ownership(this, handle);
-    } finally {
-      functions.ReleaseMemoryInfo(info);
-    }
+    const info = this.#deviceMemory().pointer;
+    const allocator = takePointer((out) => functions.CreateAllocator(session.pointer, info, out));
+    const handle = new NativeHandle(allocator, {
+      kind: 'allocator',
+      release: functions.ReleaseAllocator,
+      parents: [session],
+      gate: this.gate,
+    });
+    return new Ownership(this, handle);
   }
 }

@@ -127,6 +127,41 @@ export interface DeviceTensorOptions {
   readonly gate: DeviceGate | undefined;
 }
 
+/** Messages of allocators that have nothing left. */
+const OUT_OF_MEMORY = /out of memory|failed to allocate|bad_alloc|cudaErrorMemoryAllocation|available memory/iu;
+
+/** The error for memory that a device does not have, from what ONNX Runtime threw; anything else as it is. */
+export function deviceMemoryError(thrown: unknown, location: TensorLocation, what: string): unknown {
+  if (!(thrown instanceof StvError && OUT_OF_MEMORY.test(thrown.message))) return thrown;
+  const message = `The device ${location} is out of memory: there was none for ${what}. Take fewer slots, a shorter context or smaller weights. ${thrown.message}`;
+  return new StvError('device_unavailable', message, { cause: thrown });
+}
+
+/**
+ * A second OrtValue over the same device memory that does not own it: what ONNX Runtime takes as an initializer. The memory lives
+ * as long as either.
+ */
+export function borrowTensor<Type extends ElementType>(
+  functions: OrtFunctions,
+  tensor: Tensor<Type>,
+  memoryInfo: NativeHandle,
+): Tensor<Type> {
+  const { type, dims, location } = tensor;
+  const { onnx, bytes } = elementTypeFacts(type);
+  const data = takePointer((out) => functions.GetTensorMutableData(tensor.handle.pointer, out));
+  const size = countElements(dims) * bytes;
+  const shape = BigInt64Array.from(dims, BigInt);
+  const value = takePointer((out) =>
+    functions.CreateTensorWithDataAsOrtValue(memoryInfo.pointer, data, size, shape, dims.length, onnx, out),
+  );
+  const handle = new NativeHandle(value, {
+    kind: 'tensor',
+    release: functions.ReleaseValue,
+    parents: [tensor.handle, memoryInfo],
+  });
+  return new Tensor(handle, { type, dims, location });
+}
+
 /** An OrtValue in memory of a device; what it holds at first is undefined. */
 export function createAllocatedTensor<Type extends ElementType>(
   functions: OrtFunctions,
@@ -138,7 +173,12 @@ export function createAllocatedTensor<Type extends ElementType>(
   const shape = BigInt64Array.from(dims, BigInt);
   const { onnx } = elementTypeFacts(type);
   const allocator = options.allocator.pointer;
-  const value = takePointer((out) => functions.CreateTensorAsOrtValue(allocator, shape, dims.length, onnx, out));
+  let value: bigint;
+  try {
+    value = takePointer((out) => functions.CreateTensorAsOrtValue(allocator, shape, dims.length, onnx, out));
+  } catch (thrown) {
+    throw deviceMemoryError(thrown, options.location, `a tensor of [${dims.join(', ')}]`);
+  }
   const handle = new NativeHandle(value, {
     kind: 'tensor',
     release: functions.ReleaseValue,

@@ -53,7 +53,7 @@ export class InPlaceHost implements HostLink {
           ...model,
         });
         this.models.push(opened);
-        return opened;
+        return { model: opened, device: 'cpu' };
       },
       post: (message) => this.#post(message),
       exit: (code) => this.die(`exit code ${code}`),

