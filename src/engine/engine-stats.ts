@@ -26,3 +26,36 @@ export type EngineStats =
     };
 
 export type EngineStatsListener = (stats: EngineStats) => void;
+
+/** Who listens to an engine. */
+export class StatsListeners {
+  readonly #listeners = new Set<EngineStatsListener>();
+
+  get isEmpty(): boolean {
+    return this.#listeners.size === 0;
+  }
+
+  /** @returns a function that takes the listener off again */
+  add(listener: EngineStatsListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  emit(stats: EngineStats): void {
+    for (const listener of this.#listeners) listener(stats);
+  }
+
+  /** A request that ended as `end` says. */
+  emitRequest(
+    kind: 'generate' | 'score',
+    { finishReason, usage, timings, model }: RequestEnd,
+    firstTokenMs: number | undefined,
+  ): void {
+    this.emit({ type: 'request', model, kind, finishReason, usage, timings, firstTokenMs });
+  }
+}
+
+type RequestEnd = Pick<
+  Extract<EngineStats, { readonly type: 'request' }>,
+  'finishReason' | 'usage' | 'timings' | 'model'
+>;

@@ -17,7 +17,7 @@ import type {
   ScoreResult,
   Usage,
 } from './engine.ts';
-import type { EngineStats, EngineStatsListener } from './engine-stats.ts';
+import { type EngineStatsListener, StatsListeners } from './engine-stats.ts';
 import { GenerationStream } from './generation-stream.ts';
 import { HostClient } from './host-client.ts';
 import { type ForkHostOptions, forkHost, type SpawnHost } from './host-link.ts';
@@ -104,7 +104,7 @@ export class LocalEngine implements Engine {
   readonly #now: () => number;
   /** Requests between their call and their end, for draining. */
   readonly #openRequests = new Set<OpenRequest>();
-  readonly #listeners = new Set<EngineStatsListener>();
+  readonly #stats = new StatsListeners();
   readonly #estimate = new TokenEstimate();
   #isDraining = false;
   #onIdle: (() => void) | undefined;
@@ -124,7 +124,7 @@ export class LocalEngine implements Engine {
       minRestartDelayMs: options.minRestartDelayMs ?? 200,
       maxRestartDelayMs: options.maxRestartDelayMs ?? 5_000,
       now: this.#now,
-      emit: (stats) => this.#emit(stats),
+      emit: (stats) => this.#stats.emit(stats),
     });
   }
 
@@ -155,8 +155,7 @@ export class LocalEngine implements Engine {
 
   /** @returns a function that takes the listener off again */
   onStats(listener: EngineStatsListener): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#stats.add(listener);
   }
 
   models(): readonly ModelInfo[] {
@@ -201,7 +200,7 @@ export class LocalEngine implements Engine {
         if (event.type === 'end') {
           // first of all: whoever reads the end may never come back for more
           open.close();
-          this.#emitRequest('generate', event, stream.firstTokenMs);
+          this.#stats.emitRequest('generate', event, stream.firstTokenMs);
         }
         yield event;
         if (event.type === 'end') return;
@@ -211,11 +210,11 @@ export class LocalEngine implements Engine {
       open.close();
       if (error.code === 'cancelled' && stream === undefined) {
         const end = cancelledBeforeStart(open.name, this.#now() - open.requestedAtMs);
-        this.#emitRequest('generate', end, undefined);
+        this.#stats.emitRequest('generate', end, undefined);
         yield end;
         return;
       }
-      this.#emit({ type: 'error', model: open.name, code: error.code });
+      this.#stats.emit({ type: 'error', model: open.name, code: error.code });
       throw error;
     } finally {
       open.close();
@@ -245,11 +244,11 @@ export class LocalEngine implements Engine {
         timings: { queueMs: startedAtMs - open.requestedAtMs, prefillMs: endMs - startedAtMs, decodeMs: 0 },
         model: open.name,
       };
-      this.#emitRequest('score', { ...result, finishReason: 'length' }, endMs - open.requestedAtMs);
+      this.#stats.emitRequest('score', { ...result, finishReason: 'length' }, endMs - open.requestedAtMs);
       return result;
     } catch (thrown) {
       const error = toStvError(thrown);
-      this.#emit({ type: 'error', model: open.name, code: error.code });
+      this.#stats.emit({ type: 'error', model: open.name, code: error.code });
       throw error;
     } finally {
       open.close();
@@ -402,22 +401,9 @@ export class LocalEngine implements Engine {
   }
 
   #emitQueue(): void {
-    if (this.#listeners.size === 0) return;
+    if (this.#stats.isEmpty) return;
     const { queuedSequences, queuedTokens } = this.#admission;
-    this.#emit({ type: 'queue', queuedRequests: queuedSequences, queuedTokens });
-  }
-
-  #emitRequest(
-    kind: 'generate' | 'score',
-    end: Pick<Extract<GenerationEvent, { type: 'end' }>, 'finishReason' | 'usage' | 'timings' | 'model'>,
-    firstTokenMs: number | undefined,
-  ): void {
-    const { finishReason, usage, timings, model } = end;
-    this.#emit({ type: 'request', model, kind, finishReason, usage, timings, firstTokenMs });
-  }
-
-  #emit(stats: EngineStats): void {
-    for (const listener of this.#listeners) listener(stats);
+    this.#stats.emit({ type: 'queue', queuedRequests: queuedSequences, queuedTokens });
   }
 }
 

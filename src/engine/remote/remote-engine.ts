@@ -17,7 +17,7 @@ import type {
   ScoreResult,
   Timings,
 } from '../engine.ts';
-import type { EngineStats, EngineStatsListener } from '../engine-stats.ts';
+import { type EngineStatsListener, StatsListeners } from '../engine-stats.ts';
 import { checkSamplingParams } from '../sampling-params.ts';
 import { TokenEstimate } from '../token-estimate.ts';
 import { CallSignal } from './call-signal.ts';
@@ -59,7 +59,7 @@ export class RemoteEngine implements Engine {
   readonly #now: () => number;
   readonly #estimate = new TokenEstimate();
   readonly #closing = new AbortController();
-  readonly #listeners = new Set<EngineStatsListener>();
+  readonly #stats = new StatsListeners();
   #givesLogprobs = true;
   #numEstimatedUsages = 0;
   #lastTokenAtMs: number | undefined;
@@ -90,8 +90,7 @@ export class RemoteEngine implements Engine {
 
   /** @returns a function that takes the listener off again */
   onStats(listener: EngineStatsListener): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#stats.add(listener);
   }
 
   status(): EngineStatus {
@@ -151,7 +150,7 @@ export class RemoteEngine implements Engine {
       }
       const end = this.#endOf(progress, progress.finish ?? 'error');
       this.#learn(request.prompt, progress);
-      this.#emitRequest(
+      this.#stats.emitRequest(
         'generate',
         end,
         progress.firstAtMs === undefined ? undefined : progress.firstAtMs - requestedAtMs,
@@ -160,7 +159,7 @@ export class RemoteEngine implements Engine {
     } catch (thrown) {
       if (signal?.aborted === true) {
         const end = this.#endOf(progress, 'cancelled');
-        this.#emitRequest('generate', end, undefined);
+        this.#stats.emitRequest('generate', end, undefined);
         yield end;
         return;
       }
@@ -187,7 +186,7 @@ export class RemoteEngine implements Engine {
       if (scored.usage.isEstimated === true) this.#numEstimatedUsages += 1;
       const timings = { queueMs: sentAtMs - requestedAtMs, prefillMs: endMs - sentAtMs, decodeMs: 0 };
       const result: ScoreResult = { ...scored, timings, model: this.#info.name };
-      this.#emitRequest('score', { ...result, finishReason: 'length' }, endMs - requestedAtMs);
+      this.#stats.emitRequest('score', { ...result, finishReason: 'length' }, endMs - requestedAtMs);
       return result;
     } catch (thrown) {
       throw this.#errorOf(thrown);
@@ -324,7 +323,7 @@ export class RemoteEngine implements Engine {
 
   #errorOf(thrown: unknown): StvError {
     const error = thrown instanceof RemoteFailure ? thrown.toStvError() : toStvError(thrown);
-    this.#emit({ type: 'error', model: this.#info.name, code: error.code });
+    this.#stats.emit({ type: 'error', model: this.#info.name, code: error.code });
     return error;
   }
 
@@ -348,19 +347,6 @@ export class RemoteEngine implements Engine {
 
   #estimated(prompt: Prompt): number {
     return prompt.kind === 'tokens' ? prompt.tokens.length : Math.max(1, Math.round(this.#estimate.of(prompt)));
-  }
-
-  #emitRequest(
-    kind: 'generate' | 'score',
-    end: Pick<EndEvent, 'finishReason' | 'usage' | 'timings' | 'model'>,
-    firstTokenMs: number | undefined,
-  ): void {
-    const { finishReason, usage, timings, model } = end;
-    this.#emit({ type: 'request', model, kind, finishReason, usage, timings, firstTokenMs });
-  }
-
-  #emit(stats: EngineStats): void {
-    for (const listener of this.#listeners) listener(stats);
   }
 }
 
