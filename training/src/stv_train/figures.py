@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .run import Run, read_jsonl
+from .stages.loops import load_loops
 
 Figure = dict[str, float | None]
 """`value`, `low`, `high`: an estimate with its 95 % interval over problems; null where nothing can be said."""
@@ -205,6 +206,7 @@ def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
             if equal:
                 n = f" (n {equal[key]['n']}{', limited by chains' if equal[key]['limited_by_samples'] else ''})"
                 rows.append({"bin": name, "rival": label + n, "gain": equal[key]["loop_gain"]})
+        rows += _told_apart(run, name)
         larger = served.get("larger")
         if larger and name in larger["bins"]:
             final = float(np.mean([np.mean([c.right for c in chains]) for chains in stv.values()]))
@@ -214,6 +216,18 @@ def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
             rows.append(
                 {"bin": name, "rival": f"larger generator, {larger['parameters'] / 1e6:.1f}M parameters, no verifier", "gain": gain}
             )
+    return rows
+
+
+def _told_apart(run: Run, name: str) -> list[dict[str, Any]]:
+    """The rivals that run in PyTorch only, against the STV loop run the same way on the same problems."""
+    loops = {loop["name"]: loop["by_problem"] for loop in load_loops(run.folder / "evaluation" / "loops.json").get(name, [])}
+    rows = []
+    for label, values in loops.items():
+        if "STV" in loops and (label.startswith("verdict alone") or label == "resampling") and values:
+            gains = np.array(loops["STV"]) - np.array(values)
+            gain = _figure(float(gains.mean()), _draws(len(gains)) @ gains / len(gains))
+            rows.append({"bin": name, "rival": f"{label} (both in PyTorch)", "gain": gain})
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
@@ -149,7 +148,7 @@ def _stage(setting: HfSetting, peft_model: Any, name: str, rows: list[dict[str, 
     total = config.stv_steps if name == VERIFIER else config.vil_steps
     folder = run.folder / f"hf-{name}"
     optimizer = LoraAdamW(peft_model, name, config.rate)
-    identity = fingerprint(run.config.run.seed, config, run.config.verifier.alpha, run.config.verifier.top_k, name, len(rows))
+    identity = fingerprint(run.config.run.seed, config, run.config.verifier, run.config.vil, name, len(rows))
     weights = {key: p for key, p in peft_model.named_parameters() if f".{name}." in key}
     state = run.load_checkpoint(f"hf-{name}", identity)
     step = 0
@@ -302,8 +301,7 @@ def export_merged(setting: HfSetting, peft_model: Any, target: Path) -> Path:
             if "lora_" not in key
         }
         folder = building / name
-        plain = copy.copy(inner.config)
-        plain.torch_dtype = dtype
+        plain = inner.config
         folder.mkdir(parents=True)
         if getattr(plain, "tie_word_embeddings", False):
             state.pop("lm_head.weight", None)
