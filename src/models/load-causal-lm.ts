@@ -41,6 +41,11 @@ export interface LoadCausalLMOptions {
 /** Numbers of lanes for which there is a graph of its own. */
 const VARIANTS = [1, 2, 4, 8, 16] as const;
 const MAX_LANES = 16;
+/**
+ * A shader binds 12 buffers on some drivers: 8 lanes can be split and joined, 16 cannot. From 32 tokens of a sequence on, attention
+ * takes another kernel, whose results were wrong on SwiftShader; 31 tokens a step never reach it.
+ */
+const WEBGPU_BOUNDS = { maxLanes: 8, maxBatchedTokens: 31 };
 
 /**
  * Blocks until the model can run. Throws StvError `pack_invalid` for a damaged folder, `config_invalid` for limits that the model
@@ -66,7 +71,10 @@ class LaneCausalLM implements CausalLM {
     const dir = resolve(options.dir);
     const manifest = readManifest(dir);
     const { config } = manifest;
-    const { numSlots, maxLanes, maxBatchedTokens, threads = 0 } = options;
+    const { numSlots, threads = 0, device = 'cpu' } = options;
+    const bounds = device !== 'cpu' && device.type === 'webgpu' ? WEBGPU_BOUNDS : options;
+    const maxLanes = Math.min(options.maxLanes, bounds.maxLanes);
+    const maxBatchedTokens = Math.min(options.maxBatchedTokens, bounds.maxBatchedTokens);
     const maxLength = Math.min(options.maxLength, config.maxPositionEmbeddings);
     checkLimit('numSlots', numSlots, { min: 1, max: 1 << 16 });
     checkLimit('maxLength', maxLength, { min: 1, max: config.maxPositionEmbeddings });
@@ -76,7 +84,6 @@ class LaneCausalLM implements CausalLM {
 
     this.#ownRuntime = options.runtime === undefined ? loadRuntime({ libraryPath: options.libraryPath }) : undefined;
     const runtime = options.runtime ?? (this.#ownRuntime as Runtime); // one of the two is there
-    const { device = 'cpu' } = options;
     const attention = options.attention ?? (device !== 'cpu' && device.type === 'cuda' ? 'float16' : 'float32');
     const placement = new Placement(runtime, device);
     this.#placement = placement;
