@@ -35,7 +35,7 @@ beforeAll(async () => {
     weights: 'fp32',
     writeTokenizer: (folder) => writeTokenizerFiles({ path: checkpoint }, folder),
   });
-  const limits = { numSlots: 4, maxLanes: 2, maxBatchedTokens: 32, chunkTokens: 8, threads: 1, drafting: false };
+  const limits = { numSlots: 16, maxLanes: 16, maxBatchedTokens: 64, chunkTokens: 40, threads: 1, drafting: false };
   model = { name: 'tiny@sha256:1', aliases: ['generator'], digest: 'sha256:1', dir, ...limits };
 });
 afterEach(async () => {
