@@ -64,7 +64,7 @@ function setUp(url: string, rows: readonly object[] = lines) {
 }
 
 describe('stv eval', () => {
-  it('drives a server and gives the figures that its answers have', async () => {
+  it('drives a server and gives the figures that its answers have', { timeout: 30_000 }, async () => {
     const test = await buildApp({ engine });
     const { run, report, printed, at } = setUp(await listen(test.app));
     expect(await run()).toBe(0);
