@@ -162,18 +162,20 @@ function fromSentencePieceBpe(vocabulary: GgufVocabulary): TokenizerFiles {
       byte_fallback: true,
       ignore_merges: false,
       vocab: idsByToken(tokens),
-      merges: mergesFromScores(tokens, types, scores),
+      merges: mergesFromScores(vocabulary, scores),
     },
   });
 }
+
+/** Trained pieces have some dozen; every split of a token is looked at. */
+const MAX_TOKEN_CHARACTERS = 1024;
 
 /**
  * SentencePiece joins the neighbours whose union has the best score; as ranked merges: every split of a token into two
  * tokens, the best token first.
  */
 function mergesFromScores(
-  tokens: readonly string[],
-  types: ArrayLike<number>,
+  { tokens, types, path }: GgufVocabulary,
   scores: ArrayLike<number>,
 ): readonly (readonly [string, string])[] {
   const isText = (id: number): boolean => types[id] === TOKEN_TYPE.normal || types[id] === TOKEN_TYPE.userDefined;
@@ -185,6 +187,9 @@ function mergesFromScores(
   for (const [token, id] of known) {
     if (types[id] !== TOKEN_TYPE.normal) continue;
     const characters = [...token];
+    if (characters.length > MAX_TOKEN_CHARACTERS) {
+      throw invalid(path, `token ${id} has ${characters.length} characters; the limit is ${MAX_TOKEN_CHARACTERS}`);
+    }
     for (let split = 1; split < characters.length; split++) {
       const left = characters.slice(0, split).join('');
       const right = characters.slice(split).join('');
