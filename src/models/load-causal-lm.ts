@@ -8,11 +8,13 @@ import { buildLaneGraph } from './build-lane-graph.ts';
 import type { CausalLM, CausalLMLimits, Lane, Logits } from './causal-lm.ts';
 import { DeviceLaneCache, type SlotCache } from './device-cache.ts';
 import { LaneCache } from './lane-cache.ts';
+import { assertLanes } from './lane-check.ts';
 import { type AttentionType, type KvFormat, qkvWidth } from './lane-graph.ts';
 import { StepBuffers } from './lane-step.ts';
 import { LaneVariant } from './lane-variant.ts';
 import { LoadedWeights } from './load-weights.ts';
-import { type PreparedManifest, readManifest } from './prepared-model.ts';
+import { loadOnnxDecoder } from './onnx-decoder.ts';
+import { type PreparedManifest, readAnyManifest } from './prepared-model.ts';
 import { ropeTables } from './rope.ts';
 
 export interface LoadCausalLMOptions {
@@ -52,7 +54,17 @@ const WEBGPU_BOUNDS = { maxLanes: 8, maxBatchedTokens: 31 };
  * cannot keep, `device_unavailable` where the device is not there or full, `runtime_failed` when ONNX Runtime refuses.
  */
 export function loadCausalLM(options: LoadCausalLMOptions): CausalLM {
-  return new LaneCausalLM(options);
+  const dir = resolve(options.dir);
+  const manifest = readAnyManifest(dir);
+  checkLimit('numSlots', options.numSlots, { min: 1, max: 1 << 16 });
+  checkLimit('maxLanes', options.maxLanes, { min: 1, max: MAX_LANES });
+  checkLimit('maxBatchedTokens', options.maxBatchedTokens, { min: options.maxLanes, max: 1 << 20 });
+  checkLimit('maxLength', options.maxLength, { min: 1, max: Number.MAX_SAFE_INTEGER });
+  if ('onnx' in manifest) {
+    if ((options.device ?? 'cpu') === 'cpu') return loadOnnxDecoder(options, manifest);
+    throw new StvError('device_unavailable', 'A ready-made ONNX decoder runs on the CPU only; use the device cpu.');
+  }
+  return new LaneCausalLM(options, dir, manifest);
 }
 
 class LaneCausalLM implements CausalLM {
@@ -67,19 +79,13 @@ class LaneCausalLM implements CausalLM {
   readonly #weights: LoadedWeights;
   readonly #placement: Placement;
 
-  constructor(options: LoadCausalLMOptions) {
-    const dir = resolve(options.dir);
-    const manifest = readManifest(dir);
+  constructor(options: LoadCausalLMOptions, dir: string, manifest: PreparedManifest) {
     const { config } = manifest;
     const { numSlots, threads = 0, device = 'cpu' } = options;
     const bounds = device !== 'cpu' && device.type === 'webgpu' ? WEBGPU_BOUNDS : options;
     const maxLanes = Math.min(options.maxLanes, bounds.maxLanes);
     const maxBatchedTokens = Math.min(options.maxBatchedTokens, bounds.maxBatchedTokens);
     const maxLength = Math.min(options.maxLength, config.maxPositionEmbeddings);
-    checkLimit('numSlots', numSlots, { min: 1, max: 1 << 16 });
-    checkLimit('maxLength', maxLength, { min: 1, max: config.maxPositionEmbeddings });
-    checkLimit('maxLanes', maxLanes, { min: 1, max: MAX_LANES });
-    checkLimit('maxBatchedTokens', maxBatchedTokens, { min: maxLanes, max: 1 << 20 });
     this.limits = { vocabSize: config.vocabSize, numSlots, maxLength, maxLanes, maxBatchedTokens };
 
     this.#ownRuntime = options.runtime === undefined ? loadRuntime({ libraryPath: options.libraryPath }) : undefined;
@@ -145,10 +151,10 @@ class LaneCausalLM implements CausalLM {
   }
 
   forward(lanes: readonly Lane[]): Logits {
-    this.#check(lanes);
     const buffers = this.#buffers;
+    assertLanes(lanes, this.limits, buffers.firstRowOf);
     let variant = 0;
-    while ((VARIANTS[variant] as number) < lanes.length) variant++; // #check allows no more lanes than the largest has
+    while ((VARIANTS[variant] as number) < lanes.length) variant++; // the check allows no more lanes than the largest has
     this.#variantAt(variant).run(lanes, buffers);
     return buffers;
   }
@@ -172,51 +178,6 @@ class LaneCausalLM implements CausalLM {
     this.#weights.dispose();
     this.#placement.dispose();
     this.#ownRuntime?.dispose();
-  }
-
-  /** A wrong lane would let native code write into another sequence's cache: refuse it here. */
-  #check(lanes: readonly Lane[]): void {
-    const { numSlots, maxLength, maxLanes, maxBatchedTokens, vocabSize } = this.limits;
-    if (lanes.length < 1 || lanes.length > maxLanes) {
-      throw new StvError('internal', `A step has 1 to ${maxLanes} lanes, not ${lanes.length}.`);
-    }
-    const { firstRowOf } = this.#buffers;
-    let numTokens = 0;
-    let numRows = 0;
-    for (let index = 0; index < lanes.length; index++) {
-      const { slot, past, tokens, logitRows } = lanes[index] as Lane; // index is below the length
-      if (!(Number.isInteger(slot) && slot >= 0 && slot < numSlots)) {
-        throw new StvError('internal', `Slot ${slot} is not among the ${numSlots} slots.`);
-      }
-      for (let other = 0; other < index; other++) {
-        if ((lanes[other] as Lane).slot === slot)
-          throw new StvError('internal', `Slot ${slot} is in two lanes of a step.`);
-      }
-      if (!(Number.isInteger(past) && past >= 0 && tokens.length >= 1 && past + tokens.length <= maxLength)) {
-        throw new StvError(
-          'internal',
-          `A lane of ${tokens.length} tokens after ${past} does not fit into a slot of ${maxLength} tokens.`,
-        );
-      }
-      for (let i = 0; i < tokens.length; i++) {
-        const token = tokens[i] as number;
-        if (!(Number.isInteger(token) && token >= 0 && token < vocabSize)) {
-          throw new StvError('internal', `Token ${token} is outside the vocabulary of ${vocabSize}.`);
-        }
-      }
-      for (let i = 0; i < logitRows.length; i++) {
-        const row = logitRows[i] as number;
-        if (!(Number.isInteger(row) && row >= 0 && row < tokens.length)) {
-          throw new StvError('internal', `Logits of row ${row} were asked for in a lane of ${tokens.length} tokens.`);
-        }
-      }
-      firstRowOf[index] = numRows;
-      numTokens += tokens.length;
-      numRows += logitRows.length;
-    }
-    if (numTokens > maxBatchedTokens || numRows > maxBatchedTokens) {
-      throw new StvError('internal', `A step has at most ${maxBatchedTokens} tokens, not ${numTokens}.`);
-    }
   }
 }
 

@@ -6,7 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, statfsSync, writeSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { StvError } from '../errors.ts';
 import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
@@ -24,6 +24,7 @@ import {
   type CalibrationReport,
   MODEL_FILE,
   type PreparedManifest,
+  readAnyManifest,
   readManifest,
   WEIGHTS_FILE,
 } from './prepared-model.ts';
@@ -84,20 +85,33 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
   const reused = findPrepared(dir);
   if (reused !== undefined) return { dir, manifest: reused, isReused: true };
 
-  const partial = `${dir}${PARTIAL}-${hostname()}-${process.pid}-${randomUUID()}`;
-  try {
-    await mkdir(partial, { recursive: true });
-    await removeAbandoned(cacheDir);
+  const manifest = await makeFolder(dir, async (partial) => {
     const checkpoint = openCheckpoint(options.checkpoint);
-    let manifest: PreparedManifest;
+    let written: PreparedManifest;
     try {
-      manifest = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
+      written = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
     } finally {
       checkpoint.close();
     }
     await options.writeTokenizer?.(partial);
+    return written;
+  });
+  return { dir, manifest, isReused: false };
+}
+
+/** Makes the folder of a prepared model, whole or not at all. Throws StvError `disk_full` and what `write` throws. */
+export async function makeFolder<Manifest>(
+  dir: string,
+  write: (partial: string) => Promise<Manifest>,
+): Promise<Manifest> {
+  const cacheDir = dirname(dir);
+  const partial = `${dir}${PARTIAL}-${hostname()}-${process.pid}-${randomUUID()}`;
+  try {
+    await mkdir(partial, { recursive: true });
+    await removeAbandoned(cacheDir);
+    const manifest = await write(partial);
     await putInPlace(partial, dir);
-    return { dir, manifest, isReused: false };
+    return manifest;
   } catch (thrown) {
     await rm(partial, { recursive: true, force: true });
     if (!DISK_FULL_CODES.includes((thrown as NodeJS.ErrnoException).code)) throw thrown;
@@ -112,6 +126,15 @@ function findPrepared(dir: string): PreparedManifest | undefined {
     return readManifest(dir);
   } catch {
     return undefined;
+  }
+}
+
+function isWhole(dir: string): boolean {
+  try {
+    readAnyManifest(dir);
+    return true;
+  } catch {
+    return false;
   }
 }
 
@@ -234,7 +257,7 @@ async function putInPlace(partial: string, dir: string): Promise<void> {
   } catch (thrown) {
     const { code } = thrown as NodeJS.ErrnoException;
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw thrown;
-    if (findPrepared(dir) !== undefined) {
+    if (isWhole(dir)) {
       await rm(partial, { recursive: true, force: true });
       return;
     }

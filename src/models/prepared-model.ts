@@ -81,20 +81,47 @@ export interface PreparedManifest {
   readonly tensors: readonly StoredTensor[];
 }
 
-/** The manifest of a prepared folder. Throws StvError `pack_invalid` that names the file and what is wrong with it. */
+/** Of a ready-made ONNX decoder: the graph stays where it is, the folder holds only its tokenizer and this. */
+export interface OnnxManifest {
+  readonly formatVersion: 1;
+  readonly sourceDigest: string;
+  readonly digest: string;
+  /** Graph and external data together. */
+  readonly weightsBytes: number;
+  readonly onnx: {
+    /** Absolute path of the graph. */
+    readonly path: string;
+    readonly vocabSize: number;
+    readonly maxPositionEmbeddings: number;
+  };
+}
+
+/** The manifest of a model made of weights. Throws StvError `pack_invalid` that names the file and what is wrong with it. */
 export function readManifest(dir: string): PreparedManifest {
+  const manifest = readAnyManifest(dir);
+  if (!('onnx' in manifest)) return manifest;
+  throw new StvError('pack_invalid', `"${dir}" is a ready-made ONNX decoder and has no weights of its own.`);
+}
+
+/** The manifest of any prepared folder. Throws StvError `pack_invalid` that names the file and what is wrong with it. */
+export function readAnyManifest(dir: string): PreparedManifest | OnnxManifest {
   const path = join(dir, MODEL_FILE);
   const fail = (detail: string, cause?: unknown): never => {
     throw new StvError('pack_invalid', `The prepared model "${path}" cannot be used: ${detail}`, { cause });
   };
-  let manifest: PreparedManifest;
+  let manifest: PreparedManifest | OnnxManifest;
   try {
-    manifest = JSON.parse(readFileSync(path, 'utf8')) as PreparedManifest;
+    manifest = JSON.parse(readFileSync(path, 'utf8')) as PreparedManifest | OnnxManifest;
   } catch (error) {
     return fail('it is missing or not JSON.', error);
   }
   if (manifest.formatVersion !== 1) {
     return fail(`its format version is ${String(manifest.formatVersion)}, but this version reads 1.`);
+  }
+  if ('onnx' in manifest) {
+    const { path: graph } = manifest.onnx;
+    if (statSync(graph, { throwIfNoEntry: false }) === undefined) return fail(`"${graph}" is gone.`);
+    return manifest;
   }
   const weights = join(dir, WEIGHTS_FILE);
   const bytes = statSync(weights, { throwIfNoEntry: false })?.size;

@@ -1,0 +1,65 @@
+/** Preparing whatever a path holds: a checkpoint is converted, a ready-made ONNX decoder only gets a folder that names it. */
+import { createHash } from 'node:crypto';
+import { statSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { filesOfGraph, findOnnxGraph, folderOfGraph, readOnnxFacts } from './onnx-files.ts';
+import { digestCheckpoint } from './prepare-digest.ts';
+import { makeFolder, type PrepareModelOptions, prepareModel } from './prepare-model.ts';
+import { MODEL_FILE, type OnnxManifest, type PreparedManifest, readAnyManifest } from './prepared-model.ts';
+
+export interface AnyPreparedModel {
+  readonly dir: string;
+  readonly manifest: PreparedManifest | OnnxManifest;
+  /** The folder was there already. */
+  readonly isReused: boolean;
+}
+
+/** As `prepareModel`, for ONNX decoders too; `weights` and `calibrate` say nothing about those. */
+export async function prepareAny(options: PrepareModelOptions): Promise<AnyPreparedModel> {
+  const graph = findOnnxGraph(options.checkpoint);
+  return graph === undefined ? prepareModel(options) : prepareOnnx(graph, options);
+}
+
+async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise<AnyPreparedModel> {
+  const { cacheDir, signal, onProgress } = options;
+  const facts = readOnnxFacts(graph);
+  const files = filesOfGraph(graph);
+  const whole = createHash('sha256');
+  for (const file of [...files, folderOfGraph(graph)]) {
+    const digest = await digestCheckpoint(file, {
+      cacheDir,
+      ...(signal && { signal }),
+      ...(onProgress && { onProgress: (done: number, total: number) => onProgress({ phase: 'hash', done, total }) }),
+    });
+    whole.update(`${digest}\n`);
+  }
+  const sourceDigest = `sha256:${whole.digest('hex')}`;
+  // the place counts too: the folder names it
+  const digest = `sha256:${createHash('sha256').update(`${sourceDigest}\0onnx\0${graph}`).digest('hex')}`;
+  const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
+  const weightsBytes = files.reduce((sum, file) => sum + statSync(file).size, 0);
+  const manifest: OnnxManifest = {
+    formatVersion: 1,
+    sourceDigest,
+    digest,
+    weightsBytes,
+    onnx: { path: graph, ...facts },
+  };
+  const reused = findReady(dir);
+  if (reused !== undefined) return { dir, manifest: reused, isReused: true };
+  await makeFolder(dir, async (partial) => {
+    await writeFile(join(partial, MODEL_FILE), JSON.stringify(manifest));
+    await options.writeTokenizer?.(partial);
+  });
+  return { dir, manifest, isReused: false };
+}
+
+/** Undefined when there is none, or one that is not whole (it is then made again). */
+function findReady(dir: string): PreparedManifest | OnnxManifest | undefined {
+  try {
+    return readAnyManifest(dir);
+  } catch {
+    return undefined;
+  }
+}
