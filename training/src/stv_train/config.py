@@ -176,6 +176,7 @@ class HfConfig:
     vil_steps: int = 2
     prompts: int = 2  # refinement turns of a step of ViL
     group: int = 4
+    temperature: float = 0.5  # of attempts and refinements; small models ramble at 1. Reviews are sampled at 1
     max_new_tokens: int = 48
     sample_batch: int = 8
     weights: str = "bfloat16"  # float32, bfloat16

@@ -84,14 +84,14 @@ def graded_attempts(setting: HfSetting, base: BasePolicy) -> list[dict[str, Any]
         return read_graded(Path(config.attempts_file))
     path = run.folder / "hf-attempts.jsonl"
     marker = path.with_suffix(".identity")
-    identity = fingerprint(run.config.run.seed, config.checkpoint, config.attempts, config.tasks, config.max_new_tokens)
+    identity = fingerprint(run.config.run.seed, config.checkpoint, config.attempts, config.tasks, config.max_new_tokens, config.temperature)
     if path.exists() and marker.exists() and marker.read_text() == identity:
         return read_jsonl(path)
     rng = Random(f"{run.config.run.seed}:hf")
     problems = [_problem(config.tasks, rng) for _ in range(config.attempts)]
     began = time.monotonic()
     written = [setting.tokenizer.encode(setting.prompts.generate_prompt(p.text)) for p in problems]
-    sampled = base.sample(written, Sampling(1.0, config.max_new_tokens, config.sample_batch), run.config.run.seed)
+    sampled = base.sample(written, Sampling(config.temperature, config.max_new_tokens, config.sample_batch), run.config.run.seed)
     seconds = time.monotonic() - began
     count = sum(len(c.ids) for c in sampled)
     rows = []
@@ -276,7 +276,7 @@ class _Bounded:
 
     def __init__(self, inner: HfSetting) -> None:
         hf = inner.config.hf
-        vil = replace(inner.config.vil, group=hf.group, max_new_tokens=hf.max_new_tokens)
+        vil = replace(inner.config.vil, group=hf.group, max_new_tokens=hf.max_new_tokens, temperature=hf.temperature)
         rollout = replace(inner.config.rollout, batch=hf.sample_batch)
         self.config = replace(inner.config, vil=vil, rollout=rollout)
         self.tokenizer, self.prompts, self.device = inner.tokenizer, inner.prompts, inner.device
