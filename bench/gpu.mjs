@@ -41,12 +41,17 @@ async function prepared() {
 function bandwidth(placement) {
   const count = quick ? 1 << 20 : 1 << 28;
   const [from, to] = [placement.allocate('uint8', [count]), placement.allocate('uint8', [count])];
-  const times = Array.from({ length: 8 }, () => {
+  const [flag, back] = [placement.allocate('uint8', [1]), runtime.createTensor('uint8', [1])];
+  const numCopies = 16;
+  // copies may only be queued; reading a byte back waits for them
+  const times = Array.from({ length: 4 }, () => {
+    runtime.copy(flag, back);
     const begin = performance.now();
-    runtime.copy(from, to);
-    return performance.now() - begin;
+    for (let i = 0; i < numCopies; i++) runtime.copy(from, to);
+    runtime.copy(flag, back);
+    return (performance.now() - begin) / numCopies;
   });
-  for (const tensor of [from, to]) tensor.dispose();
+  for (const tensor of [from, to, flag, back]) tensor.dispose();
   return (2 * count) / (Math.min(...times) / 1000);
 }
 

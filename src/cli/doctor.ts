@@ -6,6 +6,7 @@ import path from 'node:path';
 import { loadApiKeys } from '../api-keys.ts';
 import { type Config, flagName } from '../config.ts';
 import { toStvError } from '../errors.ts';
+import { installedCudaSet } from '../runtime/cuda-set.ts';
 import { version } from '../version.ts';
 import { checkWeights } from './doctor-weights.ts';
 import { type Finding, fail, ok, warn } from './finding.ts';
@@ -77,7 +78,10 @@ async function checkRuntime(config: Config): Promise<Finding[]> {
     return [fail('runtime', `ONNX Runtime cannot be loaded: ${toStvError(thrown).message} ${hint}`)];
   }
   const wanted = new Set([config.device, config.generatorDevice, config.verifierDevice]);
-  if (wanted.has('cuda')) findings.push(checkCuda(libraryPath));
+  if (wanted.has('cuda')) {
+    const set = config.libraryPath === undefined ? installedCudaSet(config.dataDir) : undefined;
+    findings.push(checkCuda(set === undefined ? libraryPath : path.join(set, 'libonnxruntime.so')));
+  }
   if (wanted.has('webgpu')) {
     findings.push(
       providers.includes('WebGpuExecutionProvider')
@@ -95,7 +99,7 @@ function checkCuda(libraryPath: string): Finding {
   if (!existsSync(path.join(path.dirname(libraryPath), name))) {
     return fail(
       'device',
-      `${name} is not beside the library; name a CUDA build with ${flagName('libraryPath')}, or use cpu.`,
+      `${name} is not beside the library; run \`stv device install cuda\`, name a CUDA build with ${flagName('libraryPath')}, or use cpu.`,
     );
   }
   if (process.platform === 'linux' && !existsSync('/dev/nvidiactl')) {
