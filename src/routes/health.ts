@@ -90,12 +90,16 @@ function errorOf(status: string, reason: string | null) {
   return toWireError(new StvError(code, reason ?? `The server is ${status}.`)).body.error;
 }
 
-function readiness({ serving }: RouteDeps): { status: string; reason: string | null } {
+function readiness({ serving, runs }: RouteDeps): { status: string; reason: string | null } {
   const current = serving.state;
   if (current.state === 'draining') return { status: 'draining', reason: 'The server is shutting down.' };
   if (current.state !== 'ready') return { status: current.state, reason: current.reason };
   const engine = current.service.engine.status();
-  if (engine.state === 'ready') return { status: 'ready', reason: null };
+  // what needs no store is served all the same
+  const { storeTrouble } = runs;
+  if (engine.state === 'ready') {
+    return { status: 'ready', reason: storeTrouble === undefined ? null : `Runs cannot be stored: ${storeTrouble}` };
+  }
   const status = engine.state === 'closed' ? 'failed' : engine.state;
   return { status, reason: engine.reason ?? `The engine is ${engine.state}.` };
 }

@@ -66,11 +66,17 @@ export class RunRegistry {
   readonly #lease: Lease;
   #upkeep: NodeJS.Timeout | undefined;
   #sweptAt = Number.NEGATIVE_INFINITY;
+  #storeTrouble: string | undefined;
 
   constructor(options: RunRegistryOptions) {
     this.#options = options;
     this.#keys = new IdempotencyKeys(options.now ?? Date.now);
     this.#lease = { holder: options.holder, ttlMs: leaseTtlMs };
+  }
+
+  /** Why runs cannot be stored at the moment; undefined while they can. */
+  get storeTrouble(): string | undefined {
+    return this.#storeTrouble;
   }
 
   get numLive(): number {
@@ -232,7 +238,7 @@ export class RunRegistry {
   async #startStored(start: StartRun): Promise<FoundRun> {
     const store = this.#store();
     const run = this.#newRun(start);
-    const result = await store.create(run, this.#lease);
+    const result = await this.#noted(store.create(run, this.#lease));
     switch (result.kind) {
       case 'created':
         return { kind: 'live', live: this.#launch(run, store) };
@@ -240,6 +246,18 @@ export class RunRegistry {
         return this.find(result.id, start.owner);
       case 'conflict':
         throw keyReused();
+    }
+  }
+
+  /** Remembers whether the store could be written. */
+  async #noted<T>(writing: Promise<T>): Promise<T> {
+    try {
+      const result = await writing;
+      this.#storeTrouble = undefined;
+      return result;
+    } catch (thrown) {
+      if (thrown instanceof StvError && thrown.code === 'storage_full') this.#storeTrouble = thrown.message;
+      throw thrown;
     }
   }
 
@@ -268,7 +286,7 @@ export class RunRegistry {
           : {
               write: async (events, before) => {
                 const extras = { traces: tracesOf(before, events), summary: summaryAfter(before, events) };
-                const { isCancelRequested } = await store.append(run.id, events, this.#lease, extras);
+                const { isCancelRequested } = await this.#noted(store.append(run.id, events, this.#lease, extras));
                 if (isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
               },
               readPage: (after) => store.events(run.id, after, pageSize),

@@ -225,6 +225,9 @@ describe('a store that fails', () => {
     expect(answer.json().error).toMatchObject({ type: 'overloaded_error', code: 'storage_full' });
     expect(engine.requests).toHaveLength(0);
     expect((await post(app, '/solve', { ...solveBody, store: false })).statusCode).toBe(200);
+    const ready = await call(app, { url: '/health/ready' });
+    expect(ready.statusCode).toBe(200);
+    expect(ready.json()).toMatchObject({ status: 'ready', reason: expect.stringContaining('stored') });
   });
 
   it('in mid-run ends it, and the caller keeps what was found', async () => {
