@@ -1,6 +1,6 @@
 /** What browsers and strangers are told, what no body may hold, and that nothing in a request is opened or fetched. */
-import fs from 'node:fs';
-import fsPromises from 'node:fs/promises';
+import fs, { readFileSync } from 'node:fs';
+import fsPromises, { readFile } from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import net from 'node:net';
 import path from 'node:path';
@@ -118,6 +118,10 @@ describe('names and texts of a request', () => {
     ];
     syncBuiltinESMExports();
     try {
+      // the traps are set: this is seen
+      expect(() => readFileSync('/etc/hostname')).toThrow('touched');
+      expect(() => readFile('/etc/hostname')).toThrow('touched');
+      expect(touched.splice(0)).toHaveLength(2);
       for (const name of paths) {
         const messages = [{ role: 'user', content: name }];
         for (const [url, payload] of [

@@ -65,6 +65,14 @@ describe('makeKeyLine', () => {
     expect(line).not.toContain(key);
     expect(load(line).find(key)).toMatchObject({ id: 'grader', scopes: new Set(['infer', 'metrics']) });
     expect(makeKeyLine('grader', ['infer']).key).not.toBe(key);
+    const limited = makeKeyLine('l', ['infer'], ['requests_per_minute=60', 'concurrent=0']);
+    const keys = load(`${limited.line}\nplain-key infer p`);
+    expect(keys.find(limited.key)?.limits).toEqual({ requests_per_minute: 60, concurrent: 0 });
+    expect(keys.limitsOf('l')).toEqual({ requests_per_minute: 60, concurrent: 0 });
+    expect(keys.plain).toEqual(['p']);
+    for (const word of ['tokens=1', 'concurrent=-1', 'concurrent', 'concurrent=1e3']) {
+      expectStvError(() => makeKeyLine('a', ['infer'], [word]), 'config_invalid');
+    }
     expectStvError(() => makeKeyLine('a b', ['infer']), 'config_invalid');
     expectStvError(() => makeKeyLine('a', ['all']), 'config_invalid');
   });

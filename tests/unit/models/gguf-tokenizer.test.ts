@@ -35,6 +35,14 @@ describe.each(TOKENIZER_KINDS)('a %s vocabulary from GGUF metadata', (kind) => {
 });
 
 describe('tokenizerFilesFromGguf', () => {
+  it('refuses a token that no trainer makes, instead of looking at its every split', () => {
+    const metadata = goldenMetadata('llama-spm');
+    const tokens = [...(metadata.get('tokenizer.ggml.tokens') as string[])];
+    tokens[tokens.length - 1] = 'x'.repeat(70_000);
+    metadata.set('tokenizer.ggml.tokens', tokens);
+    expect(() => modelOf(metadata)).toThrow('70000 characters; the limit is 1024');
+  });
+
   const withChanges = (changes: Readonly<Record<string, GgufValue | undefined>>): Map<string, GgufValue> => {
     const metadata = goldenMetadata('smollm');
     for (const [key, value] of Object.entries(changes)) {
