@@ -2,7 +2,7 @@
  * Fetches the library set of a device and puts it in place whole or not at all: wheels through the machine's pip, each checked
  * against a hash that is written here, their shared libraries side by side in one folder.
  */
-import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { downloadWheel, runPython } from './sources/pypi.ts';
@@ -128,11 +128,4 @@ async function installPackage(
       : new StvError('download_failed', `${spelled}: the wheel cannot be used: ${last.slice(0, 300)}.`);
   }
   await rm(wheels, { recursive: true, force: true });
-}
-
-/** Bytes of a set that is in place; 0 where there is none. */
-export async function sizeOfLibraries(folder: string): Promise<number> {
-  const names = await readdir(folder).catch(() => []);
-  const sizes = await Promise.all(names.map(async (name) => (await stat(join(folder, name))).size));
-  return sizes.reduce((sum, size) => sum + size, 0);
 }
