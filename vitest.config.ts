@@ -32,6 +32,16 @@ export default defineConfig({
           hookTimeout: 300_000,
         },
       },
+      // whole servers that are killed, stopped and drained
+      {
+        test: {
+          name: 'chaos',
+          include: ['tests/chaos/**/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 1,
+          testTimeout: 300_000,
+        },
+      },
       // needs scripts/install-clients.sh; Python clients are slow to start
       {
         test: {
