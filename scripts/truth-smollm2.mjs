@@ -85,7 +85,9 @@ const limits = [
   ['int8', 'int8', ({ klSum, positions }) => klSum / positions < 1e-2],
   ['int4', 'fp32', () => true],
 ];
-console.log('| weights | cache | positions | max difference | mean KL | max KL | same first token | error of the weights |');
+console.log(
+  '| weights | cache | positions | max difference | mean KL | max KL | same first token | error of the weights |',
+);
 console.log('|---|---|---|---|---|---|---|---|');
 for (const [weights, kv, isKept] of limits) {
   const result = await compare(weights, kv);
