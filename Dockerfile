@@ -1,4 +1,4 @@
-# CPU image. Build: docker build -t stv-server .   Run: see docs/deploy.md
+# CPU image. Build: docker build -t stv-server .   With CUDA: docker build --target cuda -t stv-server:cuda .   Run: see docs/deploy.md
 FROM node:20-bookworm-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
@@ -27,3 +27,13 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=120s \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + process.env.STV_PORT + '/health/live').then((a) => process.exit(a.ok ? 0 : 1), () => process.exit(1))"]
 ENTRYPOINT ["node", "dist/cli/main.js"]
 CMD ["serve"]
+
+FROM cpu AS cuda
+# the NVIDIA driver comes from the host (docker run --gpus all); what lies above it is fetched and checked here
+USER root
+RUN node dist/cli/main.js device install cuda --host 127.0.0.1 --data-dir /opt/stv
+ENV STV_LIBRARY_PATH=/opt/stv/devices/cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER node
+
+# the last stage is what a build without --target gives
+FROM cpu AS default

@@ -43,9 +43,10 @@ const steps = {
   FROM(rest) {
     const [, base, name] = /^(\S+) AS (\S+)$/.exec(rest) ?? [];
     const parent = stages.get(base);
-    stage = { name, folder: path.join(work, name), workdir: '/', env: {}, ...(parent && { workdir: parent.workdir }) };
+    stage = { workdir: '/', ...parent, name, folder: path.join(work, name), env: { ...parent?.env } };
     stages.set(name, stage);
-    mkdirSync(stage.folder, { mode: 0o755 });
+    if (parent === undefined) mkdirSync(stage.folder, { mode: 0o755 });
+    else cpSync(parent.folder, stage.folder, { recursive: true });
   },
   WORKDIR(rest) {
     stage.workdir = rest;
@@ -69,7 +70,7 @@ const steps = {
     if (command === '') return;
     // paths of the image that a step makes outside the work folder
     const local = command
-      .replaceAll(' /data', ` ${path.join(stage.folder, 'data')}`)
+      .replaceAll(/ (\/(?:data|opt)\b)/g, (_, folder) => ` ${path.join(stage.folder, folder)}`)
       .replace('chown node:node', 'ls -d');
     const done = spawnSync('sh', ['-euc', local], {
       cwd: inside(stage, '.'),
@@ -79,7 +80,8 @@ const steps = {
     if (done.status !== 0) throw new Error(`RUN ${rest}\nended with ${done.status}`);
   },
   ENV(rest) {
-    for (const [, name, value] of rest.matchAll(/(\w+)=(\S+)/g)) stage.env[name] = value;
+    for (const [, name, value] of rest.matchAll(/(\w+)=(\S+)/g))
+      stage.env[name] = value.startsWith('/opt/') ? path.join(stage.folder, value) : value;
   },
   HEALTHCHECK(rest) {
     stage.healthcheck = JSON.parse(/CMD (\[.*\])/.exec(rest)[1]);
