@@ -146,7 +146,8 @@ class EvaluateConfig:
     threads: int = 0  # of the server; 0: what it chooses
     pairs: tuple[str, ...] = ()  # GENERATOR+VERIFIER beside the pack; empty: all that the run has trained
     second_seed: bool = True  # the headline pairs once more with another seed
-    controls: bool = True  # loops that are told the truth, in PyTorch
+    controls: bool = True  # loops that are told the truth, in PyTorch, on the hard bins
+    control_chains: int = 2
     larger: str = ""  # folder of a run with a larger base: a generator without a verifier
 
 

@@ -219,13 +219,14 @@ def _controls(run: Run, loop: Path) -> None:
     path = evaluation_folder(run) / "loops.json"
     names = [name for name in BASELINES if run.has_model(name)]
     weights = [_digest(run.folder / name / "weights.safetensors") for name in names]
-    identity = fingerprint(loop.read_text(), run.config.evaluate.chains, run.config.evaluate.rounds, weights)
+    chains = run.config.evaluate.control_chains
+    identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights)
     marker = path.with_suffix(".identity")
     if path.exists() and marker.exists() and marker.read_text() == identity:
         return
-    rows = read_jsonl(loop)
+    rows = [row for row in read_jsonl(loop) if row["bin"] != "easy"]
     problems = [Binned(read_problem(row["problem"], row["task"], row["level"]), row["bin"], row["right_of_32"]) for row in rows]
     began = time.monotonic()
-    save_loops(path, run_loops(run, problems))
+    save_loops(path, run_loops(run, problems, chains))
     run.log("evaluation-loops", seconds=round(time.monotonic() - began, 1))
     marker.write_text(identity)

@@ -139,7 +139,7 @@ def protocols(run: Run) -> list[Protocol]:
     return found + [Protocol(label, model) for label, model in trained]
 
 
-def run_loops(run: Run, problems: list[Binned]) -> dict[str, list[Loop]]:
+def run_loops(run: Run, problems: list[Binned], chains: int) -> dict[str, list[Loop]]:
     """All protocols on each bin of `problems`, from the same first attempts."""
     config = run.config.evaluate
     generator = run.load_model("base")
@@ -148,7 +148,7 @@ def run_loops(run: Run, problems: list[Binned]) -> dict[str, list[Loop]]:
     found: dict[str, list[Loop]] = {}
     for name in dict.fromkeys(one.bin for one in problems):
         chosen: list[Problem] = [one.problem for one in problems if one.bin == name]
-        repeated = [problem for problem in chosen for _ in range(config.chains)]
+        repeated = [problem for problem in chosen for _ in range(chains)]
         first = attempt_all(generator, run.tokenizer, repeated, sampling, run.config.run.seed + 65_000)
         found[name] = []
         for protocol in protocols(run):
@@ -164,7 +164,8 @@ def run_loops(run: Run, problems: list[Binned]) -> dict[str, list[Loop]]:
 
 def probe_loops(run: Run) -> dict[str, list[Loop]]:
     """All loops on validation problems by bin. In-training figures, no evidence."""
-    found = run_loops(run, binned_problems(run, run.load_model("base"), "validation", run.config.evaluate.problems))
+    binned = binned_problems(run, run.load_model("base"), "validation", run.config.evaluate.problems)
+    found = run_loops(run, binned, run.config.evaluate.chains)
     save_loops(run.folder / "evaluation" / "probe.json", found)
     return found
 
