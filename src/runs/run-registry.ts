@@ -67,6 +67,8 @@ export class RunRegistry {
   #upkeep: NodeJS.Timeout | undefined;
   #sweptAt = Number.NEGATIVE_INFINITY;
   #storeTrouble: string | undefined;
+  /** Why this server works on no stored run any more. */
+  #parkedFor: StvError | undefined;
 
   constructor(options: RunRegistryOptions) {
     this.#options = options;
@@ -128,6 +130,8 @@ export class RunRegistry {
       }
       const current = await this.#store().find(found.stored.id);
       if (current === undefined || (isEnded(current) && current.lastEventId <= last)) return;
+      // whoever follows a run to its end would hold up the shutdown until the grace period is over
+      if (this.#parkedFor !== undefined) throw this.#parkedFor;
       await delay(pollMs, signal);
     }
   }
@@ -220,6 +224,7 @@ export class RunRegistry {
   async park(reason: StvError): Promise<void> {
     clearInterval(this.#upkeep);
     this.#upkeep = undefined;
+    this.#parkedFor = reason;
     const stored = [...this.#live.values()].filter((run) => run.isStored);
     for (const run of stored) run.release(reason);
     await Promise.all(stored.map((run) => run.done));

@@ -116,6 +116,11 @@ describe('a stored run', () => {
     expect(first.engine.numOpen).toBe(0);
     const parked = (await call(first.app, { url: `/solve/${id}` })).json();
     expect(parked.status).toBe('parked');
+    // a reader that comes back to the server that shuts down is sent away at once
+    expect((await eventsOf(first.app, id)).at(-1)).toMatchObject({
+      event: 'error',
+      data: { error: { code: 'draining' } },
+    });
 
     const second = await buildApp({ store, engine: { ...slow, delayMs: 1 } });
     second.runs.beginUpkeep();
