@@ -42,7 +42,7 @@ async function graceful(report, database, { seed }) {
   const server = await startServer({ args: ['--database', database, '--drain-seconds', '60'] });
   const runs = new StoredRuns(server.url, seed);
   const ids = [await runs.begin(), await runs.begin()];
-  const open = await streaming(server, 4, 60);
+  const open = await streaming(server, 4, 24);
   const begun = performance.now();
   server.signal('SIGTERM');
   const notReady = await until(5000, async () => {
@@ -52,7 +52,8 @@ async function graceful(report, database, { seed }) {
   const late = await post(server.url, '/v1/completions', completion(99, 4));
   const parked = await Promise.all(ids.map((id) => server.probe(`/solve/${id}`)));
   const results = await Promise.all(open.map(({ ended }) => ended));
-  const { code } = await server.exited;
+  const { code, at } = await server.exited;
+  const lastEnd = Math.max(...results.map(({ endedAt }) => endedAt));
   report.figure('ready turned 503 after', notReady ? milliseconds(notReady.afterMs) : 'never');
   report.figure('the process ended after', milliseconds(performance.now() - begun));
   report.check('ready answers 503 draining', notReady?.body.status === 'draining', JSON.stringify(notReady?.body));
@@ -71,6 +72,7 @@ async function graceful(report, database, { seed }) {
     parked.every(({ body }) => body?.status === 'parked'),
     JSON.stringify(parked.map(({ body }) => body?.status)),
   );
+  report.check('readers of parked runs did not hold it up', at - lastEnd < 10_000, `${Math.round(at - lastEnd)} ms`);
   report.check('exit code 0', code === 0, String(code));
   // the next server goes on with them; the readers of before follow
   const next = new Server({ port: server.port, args: server.args, env: server.env, command: [] }).spawn();
