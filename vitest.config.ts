@@ -9,8 +9,9 @@ export default defineConfig({
       reports === undefined ? ['default'] : ['default', ['json', { outputFile: `${reports}/${process.pid}.json` }]],
     coverage: { provider: 'v8', include: ['src/**'], reporter: ['text-summary', 'json-summary'] },
     projects: [
-      { test: { name: 'unit', include: ['tests/unit/**/*.test.ts'] } },
-      { test: { name: 'http', include: ['tests/{http,security,fuzz}/**/*.test.ts'] } },
+      // the limit only ends what hangs: machines that test are often busy
+      { test: { name: 'unit', include: ['tests/unit/**/*.test.ts'], testTimeout: 60_000 } },
+      { test: { name: 'http', include: ['tests/{http,security,fuzz}/**/*.test.ts'], testTimeout: 60_000 } },
       // native code: one process at a time, so that a crash is one file's and memory is not shared
       {
         test: {
