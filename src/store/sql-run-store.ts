@@ -272,10 +272,21 @@ export class SqlRunStore implements RunStore {
   }
 
   async #write<T>(work: (trx: Transaction<Database>) => Promise<T>): Promise<T> {
+    let failure: unknown;
     try {
-      return await this.#db.transaction().execute(work);
-    } catch (error) {
-      if (isFull(error))
+      return await this.#db.transaction().execute(async (trx) => {
+        try {
+          return await work(trx);
+        } catch (error) {
+          failure = error;
+          throw error;
+        }
+      });
+    } catch (thrown) {
+      // SQLite ends a transaction by itself when a commit meets a full (or failing) disk; the rollback after it hides why
+      const error = failure ?? thrown;
+      const isLostCommit = failure === undefined && /no transaction is active/.test((thrown as Error).message);
+      if (isFull(error) || isLostCommit)
         throw new StvError('storage_full', 'The store is full: no disk space is left.', { cause: error });
       throw error;
     }
