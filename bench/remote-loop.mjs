@@ -121,6 +121,8 @@ async function main() {
   const [port] = await once(remote, 'message');
   const address = `http://127.0.0.1:${port}/v1`;
   const args = [
+    '--pack',
+    'smollm2',
     '--port',
     '0',
     '--generator-remote',

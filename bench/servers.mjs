@@ -57,10 +57,11 @@ async function start(command, args, { port, readyPath, env = {} }) {
   };
 }
 
-/** Our server as a user starts it. `args` are flags of `stv serve`. */
+/** Our server with SmolLM2-135M as a user starts it. `args` are flags of `stv serve`. */
 export async function startStv(args = []) {
   const port = await freePort();
-  return start(process.execPath, [path.join(root, 'dist/cli/main.js'), 'serve', '--port', `${port}`, ...args], {
+  const serve = ['serve', '--pack', 'smollm2', '--port', `${port}`, ...args];
+  return start(process.execPath, [path.join(root, 'dist/cli/main.js'), ...serve], {
     port,
     readyPath: '/health/ready',
   });

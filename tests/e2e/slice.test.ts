@@ -1,5 +1,5 @@
 /**
- * The built server with the default pack, driven as its users drive it: the official `openai` client, undici, plain fetch.
+ * The built server with SmolLM2-135M, driven as its users drive it: the official `openai` client, undici, plain fetch.
  * Answers of a 135M model are not judged here; shapes, terminal events, counts and the server's health are.
  */
 import OpenAI from 'openai';

@@ -25,6 +25,8 @@ export interface RunningServer {
 }
 
 export interface StartOptions {
+  /** What to serve; default: SmolLM2-135M, a real chat model. Empty: what the server takes by itself. */
+  readonly pack?: string;
   readonly args?: readonly string[];
   readonly env?: Readonly<Record<string, string>>;
   /** Wait for `/health/ready`. Default true. */
@@ -52,7 +54,9 @@ async function waitFor<T>(attempt: () => Promise<T | undefined>, child: ChildPro
 export async function startServer(options: StartOptions = {}): Promise<RunningServer> {
   if (!existsSync(main)) throw new Error('dist/ is missing: run `npm run build` before the e2e tests.');
   const started = performance.now();
-  const child = spawn(process.execPath, [main, 'serve', '--port', '0', ...(options.args ?? [])], {
+  const pack = options.pack ?? 'smollm2';
+  const args = ['serve', '--port', '0', ...(pack ? ['--pack', pack] : []), ...(options.args ?? [])];
+  const child = spawn(process.execPath, [main, ...args], {
     cwd: repository,
     env: { ...process.env, STV_DATA_DIR: options.dataDir ?? dataDir, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -78,7 +78,7 @@ export class Server {
 
   /** Starts the process; resolves at once. */
   spawn() {
-    const serve = [stvCommand, 'serve', '--port', String(this.port), ...this.args];
+    const serve = [stvCommand, 'serve', '--pack', 'smollm2', '--port', String(this.port), ...this.args];
     const [program, ...before] = [...this.command, process.execPath];
     this.child = spawn(program, [...before, ...serve], {
       cwd: root,
