@@ -74,7 +74,9 @@ export async function run(report, { seconds, seed }) {
       JSON.stringify(statuses),
     );
     const metrics = await server.metrics();
-    report.check('the metrics counted the hang', metrics.sum('stv_engine_host_events_total', { event: 'hung' }) === 1);
+    // more than one where the machine itself leaves a process without a core for longer than the limit
+    const counted = metrics.sum('stv_engine_host_events_total', { event: 'hung' });
+    report.check('the metrics counted the hang', counted >= 1, String(counted));
   } finally {
     await server.stop();
   }
