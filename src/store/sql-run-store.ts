@@ -1,5 +1,5 @@
 /** Durable runs in SQL: one set of queries for SQLite and PostgreSQL. */
-import type { Kysely, Selectable, Transaction } from 'kysely';
+import type { Kysely, Selectable, SelectQueryBuilder, Transaction } from 'kysely';
 import { StvError } from '../errors.ts';
 import type {
   AppendExtras,
@@ -15,6 +15,7 @@ import type {
 } from '../stv/run-store.ts';
 import type { RunSummary, SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import type { NewTrace, TraceRecord } from '../stv/traces.ts';
+import { FarLeases, type HeldLease } from './far-leases.ts';
 import { isFull } from './open-database.ts';
 import { addEndedBytes, eraseAll, sweepPage, sweepPageSize } from './retention.ts';
 import type { Database } from './schema.ts';
@@ -27,10 +28,13 @@ const maxRowsPerInsert = 1000;
 export class SqlRunStore implements RunStore {
   readonly #db: Kysely<Database>;
   readonly #now: () => number;
+  readonly #farLeases: FarLeases;
 
-  constructor(db: Kysely<Database>, now: () => number = Date.now) {
+  /** `now`: milliseconds since the epoch; `elapsed`: milliseconds of a clock that nobody sets. */
+  constructor(db: Kysely<Database>, now: () => number = Date.now, elapsed: () => number = () => performance.now()) {
     this.#db = db;
     this.#now = now;
+    this.#farLeases = new FarLeases(elapsed);
   }
 
   async create(run: NewRun, lease: Lease): Promise<CreateResult> {
@@ -210,23 +214,27 @@ export class SqlRunStore implements RunStore {
 
   async claim(lease: Lease, limit: number): Promise<StoredRun[]> {
     const now = this.#now();
-    const free = await this.#db
-      .selectFrom('runs')
-      .select('id')
-      .where('status', 'in', live)
-      .where('lease_until', '<', now)
-      .orderBy('created')
-      .limit(limit)
+    const held = (): SelectQueryBuilder<Database, 'runs', HeldLease> =>
+      this.#db
+        .selectFrom('runs')
+        .select(['id', 'lease_holder', 'lease_until'])
+        .where('status', 'in', live)
+        .orderBy('created');
+    const lapsed = await held().where('lease_until', '<', now).limit(limit).execute();
+    // no holder asks for so long: its clock is another one, or was set back since
+    const far = await held()
+      .where('lease_until', '>', now + lease.ttlMs)
       .execute();
+    const free = [...lapsed, ...this.#farLeases.unrenewed(far, lease.ttlMs)].slice(0, limit);
     const claimed: StoredRun[] = [];
-    for (const { id } of free) {
+    for (const { id, lease_until } of free) {
       // the condition is repeated: of two servers that saw the run free, the second updates nothing
       const row = await this.#db
         .updateTable('runs')
         .set({ lease_holder: lease.holder, lease_until: now + lease.ttlMs })
         .where('id', '=', id)
         .where('status', 'in', live)
-        .where('lease_until', '<', now)
+        .where('lease_until', '=', lease_until)
         .returningAll()
         .executeTakeFirst();
       if (row !== undefined) claimed.push(toRun(row));

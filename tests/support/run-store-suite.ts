@@ -1,5 +1,5 @@
 /** What every RunStore must do; run against SQLite in the unit tests and against PostgreSQL in the e2e tests. */
-import { expect, it } from 'vitest';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import type { Lease, NewRun, RunStore } from '../../src/stv/run-store.ts';
 import type { RunSummary, SolveEvent } from '../../src/stv/solve-events.ts';
 import type { NewTrace } from '../../src/stv/traces.ts';
@@ -104,6 +104,40 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     setNow(21_901);
     expect((await store.claim(there, 1000)).map(({ id }) => id)).toContain(run.id);
     expect((await store.renew(holder)).has(run.id)).toBe(false);
+  });
+
+  it('takes over from a dead holder after the clock was set back, and leaves a living one its run', async () => {
+    let elapsed = 0;
+    const clock = vi.spyOn(performance, 'now').mockImplementation(() => elapsed);
+    onTestFinished(() => clock.mockRestore());
+    const { store, setNow } = open();
+    setNow(9_000_000);
+    const dead: Lease = { holder: 'died', ttlMs: 1000 };
+    const alive: Lease = { holder: 'lives', ttlMs: 1000 };
+    const [left, kept] = [newRun(), newRun()];
+    await store.create(left, dead);
+    await store.create(kept, alive);
+    setNow(40_000);
+    const claimed = async (): Promise<string[]> => (await store.claim(there, 1000)).map(({ id }) => id);
+    expect(await claimed()).not.toContain(left.id);
+    elapsed = 900;
+    await store.renew(alive);
+    expect(await claimed()).not.toContain(left.id);
+    elapsed = 1001;
+    const taken = await claimed();
+    expect(taken).toContain(left.id);
+    expect(taken).not.toContain(kept.id);
+    await expect(store.append(left.id, [delta(1)], dead)).rejects.toMatchObject({ code: 'conflict' });
+    // a holder whose clock runs ahead renews all the same
+    setNow(9_100_000);
+    await store.renew(alive);
+    for (const at of [1500, 2400, 3300]) {
+      elapsed = at;
+      setNow(9_100_000 + at);
+      await store.renew(alive);
+      setNow(41_000 + at);
+      expect(await claimed()).not.toContain(kept.id);
+    }
   });
 
   it('hands parked runs over at once and never an ended one', async () => {

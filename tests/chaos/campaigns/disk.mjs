@@ -1,6 +1,6 @@
 // Full disks, read-only folders, many stored runs. Needs mounts of its own, so only root runs all of it.
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import Sqlite from 'libsql';
 import { post } from '../support/client.mjs';
@@ -51,6 +51,8 @@ function fill(folder) {
       // full for this size
     }
   }
+  // an open file keeps its bytes, even when it has been removed
+  closeSync(handle);
   return file;
 }
 

@@ -81,6 +81,28 @@ describe('SqlRunStore on SQLite', () => {
     await db.destroy();
   });
 
+  it('refuses what a full store cannot take, and takes it when there is room again', async () => {
+    const db = await openDatabase(path.join(folder, 'full.db'));
+    const full = new SqlRunStore(db);
+    const lease = { holder: 'a', ttlMs: 10_000 };
+    const create = (id: string, problem: string) =>
+      full.create({ id, owner: 'o', created: 1, request: { id, problem } as never }, lease);
+    const setLimit = async (pages: number): Promise<void> => {
+      await sql.raw(`pragma max_page_count = ${pages}`).execute(db);
+    };
+    await create('slv_before', 'p');
+    // below what is there, SQLite sets it to what is there
+    await setLimit(1);
+    for (const id of ['slv_1', 'slv_2']) {
+      await expect(create(id, 'x'.repeat(50_000))).rejects.toMatchObject({ code: 'storage_full' });
+    }
+    expect(await full.find('slv_before')).toMatchObject({ status: 'queued' });
+    await setLimit(1_000_000);
+    expect(await create('slv_2', 'x'.repeat(50_000))).toEqual({ kind: 'created' });
+    expect((await full.list('o', { limit: 9 })).map(({ id }) => id)).toEqual(['slv_before', 'slv_2']);
+    await full.close();
+  });
+
   it('says which file cannot be opened', async () => {
     await expect(openDatabase(folder)).rejects.toMatchObject({
       code: 'config_invalid',
