@@ -6,6 +6,7 @@ import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
 import type { TokenUsage } from '../stv/usage.ts';
 import { seedOf } from './openai-params.ts';
+import { refusable } from './refusable.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import type { RouteDeps } from './route-deps.ts';
 import type { WireUsage } from './schemas.ts';
@@ -67,7 +68,8 @@ export async function startSolve(
     label: solveBody.label,
   });
   if (found.kind === 'live' && solveBody.store !== true) holdFor(found.live, signal);
-  return deps.runs.events(found, 0, signal);
+  const events = deps.runs.events(found, 0, signal);
+  return solveBody.store === true ? events : refusable(events);
 }
 
 /** Texts that grow at the same time cannot share one stream of reasoning; they come whole, when they are finished. */

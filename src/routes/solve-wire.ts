@@ -93,12 +93,14 @@ export function holdFor(live: LiveRun, signal: AbortSignal): void {
   else signal.addEventListener('abort', leave, { once: true });
 }
 
-/** Whether a failed run gave its caller nothing at all, so that the failure itself is the better answer. */
+/**
+ * Whether a failed run gave its caller nothing at all, so that the failure itself is the better answer. An attempt that came
+ * with the request is nothing found.
+ */
 export function isEmptyFailure(answer: SolveAnswer): boolean {
+  if (answer.status !== 'failed' || answer.error === null) return false;
+  if (answer.usage.totalTokens === 0) return true;
   return (
-    answer.status === 'failed' &&
-    answer.error !== null &&
-    answer.solution === null &&
-    answer.chains.every((chain) => chain.rounds.every((round) => round.attempt === null))
+    answer.solution === null && answer.chains.every((chain) => chain.rounds.every((round) => round.attempt === null))
   );
 }

@@ -4,6 +4,7 @@ import { StvError } from '../errors.ts';
 import type { FoundRun } from '../runs/run-registry.ts';
 import { shareTokenOf } from './auth.ts';
 import { streamFrames, wantsStream } from './named-events.ts';
+import { refusable } from './refusable.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, errorAnswers, inferenceErrors, jsonAnswer } from './schemas.ts';
@@ -71,7 +72,9 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         return stateOf(found, deps);
       }
       if (wantsStream(request)) {
-        return streamFrames(request, reply, solveFrames(deps.runs.events(found, 0, signal)), deps, signal);
+        const events = deps.runs.events(found, 0, signal);
+        // a stored run waits where others are refused
+        return streamFrames(request, reply, solveFrames(isStored ? events : refusable(events)), deps, signal);
       }
       return answerOf(found, deps, signal);
     },

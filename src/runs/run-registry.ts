@@ -92,9 +92,10 @@ export class RunRegistry {
     if (slot?.known !== undefined) return { kind: 'live', live: slot.known };
     const live = this.#launch(this.#newRun(start));
     slot?.remember(live);
-    // what its client abandoned, or what never began, must not answer a retry
+    // what its client abandoned, what never began and what failed must not answer a retry
     void live.done.then(() => {
-      if (live.isCancelled || live.failure !== undefined) slot?.forget();
+      const isFailed = live.failure !== undefined || live.state?.answer.status === 'failed';
+      if (live.isCancelled || isFailed) slot?.forget();
     });
     return { kind: 'live', live };
   }

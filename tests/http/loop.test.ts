@@ -185,6 +185,8 @@ describe('failures', () => {
       ['/verify', verifyBody],
       ['/refine', refineBody],
       ['/solve', solveBody],
+      ['/solve', { ...solveBody, stream: true }],
+      ['/v1/chat/completions', { model: 'solve', stream: true, messages: [{ role: 'user', content: 'x' }] }],
       ['/v1/chat/completions', { model: 'generator', messages: [{ role: 'user', content: 'x' }] }],
       ['/v1/chat/completions', { model: 'generator', stream: true, messages: [{ role: 'user', content: 'x' }] }],
       ['/v1/chat/completions', { model: 'solve', messages: [{ role: 'user', content: 'x' }] }],
@@ -206,13 +208,70 @@ describe('failures', () => {
   });
 
   it('a failure after solve-start ends the stream with solve-end and its error', async () => {
-    const { app } = await buildApp(failing(new StvError('engine_crashed', 'The engine was restarted.')));
+    const onWord = (_: unknown, numWords: number): void => {
+      if (numWords > 0) throw new StvError('engine_crashed', 'The engine was restarted.');
+    };
+    const { app } = await buildApp({ engine: { onWord } });
     const events = parseEvents((await post(app, '/solve', { ...solveBody, stream: true })).body);
     expect(events.at(-1)?.event).toBe('solve-end');
     const end = events.at(-1)?.data as { status: string; error: object };
     expect(end).toMatchObject({ status: 'failed', stop_reason: 'engine_error' });
     expectComponent('ErrorObject', end.error);
     expect(end.error).toMatchObject({ type: 'overloaded_error', code: 'engine_crashed' });
+  });
+
+  it.each([true, false])(
+    'a run whose first verification is refused is 429 (stream: %s), also for its own attempt',
+    async (stream) => {
+      const refuse = (): never => {
+        throw new StvError('queue_full', 'Busy.', { retryAfterMs: 7100 });
+      };
+      const { app } = await buildApp({ engine: { reply: refuse } });
+      const answer = await post(app, '/solve', { ...solveBody, initial_attempt: 'x = 1', stream });
+      expect(answer.statusCode, answer.body).toBe(429);
+      expect(answer.headers['retry-after']).toBe('8');
+      expect(answer.json().error.code).toBe('queue_full');
+    },
+  );
+
+  it('a refusal does not answer the retry with its Idempotency-Key', async () => {
+    let isFull = true;
+    const reply = (): string => {
+      if (isFull) throw new StvError('queue_full', 'Busy.');
+      return 'one';
+    };
+    const { app } = await buildApp({ engine: { reply } });
+    const key = { 'idempotency-key': 'again' };
+    expect((await post(app, '/solve', { ...solveBody, stream: true }, key)).statusCode).toBe(429);
+    isFull = false;
+    expect((await post(app, '/solve', { ...solveBody, stream: true }, key)).statusCode).toBe(200);
+  });
+
+  it('a run that waits longer than a moment shows its beginning, and how it ends', async () => {
+    let fail = (_: Error): void => {};
+    const { app, engine } = await buildApp();
+    vi.spyOn(engine, 'generate').mockImplementation(async function* () {
+      await new Promise((_, reject) => {
+        fail = reject;
+      });
+      yield* [];
+    });
+    const address = await listen(app);
+    const answer = await fetch(`${address}/solve`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ ...solveBody, stream: true }),
+    });
+    expect(answer.status).toBe(200);
+    fail(new StvError('engine_crashed', 'The engine was restarted.'));
+    const events = parseEvents(await answer.text());
+    expect(events.map(({ event }) => event)).toEqual([
+      'solve-start',
+      'round-start',
+      'attempt-start',
+      'round-end',
+      'solve-end',
+    ]);
   });
 
   it('keeps what was found before the failure', async () => {
