@@ -5,6 +5,7 @@ import { describeConfig } from '../config.ts';
 import { toStvError } from '../errors.ts';
 import { version } from '../version.ts';
 import { addConfigFlags, configOf } from './config-flags.ts';
+import { handleOutputErrors } from './output-errors.ts';
 import { addSolve } from './solve.ts';
 import { addToolCommands } from './tool-commands.ts';
 import { addVerify } from './verify.ts';
@@ -20,6 +21,7 @@ async function main(argv: readonly string[]): Promise<number> {
   addConfigFlags(program.command('serve', { isDefault: true }))
     .description('Serve a pack over HTTP (the default)')
     .action(async (options: Record<string, unknown>) => {
+      isServer = true;
       const { serve } = await import('./serve.ts');
       exitCode = await serve(configOf(options));
     });
@@ -62,11 +64,8 @@ async function main(argv: readonly string[]): Promise<number> {
   return exitCode;
 }
 
-// whoever reads the output may stop before its end (`| head`)
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit();
-});
+let isServer = false;
+handleOutputErrors({ servesOn: () => isServer });
 
 try {
   process.exitCode = await main(process.argv);

@@ -43,6 +43,9 @@ const loop = new HostLoop({
 });
 
 new Worker(PARENT_WATCH, { eval: true }).unref();
+// a log on a full disk must not end the engine
+process.stderr.on('error', () => {});
+process.stdout.on('error', () => {});
 process.on('disconnect', () => process.exit());
 // signals to end reach the whole process group; the parent decides when the host ends
 process.on('SIGINT', () => {});
