@@ -117,8 +117,8 @@ export function createMetrics(): Metrics {
   });
   const drafted = new Counter({
     name: 'stv_prediction_tokens_total',
-    help: 'Predicted tokens, by outcome',
-    labelNames: ['model', 'outcome'],
+    help: 'Guessed tokens that were verified, by outcome; from the prediction of the request, or from what its text repeats',
+    labelNames: ['model', 'source', 'outcome'],
     registers,
   });
   const queue = new Histogram({
@@ -250,8 +250,8 @@ export function createMetrics(): Metrics {
     requests.inc({ model, kind, finish_reason: finishReason });
     promptTokens.inc({ model }, usage.promptTokens);
     outputTokens.inc({ model }, usage.completionTokens);
-    drafted.inc({ model, outcome: 'accepted' }, usage.acceptedPredictionTokens);
-    drafted.inc({ model, outcome: 'rejected' }, usage.rejectedPredictionTokens);
+    drafted.inc({ model, source: 'prediction', outcome: 'accepted' }, usage.acceptedPredictionTokens);
+    drafted.inc({ model, source: 'prediction', outcome: 'rejected' }, usage.rejectedPredictionTokens);
     queue.observe({ model }, timings.queueMs / 1000);
     duration.observe({ model }, (timings.queueMs + timings.prefillMs + timings.decodeMs) / 1000);
     if (kind === 'generate' && firstTokenMs !== undefined) firstToken.observe({ model }, firstTokenMs / 1000);
@@ -267,6 +267,9 @@ export function createMetrics(): Metrics {
     width.observe({ model }, step.numLanes);
     stepTokens.inc({ model, kind: 'prompt' }, step.numPromptTokens);
     stepTokens.inc({ model, kind: 'output' }, step.numOutputTokens);
+    const accepted = step.numRepeatAcceptedTokens;
+    drafted.inc({ model, source: 'repeat', outcome: 'accepted' }, accepted);
+    drafted.inc({ model, source: 'repeat', outcome: 'rejected' }, step.numRepeatDraftTokens - accepted);
     hitTokens.inc({ model }, step.prefixHitTokens);
     queryTokens.inc({ model }, step.prefixQueryTokens);
     preemptions.inc({ model }, step.numPreemptions);

@@ -248,7 +248,11 @@ export class EngineCore {
     let numTokens = 0;
     let numPromptTokens = 0;
     let numDraftTokens = 0;
-    for (const { planned } of rows) numDraftTokens += planned?.numTokens ?? 0;
+    let numRepeatDraftTokens = 0;
+    for (const { planned } of rows) {
+      numDraftTokens += planned?.numTokens ?? 0;
+      if (planned?.draft.isPredicted === false) numRepeatDraftTokens += planned.numTokens;
+    }
     numTokens += numDraftTokens;
     for (const lane of schedule.lanes) {
       numTokens += lane.numTokens;
@@ -257,9 +261,11 @@ export class EngineCore {
     if (numTokens > 0) this.#msPerToken += COST_SMOOTHING * (forwardMs / numTokens - this.#msPerToken);
     let numOutputTokens = 0;
     let numAcceptedTokens = 0;
+    let numRepeatAcceptedTokens = 0;
     for (const output of outputs) {
       numOutputTokens += output.tokens.length;
       numAcceptedTokens += output.drafted?.accepted ?? 0;
+      if (output.drafted?.isPredicted === false) numRepeatAcceptedTokens += output.drafted.accepted;
     }
     let prefixHitTokens = 0;
     let prefixQueryTokens = 0;
@@ -278,6 +284,8 @@ export class EngineCore {
       numOutputTokens,
       numDraftTokens,
       numAcceptedTokens,
+      numRepeatDraftTokens,
+      numRepeatAcceptedTokens,
       forwardMs,
       running: this.#scheduler.numRunning,
       waiting: this.#scheduler.numWaiting,
@@ -304,7 +312,7 @@ function judge(
   while (numRight < tokens.length && tokens[numRight] === draft.tokens[numRight]) numRight++;
   drafts.learn(draft, numRight, numRight < tokens.length && numRight < draft.tokens.length);
   const accepted = Math.min(numRight, numTokens);
-  return numTokens === 0 ? undefined : { accepted, rejected: numTokens - accepted };
+  return numTokens === 0 ? undefined : { accepted, rejected: numTokens - accepted, isPredicted: draft.isPredicted };
 }
 
 function finishOf(sequence: Sequence): SequenceFinish | undefined {

@@ -80,6 +80,7 @@ export interface Usage {
   /** Prompt tokens whose cache was reused; counted in `promptTokens` as well. */
   readonly cachedTokens: number;
   readonly completionTokens: number;
+  /** Of the request's `prediction`; 0 without one. */
   readonly acceptedPredictionTokens: number;
   readonly rejectedPredictionTokens: number;
   /** A remote server did not count: the numbers are this server's estimate. */

@@ -74,8 +74,10 @@ export class GenerationStream {
     const nowMs = this.#options.now();
     if (output.started !== undefined) this.#begin(nowMs, output.started);
     if (output.promptRows !== undefined) this.#promptRows.push(...output.promptRows);
-    this.#acceptedTokens += output.drafted?.accepted ?? 0;
-    this.#rejectedTokens += output.drafted?.rejected ?? 0;
+    if (output.drafted?.isPredicted === true) {
+      this.#acceptedTokens += output.drafted.accepted;
+      this.#rejectedTokens += output.drafted.rejected;
+    }
     for (const [i, token] of output.tokens.entries()) {
       this.#firstTokenAtMs ??= nowMs;
       this.#completionTokens++;

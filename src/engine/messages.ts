@@ -63,8 +63,11 @@ export interface SequenceOutput {
   readonly started?: { readonly cachedTokens: number; readonly waitedMs: number };
   /** Sampled in this step, in order. */
   readonly tokens: readonly number[];
-  /** Guessed tokens that the step verified: those that are among `tokens`, and those that were computed for nothing. */
-  readonly drafted?: { readonly accepted: number; readonly rejected: number };
+  /**
+   * Guessed tokens that the step verified: those that are among `tokens`, and those that were computed for nothing.
+   * `isPredicted`: guessed from the request's prediction, not from what stands in the sequence.
+   */
+  readonly drafted?: { readonly accepted: number; readonly rejected: number; readonly isPredicted: boolean };
   /** One for each token, where asked for. */
   readonly logprobs?: readonly TokenLogprobs[];
   readonly promptRows?: readonly PromptRowResult[];
@@ -80,6 +83,9 @@ export interface StepStats {
   /** Guessed tokens that were verified, and those of them that came true; both are in the counts above. */
   readonly numDraftTokens: number;
   readonly numAcceptedTokens: number;
+  /** Of these, the ones guessed from what stands in the sequence itself, without a prediction. */
+  readonly numRepeatDraftTokens: number;
+  readonly numRepeatAcceptedTokens: number;
   readonly forwardMs: number;
   /** The rest of the step: schedule, sample, update. */
   readonly outsideMs: number;

@@ -124,8 +124,9 @@ export function usageOf(answer: SolveAnswer): WireUsage {
     total_tokens: sum((usage) => usage.totalTokens),
     prompt_tokens_details: { cached_tokens: sum((usage) => usage.promptTokensDetails.cachedTokens) },
     completion_tokens_details: {
-      accepted_prediction_tokens: sum((usage) => usage.completionTokensDetails.acceptedPredictionTokens),
-      rejected_prediction_tokens: sum((usage) => usage.completionTokensDetails.rejectedPredictionTokens),
+      // the loop's own predictions are none of the client's
+      accepted_prediction_tokens: 0,
+      rejected_prediction_tokens: 0,
       reasoning_tokens: Math.max(0, completion - shown),
     },
   };

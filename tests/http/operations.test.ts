@@ -96,12 +96,34 @@ describe('metrics', () => {
         promptTokens: 10,
         cachedTokens: 4,
         completionTokens: 5,
-        acceptedPredictionTokens: 0,
-        rejectedPredictionTokens: 0,
+        acceptedPredictionTokens: 2,
+        rejectedPredictionTokens: 1,
       },
       timings: { queueMs: 1, prefillMs: 2, decodeMs: 40 },
       firstTokenMs: 3,
     });
+    const step = {
+      numLanes: 2,
+      numTokens: 9,
+      numPromptTokens: 0,
+      numOutputTokens: 6,
+      numDraftTokens: 8,
+      numAcceptedTokens: 5,
+      numRepeatDraftTokens: 7,
+      numRepeatAcceptedTokens: 4,
+      forwardMs: 1,
+      outsideMs: 1,
+      running: 2,
+      waiting: 0,
+      slotsUsed: 2,
+      slotsCached: 0,
+      prefixHitTokens: 0,
+      prefixQueryTokens: 0,
+      copiedTokens: 0,
+      numPreemptions: 0,
+      numEvictions: 0,
+    };
+    metrics.observeEngine({ type: 'step', model: 'm', ...step });
     const text = (await app.inject({ url: '/metrics' })).body;
     for (const line of [
       'stv_sequences_running 3',
@@ -109,6 +131,10 @@ describe('metrics', () => {
       'stv_last_token_age_seconds 2',
       'stv_requests_total{model="m",kind="generate",finish_reason="stop"} 1',
       'stv_output_tokens_total{model="m"} 5',
+      'stv_prediction_tokens_total{model="m",source="prediction",outcome="accepted"} 2',
+      'stv_prediction_tokens_total{model="m",source="prediction",outcome="rejected"} 1',
+      'stv_prediction_tokens_total{model="m",source="repeat",outcome="accepted"} 4',
+      'stv_prediction_tokens_total{model="m",source="repeat",outcome="rejected"} 3',
       'stv_time_to_first_token_seconds_sum{model="m"} 0.003',
       'stv_inter_token_latency_seconds_sum{model="m"} 0.01',
     ]) {

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { type StdioOptions, spawnSync } from 'node:child_process';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { compileChild } from '../../support/run-child.ts';
@@ -15,7 +15,7 @@ describe.skipIf(!existsSync(fullDevice))('output that nobody takes', () => {
   function run(kind: 'server' | 'command', full: readonly ('stdout' | 'stderr')[]) {
     const device = openSync(fullDevice, 'w');
     const target = (name: 'stdout' | 'stderr') => (full.includes(name) ? device : 'pipe');
-    const stdio = ['ignore' as const, target('stdout'), target('stderr')];
+    const stdio: StdioOptions = ['ignore', target('stdout'), target('stderr')];
     const result = spawnSync(process.execPath, [script, kind], { stdio, encoding: 'utf8' });
     closeSync(device);
     return result;

@@ -84,6 +84,25 @@ describe('LocalEngine', () => {
     expect(hosts[0]?.received.find(({ type }) => type === 'add')).toMatchObject({ sequence: { shareKey: 'key-7' } });
   });
 
+  it('counts guesses from the text itself in the steps, and never as a prediction of the request', async () => {
+    const { engine } = await start({}, { shape: spelling(2, 'over and over and over and over and over again. ') });
+    let drafted = 0;
+    let accepted = 0;
+    engine.onStats((stats) => {
+      if (stats.type !== 'step') return;
+      drafted += stats.numRepeatDraftTokens;
+      accepted += stats.numRepeatAcceptedTokens;
+      expect([stats.numDraftTokens, stats.numAcceptedTokens]).toEqual([
+        stats.numRepeatDraftTokens,
+        stats.numRepeatAcceptedTokens,
+      ]);
+    });
+    const { end } = await collect(engine, request('hi', { maxTokens: 60 }));
+    expect(accepted).toBeGreaterThan(5);
+    expect(drafted).toBeGreaterThanOrEqual(accepted);
+    expect(end.usage).toMatchObject({ acceptedPredictionTokens: 0, rejectedPredictionTokens: 0 });
+  });
+
   it('reports the token that ended the text beside it, where log-probabilities are asked for', async () => {
     const { engine } = await start({}, { shape: spelling(2, 'ab') });
     const { tokens, end } = await collect(engine, request('hi', { logprobs: 1, maxTokens: 50 }));
