@@ -109,6 +109,16 @@ describe('loadPack', () => {
     expect(await complaint(temporaryFolder({ 'pack.json': '[]' }))).toContain('JSON object');
   });
 
+  it('refuses a pack of a newer format and says so, not how its new fields look', async () => {
+    const message = await complaint(
+      changedPack((pack) => {
+        pack['format'] = 2;
+      }),
+    );
+    expect(message).toMatch(/pack\.json.*format must be 1, not 2\.?$/s);
+    expect(message.match(/must be|is not/g)).toHaveLength(1);
+  });
+
   it('tells everything that is wrong at once, field by field', async () => {
     const message = await complaint(
       changedPack((pack) => {
