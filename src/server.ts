@@ -33,6 +33,7 @@ import { createValidatorCompiler } from './routes/validation.ts';
 import { registerVerify } from './routes/verify.ts';
 import { RunRegistry } from './runs/run-registry.ts';
 import { Serving } from './serving.ts';
+import type { Telemetry } from './telemetry/telemetry.ts';
 import type { Traffic } from './traffic.ts';
 import { version } from './version.ts';
 
@@ -48,6 +49,8 @@ export interface ServerDeps {
   readonly logger?: { readonly level: string; readonly stream: NodeJS.WritableStream };
   /** Counts requests that a shutdown waits for. */
   readonly traffic?: Traffic;
+  /** Spans of verifications and refinements; absent = none. */
+  readonly telemetry?: Telemetry;
   /** Exchanges models; absent = the admin routes have nothing to show. */
   readonly models?: ModelSwap;
 }

@@ -67,7 +67,7 @@ export async function openFront(config: Config, { keys, serving, models }: Front
     onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
   });
   const logger = { level: config.logLevel, stream: process.stderr };
-  const app: App = buildServer({ config, serving, metrics, runs, keys, quotas, traffic, logger, models });
+  const app: App = buildServer({ config, serving, metrics, runs, keys, quotas, traffic, logger, models, telemetry });
   try {
     await listen(app, config);
   } catch (thrown) {

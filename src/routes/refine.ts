@@ -7,6 +7,7 @@ import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
 import { type RefineBody, RefineEvent, Refinement, refineBody } from './schemas-verify.ts';
+import { traceContextOf } from './solve-request.ts';
 import { clientSignal } from './sse.ts';
 import { toWire } from './wire.ts';
 import { samplingOf } from './wire-in.ts';
@@ -28,20 +29,23 @@ export function registerRefine(app: App, deps: RouteDeps): void {
       const { engine, pack } = serviceFor(deps, request);
       const body: RefineBody = request.body;
       const signal = clientSignal(reply);
+      const id = makeId('ref');
+      const model = body.model ?? 'generator';
+      const span = deps.telemetry?.startCall('refine', { id, model, ...traceContextOf(request) });
       const events = refine(
         {
-          id: makeId('ref'),
+          id,
           problem: body.problem,
           attempt: body.attempt,
           // feedback without a verdict was given because something is wrong
           feedback: typeof body.feedback === 'string' ? { verdict: 'reject', text: body.feedback } : body.feedback,
-          model: body.model ?? 'generator',
+          model,
           ...samplingOf(body),
           seed: body.seed,
           priority: 'interactive',
         },
         { engine, pack },
-        { signal },
+        { signal, span },
       );
       if (wantsStream(request)) return streamNamedEvents(request, reply, events, deps, signal);
       return toWire(await foldRefine(events));

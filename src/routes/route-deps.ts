@@ -9,6 +9,7 @@ import type { ModelSwap } from '../model-swap.ts';
 import type { QuotaLedger } from '../quotas/quota-ledger.ts';
 import type { RunRegistry } from '../runs/run-registry.ts';
 import type { Serving } from '../serving.ts';
+import type { Telemetry } from '../telemetry/telemetry.ts';
 
 export interface RouteDeps {
   readonly config: Config;
@@ -17,6 +18,8 @@ export interface RouteDeps {
   readonly metrics: Metrics;
   /** What each key has used, and may use. */
   readonly quotas: QuotaLedger;
+  /** Spans of calls that belong to no run; absent = none. */
+  readonly telemetry?: Telemetry;
   /** Exchanges models; absent where the server was built without. */
   readonly models?: ModelSwap;
 }

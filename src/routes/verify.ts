@@ -9,6 +9,7 @@ import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
 import { Verification, type VerifyBody, VerifyEvent as VerifyEventSchema, verifyBody } from './schemas-verify.ts';
+import { traceContextOf } from './solve-request.ts';
 import { clientSignal } from './sse.ts';
 import { toWire } from './wire.ts';
 import { samplingOf } from './wire-in.ts';
@@ -36,23 +37,26 @@ export function registerVerify(app: App, deps: RouteDeps): void {
         });
       }
       const signal = clientSignal(reply);
+      const id = makeId('vrf');
+      const model = body.model ?? 'verifier';
+      const span = deps.telemetry?.startCall('verify', { id, model, ...traceContextOf(request) });
       const events = observed(
         verify(
           {
-            id: makeId('vrf'),
+            id,
             problem: body.problem,
             solution: body.solution,
             reference: body.reference,
             mode,
             votes: body.votes ?? 1,
             earlyStop: body.early_stop ?? true,
-            model: body.model ?? 'verifier',
+            model,
             ...samplingOf(body),
             seed: body.seed,
             priority: 'interactive',
           },
           { engine, pack },
-          { signal },
+          { signal, span },
         ),
         deps,
         mode,

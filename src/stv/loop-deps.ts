@@ -1,6 +1,7 @@
 /** What the loop is given by whoever puts the server together, and what every request of it has in common. */
 import type { Engine } from '../engine/engine.ts';
 import type { LoopPack } from './loop-pack.ts';
+import type { Span } from './spans.ts';
 
 export interface LoopDeps {
   readonly engine: Engine;
@@ -13,6 +14,8 @@ export interface LoopDeps {
 
 export interface LoopCallOptions {
   readonly signal?: AbortSignal | undefined;
+  /** Of the whole call; whoever is called ends it. */
+  readonly span?: Span | undefined;
 }
 
 /** What a request may set of the sampling; the rest is the pack's. Bounds are checked at the edge. */

@@ -4,11 +4,12 @@ import { createAnswerExtractor } from './answer.ts';
 import { writeAttempt } from './attempt.ts';
 import { resolveRole } from './call-plan.ts';
 import { findModel } from './engine-call.ts';
-import { eventStream } from './event-stream.ts';
+import { type Emit, eventStream } from './event-stream.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
 import { createPromptRenderer } from './prompts.ts';
 import { QueuePatience } from './queue-patience.ts';
 import { drawSeed } from './seeds.ts';
+import { noSpan, type SpanAttributes, usageAttributes, withSpan } from './spans.ts';
 import { TokenBudget } from './token-budget.ts';
 import { addTimings, addUsage, noTimings, noUsage, type RequestTimings, type TokenUsage, tokenUsage } from './usage.ts';
 import type { Verdict } from './verdict.ts';
@@ -54,59 +55,77 @@ export function refine(
   deps: LoopDeps,
   options: LoopCallOptions = {},
 ): AsyncGenerator<RefineEvent> {
+  const { span = noSpan } = options;
+  return eventStream<RefineEvent>(
+    (emit, signal) => withSpan(span, () => runRefine({ request, deps, emit, signal }), describeAnswer),
+    options.signal,
+  );
+}
+
+interface RefineCall {
+  readonly request: RefineRequest;
+  readonly deps: LoopDeps;
+  readonly emit: Emit<RefineEvent>;
+  readonly signal: AbortSignal;
+}
+
+function describeAnswer({ usage, finishReason }: RefinementAnswer): SpanAttributes {
+  return { ...usageAttributes(usage), 'stv.finish_reason': finishReason };
+}
+
+async function runRefine({ request, deps, emit, signal }: RefineCall): Promise<RefinementAnswer> {
   const now = deps.now ?? Date.now;
-  return eventStream<RefineEvent>(async (emit, signal) => {
-    const startedAt = now();
-    const created = Math.floor(startedAt / 1000);
-    const info = findModel(deps.engine, request.model, 'model');
-    const { id } = request;
-    const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
-    const prompt = createPromptRenderer(deps.pack).refine({
-      problem: request.problem,
-      attempt: request.attempt,
-      feedback: request.feedback.text,
-      verdict: request.feedback.verdict,
-    });
-    await emit({ type: 'refinement-start', id, created, model: info.name });
-    let usage = noUsage;
-    let timings = noTimings;
-    const attempt = await writeAttempt(
-      {
-        id,
-        prompt,
-        model: request.model,
-        contextLength: info.contextLength,
-        role: resolveRole(deps.pack.defaults.generator, request),
-        seed,
-        priority: request.priority,
-        previous: request.attempt,
-      },
-      {
-        deps,
-        findAnswer: createAnswerExtractor(deps.pack.answer),
-        signal,
-        budget: new TokenBudget(Number.POSITIVE_INFINITY),
-        patience: new QueuePatience(),
-        account: (reported, callTimings, reasoningTokens) => {
-          usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
-          timings = addTimings(timings, callTimings);
-        },
-        onDelta: (text) => emit({ type: 'attempt-delta', text }),
-      },
-    );
-    await emit({
-      type: 'refinement-end',
+  const startedAt = now();
+  const created = Math.floor(startedAt / 1000);
+  const info = findModel(deps.engine, request.model, 'model');
+  const { id } = request;
+  const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
+  const prompt = createPromptRenderer(deps.pack).refine({
+    problem: request.problem,
+    attempt: request.attempt,
+    feedback: request.feedback.text,
+    verdict: request.feedback.verdict,
+  });
+  await emit({ type: 'refinement-start', id, created, model: info.name });
+  let usage = noUsage;
+  let timings = noTimings;
+  const attempt = await writeAttempt(
+    {
       id,
-      object: 'refinement',
-      created,
-      model: attempt.model,
-      attempt: attempt.text,
-      answer: attempt.answer,
-      reasoning: attempt.reasoning,
-      finishReason: attempt.finishReason,
+      prompt,
+      model: request.model,
+      contextLength: info.contextLength,
+      role: resolveRole(deps.pack.defaults.generator, request),
       seed,
-      usage,
-      timings: { ...timings, totalMs: now() - startedAt },
-    });
-  }, options.signal);
+      priority: request.priority,
+      previous: request.attempt,
+    },
+    {
+      deps,
+      findAnswer: createAnswerExtractor(deps.pack.answer),
+      signal,
+      budget: new TokenBudget(Number.POSITIVE_INFINITY),
+      patience: new QueuePatience(),
+      account: (reported, callTimings, reasoningTokens) => {
+        usage = addUsage(usage, tokenUsage(reported, reasoningTokens));
+        timings = addTimings(timings, callTimings);
+      },
+      onDelta: (text) => emit({ type: 'attempt-delta', text }),
+    },
+  );
+  const answer: RefinementAnswer = {
+    id,
+    object: 'refinement',
+    created,
+    model: attempt.model,
+    attempt: attempt.text,
+    answer: attempt.answer,
+    reasoning: attempt.reasoning,
+    finishReason: attempt.finishReason,
+    seed,
+    usage,
+    timings: { ...timings, totalMs: now() - startedAt },
+  };
+  await emit({ type: 'refinement-end', ...answer });
+  return answer;
 }

@@ -30,8 +30,6 @@ import { TokenBudget } from './token-budget.ts';
 export interface SolveOptions extends LoopCallOptions {
   /** Fold of the events that an interrupted run has already sent: it goes on after its finished rounds. */
   readonly resume?: SolveState | undefined;
-  /** Of the whole run; the loop ends it. */
-  readonly span?: Span | undefined;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** What the loop tells about its own course to whoever traces it: nested spans with numbers and names, never a text of a user. */
 
-export type SpanName = 'solve' | 'round' | 'generate' | 'verify' | 'vote';
+export type SpanName = 'solve' | 'refine' | 'round' | 'generate' | 'verify' | 'vote';
 
 /** Undefined ones are left out. */
 export type SpanAttributes = Readonly<Record<string, string | number | boolean | undefined>>;

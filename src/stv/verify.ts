@@ -4,12 +4,13 @@
  */
 import { resolveRole } from './call-plan.ts';
 import { findModel } from './engine-call.ts';
-import { eventStream } from './event-stream.ts';
+import { type Emit, eventStream } from './event-stream.ts';
 import { createLeakGuard, type LeakFlag } from './leak-guard.ts';
 import type { LoopCallOptions, LoopDeps, Priority, SamplingOptions } from './loop-deps.ts';
 import { createPromptRenderer } from './prompts.ts';
 import { QueuePatience } from './queue-patience.ts';
 import { drawSeed, voteSeed } from './seeds.ts';
+import { noSpan, type Span, type SpanAttributes, usageAttributes, withSpan } from './spans.ts';
 import type { StepSpan } from './steps.ts';
 import { TokenBudget } from './token-budget.ts';
 import { addTimings, addUsage, noTimings, noUsage, type RequestTimings, type TokenUsage, tokenUsage } from './usage.ts';
@@ -66,58 +67,77 @@ export function verify(
   deps: LoopDeps,
   options: LoopCallOptions = {},
 ): AsyncGenerator<VerifyEvent> {
+  const { span = noSpan } = options;
+  return eventStream<VerifyEvent>(
+    (emit, signal) => withSpan(span, () => runVerify({ request, deps, emit, signal, span }), describeAnswer),
+    options.signal,
+  );
+}
+
+interface VerifyCall {
+  readonly request: VerifyRequest;
+  readonly deps: LoopDeps;
+  readonly emit: Emit<VerifyEvent>;
+  readonly signal: AbortSignal;
+  readonly span: Span;
+}
+
+function describeAnswer({ verdict, score, votes, usage }: VerificationAnswer): SpanAttributes {
+  return { ...usageAttributes(usage), 'stv.verdict': verdict, 'stv.score': score, 'stv.votes': votes.length };
+}
+
+async function runVerify({ request, deps, emit, signal, span }: VerifyCall): Promise<VerificationAnswer> {
   const now = deps.now ?? Date.now;
-  return eventStream<VerifyEvent>(async (emit, signal) => {
-    const startedAt = now();
-    const created = Math.floor(startedAt / 1000);
-    const info = findModel(deps.engine, request.model, 'model');
-    const { id, problem, solution, reference } = request;
-    const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
-    const prompts = createPromptRenderer(deps.pack);
-    await emit({ type: 'verification-start', id, created, model: info.name });
-    let usage = noUsage;
-    let timings = noTimings;
-    const outcome = await verifySolution(
-      {
-        id,
-        problem,
-        solution,
-        reference,
-        mode: request.mode,
-        numVotes: request.votes,
-        earlyStop: request.earlyStop,
-        rule: majority,
-        seedOf: (vote) => voteSeed(seed, vote),
-        model: request.model,
-        contextLength: info.contextLength,
-        role: resolveRole(deps.pack.defaults.verifier, request),
-        priority: request.priority,
-        scorePrefixes: true,
-      },
-      {
-        deps,
-        prompts,
-        signal,
-        budget: new TokenBudget(Number.POSITIVE_INFINITY),
-        patience: new QueuePatience(),
-        guard:
-          reference === undefined ? undefined : createLeakGuard({ reference, problem, solution }, deps.pack.answer),
-        account: (reported, callTimings) => {
-          usage = addUsage(usage, tokenUsage(reported));
-          timings = addTimings(timings, callTimings);
-        },
-        onDelta: (vote, text) => emit({ type: 'verification-delta', vote, text }),
-        onVote: (vote, record) => emit({ type: 'vote-end', vote, ...record }),
-      },
-    );
-    await emit({
-      type: 'verification-end',
+  const startedAt = now();
+  const created = Math.floor(startedAt / 1000);
+  const info = findModel(deps.engine, request.model, 'model');
+  const { id, problem, solution, reference } = request;
+  const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
+  const prompts = createPromptRenderer(deps.pack);
+  await emit({ type: 'verification-start', id, created, model: info.name });
+  let usage = noUsage;
+  let timings = noTimings;
+  const outcome = await verifySolution(
+    {
       id,
-      object: 'verification',
-      created,
-      ...outcome,
-      usage,
-      timings: { ...timings, totalMs: now() - startedAt },
-    });
-  }, options.signal);
+      problem,
+      solution,
+      reference,
+      mode: request.mode,
+      numVotes: request.votes,
+      earlyStop: request.earlyStop,
+      rule: majority,
+      seedOf: (vote) => voteSeed(seed, vote),
+      model: request.model,
+      contextLength: info.contextLength,
+      role: resolveRole(deps.pack.defaults.verifier, request),
+      priority: request.priority,
+      scorePrefixes: true,
+    },
+    {
+      deps,
+      prompts,
+      signal,
+      budget: new TokenBudget(Number.POSITIVE_INFINITY),
+      patience: new QueuePatience(),
+      guard: reference === undefined ? undefined : createLeakGuard({ reference, problem, solution }, deps.pack.answer),
+      account: (reported, callTimings) => {
+        usage = addUsage(usage, tokenUsage(reported));
+        timings = addTimings(timings, callTimings);
+      },
+      onDelta: (vote, text) => emit({ type: 'verification-delta', vote, text }),
+      onVote: (vote, record) => emit({ type: 'vote-end', vote, ...record }),
+      span,
+    },
+  );
+  const answer: VerificationAnswer = {
+    id,
+    object: 'verification',
+    created,
+    ...outcome,
+    usage,
+    timings: { ...timings, totalMs: now() - startedAt },
+  };
+  await emit({ type: 'verification-end', ...answer });
+  return answer;
 }

@@ -4,7 +4,7 @@ import { StvError } from '../errors.ts';
 import { noSpan } from '../stv/spans.ts';
 import type { Telemetry } from './telemetry.ts';
 
-const off: Telemetry = { startRun: () => noSpan, close: async () => {} };
+const off: Telemetry = { startRun: () => noSpan, startCall: () => noSpan, close: async () => {} };
 
 /** Throws StvError `config_invalid` for an address that is none, or that `--offline` forbids. */
 export async function openTelemetry({

@@ -41,16 +41,21 @@ export function createTelemetry(base: URL): Telemetry {
 
   return {
     startRun({ id, traceparent }, isResumed) {
-      const remote = parseTraceparent(traceparent);
-      const parent =
-        remote === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, { ...remote, isRemote: true });
-      return begin('solve', { 'stv.solve_id': id, 'stv.resumed': isResumed }, parent);
+      return begin('solve', { 'stv.solve_id': id, 'stv.resumed': isResumed }, parentOf(traceparent));
+    },
+    startCall(name, { id, model, traceparent }) {
+      return begin(name, { 'stv.call_id': id, 'gen_ai.request.model': model }, parentOf(traceparent));
     },
     async close() {
       // a collector that is away costs its spans, not the shutdown
       await provider.shutdown().catch(() => {});
     },
   };
+}
+
+function parentOf(traceparent: string | undefined): Context {
+  const remote = parseTraceparent(traceparent);
+  return remote === undefined ? ROOT_CONTEXT : trace.setSpanContext(ROOT_CONTEXT, { ...remote, isRemote: true });
 }
 
 function given(attributes: SpanAttributes): Record<string, string | number | boolean> {

@@ -119,6 +119,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     runs,
     quotas,
     ...(options.keys === undefined ? {} : { keys: options.keys }),
+    ...(options.telemetry === undefined ? {} : { telemetry: options.telemetry }),
   });
   if (options.ready !== false) serving.ready({ engine, pack: testPack });
   await app.ready();

@@ -115,11 +115,58 @@ describe('spans of a run', () => {
   });
 });
 
+describe('spans of calls without a run', () => {
+  it('a verification holds its votes and a refinement its tokens, below the trace of the request', async () => {
+    const { receiver, telemetry } = await traced();
+    const { app } = await buildApp({ telemetry, engine: { reply: () => 'SECRET words' } });
+    const body = { problem: 'PRIVATE problem', solution: 'PRIVATE', votes: 2, early_stop: false };
+    const verified = (await post(app, '/verify', body, { traceparent })).json();
+    const attempt = { problem: 'PRIVATE problem', attempt: 'PRIVATE', feedback: 'PRIVATE', stream: true };
+    await post(app, '/refine', attempt, { traceparent });
+    await telemetry.close();
+
+    const { spans } = receiver;
+    expect(spans).toHaveLength(4);
+    expect(new Set(spans.map((span) => span.traceId))).toEqual(new Set([traceId]));
+    const [call] = named(spans, 'stv.verify');
+    expect(call).toMatchObject({
+      parentSpanId: 'b7ad6b7169203331',
+      isError: false,
+      attributes: {
+        'stv.call_id': verified.id,
+        'stv.verdict': verified.verdict,
+        'stv.votes': 2,
+        'gen_ai.request.model': 'verifier',
+        'gen_ai.usage.output_tokens': verified.usage.completion_tokens,
+      },
+    });
+    expect(named(spans, 'stv.vote').map(({ parentSpanId }) => parentSpanId)).toEqual([call?.spanId, call?.spanId]);
+    expect(named(spans, 'stv.refine')).toMatchObject([
+      { parentSpanId: 'b7ad6b7169203331', isError: false, attributes: { 'stv.finish_reason': 'stop' } },
+    ]);
+    expect(receiver.bodies.join()).not.toMatch(/PRIVATE|SECRET|words/);
+  });
+
+  it('end with the code of the failure', async () => {
+    const { receiver, telemetry } = await traced();
+    const { app } = await buildApp({ telemetry });
+    await post(app, '/verify', { problem: 'p', solution: 's', model: 'nobody' });
+    await post(app, '/refine', { problem: 'p', attempt: 'a', feedback: 'f', model: 'nobody' });
+    await telemetry.close();
+    for (const name of ['stv.verify', 'stv.refine']) {
+      expect(named(receiver.spans, name)).toMatchObject([
+        { isError: true, attributes: { 'error.type': 'model_not_found' } },
+      ]);
+    }
+  });
+});
+
 describe('telemetry', () => {
   it('is off by default', async () => {
     const config = loadConfig({ env: {}, cwd: '/nonexistent' });
     const telemetry = await openTelemetry(config);
     expect(telemetry.startRun({ id: 'slv_1' }, false)).toBe(noSpan);
+    expect(telemetry.startCall('verify', { id: 'vrf_1', model: 'verifier' })).toBe(noSpan);
   });
 
   it('a collector that is away holds nobody up', async () => {
