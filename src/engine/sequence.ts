@@ -15,8 +15,6 @@ export interface SequenceOptions {
   readonly isDrafting?: boolean;
 }
 
-const NOTHING = new Int32Array(0);
-
 export class Sequence {
   readonly spec: SequenceSpec;
   /** Order of admission and prefill: smaller goes first. See `scheduler.ts`. */
@@ -55,9 +53,11 @@ export class Sequence {
     this.rng = new Rng(spec.sampling.seed);
     this.numTokens = spec.prompt.length;
     this.maxTotalTokens = Math.min(spec.prompt.length + spec.maxTokens, maxLength);
-    // a suspect runs as plainly as it can
-    if (isDrafting && spec.maxTokens > 1 && spec.isSuspect !== true) {
-      this.drafts = new DraftSource(spec.prediction ?? NOTHING, spec.prompt.length);
+    // Only where a text is expected to repeat: with integer weights a step of several rows rounds otherwise than a step of one, so
+    // a draft can change which of two close tokens comes, and the same request shall give the same text twice. A suspect runs as
+    // plainly as it can.
+    if (isDrafting && spec.prediction !== undefined && spec.maxTokens > 1 && spec.isSuspect !== true) {
+      this.drafts = new DraftSource(spec.prediction, spec.prompt.length);
     }
     this.#tokens = new Int32Array(Math.max(1, Math.min(this.maxTotalTokens, spec.prompt.length + 64)));
     this.#tokens.set(spec.prompt);

@@ -135,7 +135,7 @@ describe('drafting', () => {
     expect(driver.stats.reduce((sum, step) => sum + step.numOutputTokens, 0)).toBe(100);
   });
 
-  it('finds the earlier attempt in the prompt by itself', () => {
+  it('finds the earlier attempt in the prompt too, but only where a repetition is expected', () => {
     const request = spec(0, [5, 6, 7], { maxTokens: 40 });
     const attempt = runAlone(request, { maxLength: 256 }).tokens;
     // the model goes on after [..., 1, 2] as it did: its rows are made to
@@ -148,11 +148,15 @@ describe('drafting', () => {
         if (next !== undefined) row[next] = 50;
       },
     };
-    const driver = new CoreDriver(model);
-    driver.add(spec(1, prompt, { maxTokens: 40 }));
-    driver.run();
-    expect(driver.result(1).tokens).toEqual(attempt);
-    expect(driver.stats.length).toBeLessThan(20);
+    const numSteps = (prediction?: Int32Array): number => {
+      const driver = new CoreDriver(model);
+      driver.add(spec(1, prompt, { maxTokens: 40, ...(prediction === undefined ? {} : { prediction }) }));
+      driver.run();
+      expect(driver.result(1).tokens).toEqual(attempt);
+      return driver.stats.length;
+    };
+    expect(numSteps(Int32Array.of(200))).toBeLessThan(20);
+    expect(numSteps()).toBeGreaterThanOrEqual(40);
   });
 
   it('verifies next to nothing of a prediction that never comes true', () => {

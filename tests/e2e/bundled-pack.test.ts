@@ -1,0 +1,69 @@
+/** The bundled pack as a newcomer meets it: no network, an empty data folder, and a verifier that says what is wrong. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
+
+const problem = 'Solve 4(x - 3) + 5 = 2x + 9.';
+const right = '4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 8';
+// the bracket is forgotten
+const wrong = '4x - 3 + 5 = 2x + 9\n4x + 2 = 2x + 9\n2x = 7\nx = 7/2';
+
+let server: RunningServer;
+
+beforeAll(async () => {
+  server = await startServer({ pack: '', args: ['--offline'], dataDir: freshFolder() });
+});
+
+afterAll(async () => {
+  expect(await server.stop()).toBe(0);
+});
+
+const post = (route: string, body: unknown): Promise<Response> =>
+  fetch(server.url + route, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+  });
+
+const json = async (answer: Response): Promise<Record<string, any>> => (await answer.json()) as Record<string, any>;
+
+describe('the bundled pack', () => {
+  it('is served without a network', () => {
+    expect(server.output().stdout).toContain('stv-mini');
+  });
+
+  it('accepts a right solution', async () => {
+    const answer = await json(
+      await post('/verify', { problem, solution: right, votes: 15, early_stop: false, seed: 1 }),
+    );
+    expect(answer).toMatchObject({ verdict: 'accept', first_error: null });
+  });
+
+  it('rejects a wrong one and says which step it doubts, without the answer', async () => {
+    const answer = await json(
+      await post('/verify', { problem, solution: wrong, votes: 15, early_stop: false, seed: 1 }),
+    );
+    expect(answer['verdict']).toBe('reject');
+    expect(answer['feedback']).toMatch(/^(Step \d: ok\n)*Step \d: (?!ok).+$/);
+    expect(answer['first_error'].quote).toMatch(/=/);
+    expect(answer['feedback']).not.toMatch(/x = 8\b/);
+  });
+
+  it('sees that a problem is not its own', async () => {
+    const answer = await json(
+      await post('/verify', { problem: 'What is the capital of France?', solution: 'Paris', votes: 5, seed: 1 }),
+    );
+    expect(answer['verdict']).not.toBe('accept');
+  });
+
+  it("repairs a student's attempt in the loop: a rejection first, then a right solution that is accepted", async () => {
+    const end = await json(
+      await post('/solve', { problem, initial_attempt: wrong, chains: 8, stop_chains: 'all', max_rounds: 6, seed: 1 }),
+    );
+    const chains = end['chains'] as { rounds: Record<string, any>[] }[];
+    const repaired = chains.filter(({ rounds }) => {
+      const last = rounds.at(-1);
+      return rounds[0]?.['verdict'] === 'reject' && last?.['verdict'] === 'accept' && last['answer'] === '8';
+    });
+    expect(repaired.length, JSON.stringify(chains)).toBeGreaterThan(0);
+  });
+});
