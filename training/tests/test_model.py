@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stv_train.export import write_checkpoint
-from stv_train.model import Llama
+from stv_train.model import Llama, from_hf, to_hf
 from stv_train.optim import MuonAdamW, orthogonalize, schedule
 from stv_train.sampler import Sampling, sample
 from stv_train.tokenizer import END, PackTokenizer
@@ -25,6 +25,13 @@ def test_exported_checkpoint_gives_the_same_logits_in_transformers(tmp_path: Pat
     text = again.apply_chat_template([{"role": "user", "content": "3x = 6"}], tokenize=False, add_generation_prompt=True)
     assert text == "<|user|>3x = 6<|end|><|assistant|>"
     assert again(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
+
+
+def test_an_exported_checkpoint_is_read_back_exactly(tiny: Llama) -> None:
+    other = Llama(tiny.config, seed=9)
+    from_hf(other, to_hf(tiny))
+    for name, weight in tiny.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight), name
 
 
 @torch.no_grad()

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
-from stv_train.export import export_pack
+from stv_train.export import export_pack, write_checkpoint
 from stv_train.gates import failures
 from stv_train.run import Run, read_jsonl, write_atomically
 from stv_train.stages import base as base_stage
-from stv_train.stages.base import train_base
+from stv_train.stages.base import first_model, train_base
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path
 from stv_train.stages.verifier import Balanced, train_verifier
@@ -69,6 +69,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     train_base(run)
     write_attempts(run)
     return run
+
+
+def test_base_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_path: Path) -> None:
+    model = trained.load_model("base")
+    write_checkpoint(tmp_path / "checkpoint", model)
+    run = Run(smoke(tmp_path / "run", base__start_from=str(tmp_path / "checkpoint")))
+    assert same(first_model(run).state_dict(), model.state_dict())
+    for name, complaint in (("nowhere", "cannot be read"), ("checkpoint", "of another shape")):
+        other = Run(smoke(tmp_path / "other", base__start_from=str(tmp_path / name), model__intermediate_size="192"))
+        with pytest.raises(TrainError, match=rf"base\.start_from: .*{complaint}"):
+            first_model(other)
 
 
 def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

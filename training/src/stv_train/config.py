@@ -19,6 +19,7 @@ class RunConfig:
     threads: int = 0  # 0: what PyTorch chooses
     device: str = "auto"  # auto, cpu, cuda
     precision: str = "float32"  # of the products: float32, bfloat16 (twice as fast where the processor has AVX512-BF16)
+    compile: bool = False  # fuses the pass of base training with torch.compile; needs a C++ compiler, pays after a minute
     checkpoint_seconds: float = 120.0
 
 
@@ -46,6 +47,7 @@ class DataConfig:
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
     tokens: int = 100_000_000
+    start_from: str = ""  # folder of a Hugging Face checkpoint of the same shape to begin with; empty: random weights
     batch_tokens: int = 4096
     muon_lr: float = 0.006
     adam_lr: float = 0.006

@@ -170,6 +170,23 @@ class Llama(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
+def from_hf(model: Llama, state: dict[str, Tensor]) -> None:
+    """Fills `model` from a state under Hugging Face's names, the inverse of `to_hf`. Raises KeyError for a name that is absent and
+    RuntimeError where a shape differs."""
+    own = {"embed.weight": state["model.embed_tokens.weight"], "norm.weight": state["model.norm.weight"]}
+    for index in range(model.config.num_layers):
+        at, mine = f"model.layers.{index}.", f"layers.{index}."
+        own |= {
+            mine + "input_norm.weight": state[at + "input_layernorm.weight"],
+            mine + "post_norm.weight": state[at + "post_attention_layernorm.weight"],
+            mine + "qkv.weight": torch.cat([state[f"{at}self_attn.{name}_proj.weight"] for name in "qkv"]),
+            mine + "o.weight": state[at + "self_attn.o_proj.weight"],
+            mine + "gate_up.weight": torch.cat([state[f"{at}mlp.{name}_proj.weight"] for name in ("gate", "up")]),
+            mine + "down.weight": state[at + "mlp.down_proj.weight"],
+        }
+    model.load_state_dict({name: tensor.float() for name, tensor in own.items()})
+
+
 def to_hf(model: Llama) -> dict[str, Tensor]:
     """State under Hugging Face's names; the LM head is tied and therefore absent."""
     c = model.config

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from random import Random
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from ..batches import answer_loss, batches, collate
 from ..documents import DocumentSource, Encoded, Mix, OwnAttempt, encode
+from ..errors import TrainError
 from ..gates import measure_gates, report_gates
-from ..model import Llama
+from ..model import Llama, from_hf
 from ..optim import MuonAdamW, schedule
 from ..probes import attempt_all, solve_probe
 from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
@@ -29,7 +35,9 @@ def train_base(run: Run) -> Llama:
         run.say("base: already trained")
         return run.load_model("base")
     config, seed = run.config.base, run.config.run.seed
-    model = run.new_model(seed)
+    model = first_model(run)
+    if run.config.run.compile:
+        model.hidden = torch.compile(model.hidden, dynamic=True)  # type: ignore[method-assign]
     optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
     number = tokens = done = 0  # first document of the buffer; tokens seen; batches of the buffer already taken
     tokens_at_buffer = 0  # decides which pool of own attempts the buffer draws from, also after a restart inside it
@@ -106,6 +114,20 @@ def train_base(run: Run) -> Llama:
     return model
 
 
+def first_model(run: Run) -> Llama:
+    """What training begins with: random weights, or those of a checkpoint in Hugging Face's layout with the same shape."""
+    model = run.new_model(run.config.run.seed)
+    if folder := run.config.base.start_from:
+        path = Path(folder) / "model.safetensors"
+        try:
+            from_hf(model, load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise TrainError(f"base.start_from: {path} cannot be read: {error}") from None
+        except (KeyError, RuntimeError) as error:
+            raise TrainError(f"base.start_from: {path} is a checkpoint of another shape: {error}") from None
+    return model
+
+
 def mix_at(run: Run, tokens: int) -> Mix:
     """Short and easy documents first: copying and single operations are learned on them in far fewer tokens."""
     config, data = run.config.base, run.config.data
@@ -135,12 +157,10 @@ def own_attempts(run: Run, model: Llama, tokens: int) -> list[OwnAttempt]:
     return _POOLS[path]
 
 
-_POOLS: dict[object, list[OwnAttempt]] = {}
+_POOLS: dict[Path, list[OwnAttempt]] = {}
 
 
-def _draw_pool(run: Run, model: Llama, path: object, number: int) -> None:
-    from pathlib import Path
-
+def _draw_pool(run: Run, model: Llama, path: Path, number: int) -> None:
     config = run.config.base
     seed = run.config.run.seed + 1000 * (number + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
@@ -151,4 +171,4 @@ def _draw_pool(run: Run, model: Llama, path: object, number: int) -> None:
     run.log("base-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
     run.say(f"base: {len(judged):,} own attempts, {share:.1%} right")
     rows = [{"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt} for one in judged]
-    write_jsonl(Path(str(path)), rows)
+    write_jsonl(path, rows)
