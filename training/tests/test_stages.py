@@ -19,6 +19,7 @@ from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
 from stv_train.export import export_pack, write_checkpoint
 from stv_train.gates import failures
+from stv_train.probes import Judged
 from stv_train.run import Run, read_jsonl, write_atomically
 from stv_train.stages import base as base_stage
 from stv_train.stages.base import first_model, train_base
@@ -26,6 +27,7 @@ from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answe
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
+from stv_train.tasks.mistakes import student_attempt
 from stv_train.tasks.problems import make_problem, read_problem, split_of
 from stv_train.tasks.steps import check
 
@@ -325,6 +327,18 @@ def test_attempts_are_checked_anew_and_held_out_ones_left_out(tmp_path: Path) ->
     path.write_text('{"problem": \n')
     with pytest.raises(TrainError, match="line 1 is not valid JSON"):
         load_attempts(path)
+
+
+def test_students_err_on_levels_where_the_generator_does_not() -> None:
+    def judged(level: int, right: bool) -> Judged:
+        problem = make_problem("equations", level, Random(level))
+        return Judged(problem, *student_attempt(problem, Random(1), right))
+
+    pool = Balanced([judged(1, True), judged(6, False)], 1, student_share=1.0)
+    wrong = [pool.draw(2 * n + 1, 1) for n in range(60)]
+    assert not any(one.result.correct for one in wrong)
+    levels = [one.problem.level for one in wrong]
+    assert 15 < levels.count(1) < 45 and levels.count(1) + levels.count(6) == 60
 
 
 def test_user_problems(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Task:
 class Balanced:
     """Endless draws of attempts, half right and half wrong, levels weighed by the root of their number within a class.
 
-    A share are students' attempts: people hand in their own work, which is not spoiled as the generator's is."""
+    A share are students' attempts, levels weighed alike: people hand in their own work, which is not spoiled as the generator's is."""
 
     def __init__(self, judged: list[Judged], seed: int, student_share: float = 0.0) -> None:
         self.student_share = student_share
@@ -65,6 +65,7 @@ class Balanced:
         }
         for one in judged:
             self.groups[one.result.correct][one.problem.task, one.problem.level].append(one)
+        self.kinds = sorted({key for groups in self.groups.values() for key in groups if key[1]})
         for right, name in ((True, "right"), (False, "wrong")):
             if not self.groups[right]:
                 raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
@@ -80,7 +81,8 @@ class Balanced:
         one = group[rng.randrange(len(group))]
         if rng.random() >= self.student_share:
             return one
-        problem = make_problem(one.problem.task, one.problem.level, rng) if one.problem.level else one.problem
+        # People make mistakes on easy problems too, where the generator has none to show.
+        problem = make_problem(*rng.choice(self.kinds), rng) if self.kinds else one.problem
         return Judged(problem, *student_attempt(problem, rng, right))
 
 
