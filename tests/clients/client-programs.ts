@@ -20,6 +20,19 @@ export function clientScript(name: string): string {
   return path.join(clientsFolder, 'programs', name);
 }
 
+/** The command line that runs a script in another runtime than this one, without leave for anything but what the script needs. */
+export function runtimeCommand(runtime: 'deno' | 'bun', script: string): readonly [string, ...string[]] {
+  const modules = path.join(clientsFolder, 'node_modules');
+  const { platform, arch } = process;
+  if (runtime === 'bun') {
+    const cpu = arch === 'arm64' ? 'aarch64' : arch;
+    return [installed(path.join(modules, `@oven/bun-${platform}-${cpu}/bin/bun`)), script];
+  }
+  const system = platform === 'linux' ? `linux-${arch}-glibc` : `${platform}-${arch}`;
+  const deno = installed(path.join(modules, `@deno/${system}/deno`));
+  return [deno, 'run', '--no-prompt', '--allow-net=127.0.0.1', '--allow-env=STV_URL', script];
+}
+
 function installed(file: string): string {
   if (!existsSync(file)) throw new Error(`${file} is missing: run scripts/install-clients.sh before this suite.`);
   return file;

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { parseEvents } from '../http/contract.ts';
 import { expectResponse, expectResponseStream, textCases } from '../support/open-responses.ts';
 import { type RunningServer, startServer } from '../support/start-server.ts';
-import { clientScript, pythonProgram, type Report, readReport } from './client-programs.ts';
+import { clientScript, pythonProgram, type Report, readReport, runtimeCommand } from './client-programs.ts';
 
 let server: RunningServer;
 
@@ -176,6 +176,37 @@ describe('LangChain', () => {
     expect(again.length).toBeGreaterThan(0);
     expect(streamedText.length).toBeGreaterThan(0);
     expect(solved.usage.output_token_details.reasoning).toBeGreaterThan(0);
+  });
+});
+
+describe.each(['node', 'deno', 'bun'] as const)('stv-server/client in %s', (runtime) => {
+  let report: Report;
+
+  beforeAll(async () => {
+    const script = clientScript('stv-client.mjs');
+    const [command, ...args] = runtime === 'node' ? [process.execPath, script] : runtimeCommand(runtime, script);
+    report = await readReport(command, args, server.url);
+  });
+
+  it('verifies and streams the loop, each event once', () => {
+    expect(report).toMatchObject({ runtime, verification: { object: 'verification' } });
+    const events = report['events'] as Report[];
+    expect(events.map(({ id }) => id)).toEqual(events.map((_, index) => index + 1));
+    expect(events[0]).toMatchObject({ event: 'solve-start' });
+    expect(events.filter(({ event }) => event === 'solve-end')).toEqual([events.at(-1)]);
+  });
+
+  it('leaves a stored run and takes it up again without a gap', () => {
+    const ids = report['stored'] as number[];
+    expect(ids.length).toBeGreaterThan(3);
+    expect(ids).toEqual(ids.map((_, index) => index + 1));
+    expect(['accepted', 'exhausted']).toContain(report['status']);
+    expect(report['erased']).toBe('erased');
+  });
+
+  it('cancels with the reason that was given, and reads our errors', () => {
+    expect(report['cancelled']).toBe('enough');
+    expect(report['error']).toEqual({ status: 400, param: 'solution' });
   });
 });
 
