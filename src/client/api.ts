@@ -2055,7 +2055,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -2183,7 +2183,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -2404,7 +2404,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -2543,6 +2543,15 @@ export interface operations {
       };
       /** @description Unknown model, run or route */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Not ready, draining, restarting, or the store is full */
+      readonly 503: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2689,6 +2698,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description Not ready, draining, restarting, or the store is full */
+      readonly 503: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
     };
   };
   readonly cancelSolve: {
@@ -2749,6 +2767,15 @@ export interface operations {
       };
       /** @description The run has already ended */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description Not ready, draining, restarting, or the store is full */
+      readonly 503: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2915,7 +2942,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3039,7 +3066,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3163,7 +3190,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3219,7 +3246,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3277,7 +3304,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3391,7 +3418,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3514,7 +3541,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3570,7 +3597,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;
@@ -3703,7 +3730,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
-      /** @description Not ready, draining or restarting */
+      /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;

@@ -131,7 +131,7 @@ const errorDescriptions: Readonly<Record<number, string>> = {
   422: 'The idempotency key was used with another body',
   429: 'The queue or a quota is full',
   500: 'A defect of the server',
-  503: 'Not ready, draining or restarting',
+  503: 'Not ready, draining, restarting, or the store is full',
   504: 'The deadline passed before the first result',
 };
 

@@ -155,7 +155,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         tags: ['loop'],
         summary: 'A read-only link to a stored run',
         params: solveParams,
-        response: { 200: jsonAnswer(Share, 'The link'), ...errorAnswers(400, 401, 403, 404, 409) },
+        response: { 200: jsonAnswer(Share, 'The link'), ...errorAnswers(400, 401, 403, 404, 409, 503) },
       },
     },
     async (request) => {
@@ -177,7 +177,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         params: solveParams,
         response: {
           202: jsonAnswer(SolveState, 'The run is being cancelled'),
-          ...errorAnswers(400, 401, 403, 404, 409),
+          ...errorAnswers(400, 401, 403, 404, 409, 503),
         },
       },
     },
@@ -201,7 +201,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         response: {
           202: jsonAnswer(SolveState, 'The run is being cancelled'),
           204: { description: 'The run and all its texts are erased' },
-          ...errorAnswers(400, 401, 403, 404),
+          ...errorAnswers(400, 401, 403, 404, 503),
         },
       },
     },

@@ -46,6 +46,9 @@ export class LiveRun {
   #state: SolveState | undefined;
   #failure: StvError | undefined;
   #storeFailure: StvError | undefined;
+  /** What readers have seen since the store failed, and the fold of what the store has. */
+  #unrecorded: SolveEvent[] = [];
+  #recorded: SolveState | undefined;
   #isReleased = false;
   #isEnded = false;
   #numAttached = 0;
@@ -78,6 +81,19 @@ export class LiveRun {
   /** Why there is no `solve-end`: thrown before the start, or the run was given to another server. */
   get failure(): StvError | undefined {
     return this.#failure;
+  }
+
+  /** Whether the store has everything that readers have seen. */
+  get isRecorded(): boolean {
+    return this.#unrecorded.length === 0;
+  }
+
+  /** Once the run has ended: brings the store up to what readers have seen. Throws what the store throws. */
+  async record(): Promise<void> {
+    const { writer } = this.#options;
+    if (writer === undefined || this.isRecorded) return;
+    await writer.write(this.#unrecorded, this.#recorded);
+    this.#unrecorded = [];
   }
 
   cancel(reason: unknown): void {
@@ -144,7 +160,7 @@ export class LiveRun {
   /** Events that come while the store is busy share the next write. */
   async #writeSoon(event: SolveEvent, writer: RunWriter): Promise<void> {
     if (this.#storeFailure !== undefined) {
-      this.#publish(withFailure(event, this.#storeFailure));
+      this.#publishUnrecorded(event, this.#storeFailure);
       return;
     }
     this.#unwritten.push(event);
@@ -170,12 +186,19 @@ export class LiveRun {
         }
         // the caller still gets what was found, but the run cannot go on unrecorded
         this.#storeFailure = failure;
+        this.#recorded = this.#state;
         this.cancel(failure);
-        for (const event of [...batch, ...this.#unwritten.splice(0)]) this.#publish(withFailure(event, failure));
+        for (const event of [...batch, ...this.#unwritten.splice(0)]) this.#publishUnrecorded(event, failure);
         return;
       }
       for (const event of batch) this.#publish(event);
     }
+  }
+
+  #publishUnrecorded(event: SolveEvent, failure: StvError): void {
+    const shown = withFailure(event, failure);
+    this.#unrecorded.push(shown);
+    this.#publish(shown);
   }
 
   #publish(event: SolveEvent): void {

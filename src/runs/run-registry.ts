@@ -82,7 +82,9 @@ export class RunRegistry {
   }
 
   get numLive(): number {
-    return this.#live.size;
+    let count = 0;
+    for (const run of this.#live.values()) if (!run.isEnded) count += 1;
+    return count;
   }
 
   /** Begins a run, or finds the one that the same idempotency key and body began. */
@@ -175,6 +177,7 @@ export class RunRegistry {
       // its readers know the end already, only the last steps of the bookkeeping are missing
       await found.live.done;
       if (!found.live.isStored) throw unknownRun();
+      await this.#record(found.live);
       await this.#store().erase(found.live.run.id);
       return 'erased';
     }
@@ -226,6 +229,7 @@ export class RunRegistry {
     clearInterval(this.#upkeep);
     this.#upkeep = undefined;
     this.#parkedFor = reason;
+    await Promise.allSettled([...this.#live.values()].filter((run) => run.isEnded).map((run) => this.#record(run)));
     const stored = [...this.#live.values()].filter((run) => run.isStored);
     for (const run of stored) run.release(reason);
     await Promise.all(stored.map((run) => run.done));
@@ -299,8 +303,15 @@ export class RunRegistry {
             },
     });
     this.#live.set(run.id, live);
-    void live.done.then(() => this.#live.delete(run.id));
+    // one whose end the store could not take stays, so that it is seen as ended until the store has it
+    void live.done.then(() => live.isRecorded && this.#live.delete(run.id));
     return live;
+  }
+
+  /** Writes what the store could not take when it happened. */
+  async #record(live: LiveRun): Promise<void> {
+    await live.record();
+    this.#live.delete(live.run.id);
   }
 
   async #keepUp(): Promise<void> {
@@ -312,9 +323,12 @@ export class RunRegistry {
     }
     const held = await store.renew(this.#lease);
     for (const [id, live] of this.#live) {
-      if (!live.isStored || live.isEnded) continue;
+      if (!live.isStored || (live.isEnded && live.isRecorded)) continue;
       const lease = held.get(id);
-      if (lease === undefined) live.release(takenOver());
+      if (live.isEnded) {
+        if (lease === undefined) this.#live.delete(id);
+        else await this.#record(live).catch((error: unknown) => this.#options.onError?.(error));
+      } else if (lease === undefined) live.release(takenOver());
       else if (lease.isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
     }
     for (const stored of await store.claim(this.#lease, maxClaimed)) {

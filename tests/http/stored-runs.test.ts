@@ -251,6 +251,29 @@ describe('a store that fails', () => {
     expect(engine.numOpen).toBe(0);
   });
 
+  it('in mid-run and has room again gets the end that the caller was told', async () => {
+    const store = await openStore();
+    let isFull = false;
+    let appends = 0;
+    const append: RunStore['append'] = async (...given) => {
+      appends += 1;
+      isFull ||= appends === 4;
+      return isFull ? full() : store.append(...given);
+    };
+    const { app, runs } = await buildApp({ store: withFaults(store, { append }), engine: slow });
+    const seen = parseEvents((await post(app, '/solve', { ...solveBody, stream: true })).body);
+    const { id } = JSON.parse(JSON.stringify(seen.at(-1)?.data)) as { id: string };
+    expect((await call(app, { url: `/solve/${id}` })).json()).toMatchObject({ status: 'failed' });
+    expect((await call(app, { method: 'DELETE', url: `/solve/${id}` })).json().error.code).toBe('storage_full');
+    expect((await store.find(id))?.status).toBe('running');
+
+    isFull = false;
+    runs.beginUpkeep();
+    await vi.waitFor(async () => expect((await store.find(id))?.status).toBe('failed'));
+    expect(await eventsOf(app, id)).toEqual(seen);
+    expect((await call(app, { method: 'DELETE', url: `/solve/${id}` })).statusCode).toBe(204);
+  });
+
   it('that gave the run to another server ends the stream with an error, not with a second end', async () => {
     const store = await openStore();
     let appends = 0;
