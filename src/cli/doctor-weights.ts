@@ -5,7 +5,7 @@ import path from 'node:path';
 import { type Config, flagName } from '../config.ts';
 import { toStvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
-import { digestCheckpoint } from '../models/prepare-digest.ts';
+import { digestCheckpoint, requireDigest } from '../models/prepare-digest.ts';
 import { readManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
@@ -49,21 +49,26 @@ async function checkRole(check: string, role: PackRole, config: Config): Promise
       : [warn(check, `${source} is not on this machine yet; the first start fetches it, or \`stv pull\` now.`), ...pip];
   }
   const weights = role.weights ?? config.weights;
-  const isPrepared = await hasPrepared(path.join(config.dataDir, 'models'), checkpoint, weights);
+  const folder = path.join(config.dataDir, 'models');
+  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
+  try {
+    if (role.source.kind === 'local') requireDigest(checkpoint, sourceDigest, role.hash);
+  } catch (thrown) {
+    return [fail(check, toStvError(thrown).message)];
+  }
+  const isPrepared = hasPrepared(folder, sourceDigest, weights);
   return isPrepared
     ? [ok(check, `${source}, converted to ${weights}.`)]
     : [warn(check, `${source} is here but not converted to ${weights}; the first start does it, or \`stv pull\` now.`)];
 }
 
-async function hasPrepared(folder: string, checkpoint: string, weights: string): Promise<boolean> {
+function hasPrepared(folder: string, sourceDigest: string, weights: string): boolean {
   let names: readonly string[];
   try {
     names = readdirSync(folder).filter((name) => !name.includes('.'));
   } catch {
     return false;
   }
-  if (names.length === 0) return false;
-  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
   return names.some((name) => {
     try {
       const manifest = readManifest(path.join(folder, name));

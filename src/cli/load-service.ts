@@ -136,6 +136,8 @@ async function prepareRole(
     cacheDir: path.join(config.dataDir, 'models'),
     weights: role.weights ?? config.weights,
     calibrate: true,
+    // what is fetched was checked when it came
+    ...(role.source.kind === 'local' && role.hash !== undefined ? { expectedDigest: role.hash } : {}),
     writeTokenizer: (dir) => writeTokenizerFiles({ path: pulled.path }, dir),
     onProgress: ({ phase, done, total }) =>
       report(

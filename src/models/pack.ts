@@ -23,7 +23,7 @@ type WeightsFormat = 'int8' | 'int4' | 'fp32';
 
 export interface PackRole {
   readonly source: Source;
-  /** What `pull` must find: `sha256:…` of the file, or over the names and hashes of a folder's files. */
+  /** What `pull`, or of a local path `digestCheckpoint`, must find: `sha256:…` of the file, or over the names and hashes of a folder's files. */
   readonly hash?: string | undefined;
   /** Of the pack that the role came from, where it is not this one. */
   readonly packName?: string;

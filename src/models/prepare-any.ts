@@ -4,7 +4,7 @@ import { statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { filesOfGraph, findOnnxGraph, folderOfGraph, readOnnxFacts } from './onnx-files.ts';
-import { digestCheckpoint } from './prepare-digest.ts';
+import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
 import { makeFolder, type PrepareModelOptions, prepareModel } from './prepare-model.ts';
 import { MODEL_FILE, type OnnxManifest, type PreparedManifest, readAnyManifest } from './prepared-model.ts';
 
@@ -35,6 +35,7 @@ async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise
     whole.update(`${digest}\n`);
   }
   const sourceDigest = `sha256:${whole.digest('hex')}`;
+  requireDigest(options.checkpoint, sourceDigest, options.expectedDigest);
   // the place counts too: the folder names it
   const digest = `sha256:${createHash('sha256').update(`${sourceDigest}\0onnx\0${graph}`).digest('hex')}`;
   const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));

@@ -35,6 +35,15 @@ export interface DigestOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Throws StvError `checkpoint_invalid` when a hash was named, by a pack, and the checkpoint's is another. */
+export function requireDigest(path: string, digest: string, expected: string | undefined): void {
+  if (expected === undefined || digest === expected) return;
+  throw new StvError(
+    'checkpoint_invalid',
+    `Checkpoint "${path}" has the hash ${digest}, but its pack names ${expected}.`,
+  );
+}
+
 /** `sha256:…` of a file, or of the names and hashes of a folder's relevant files. Throws StvError `checkpoint_invalid`. */
 export async function digestCheckpoint(path: string, options: DigestOptions): Promise<string> {
   const files = await checkpointFiles(path);

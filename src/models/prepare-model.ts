@@ -18,7 +18,7 @@ import { validateCheckpoint } from './expected-tensors.ts';
 import type { ActivationSite, WeightFormat } from './lane-graph.ts';
 import { FINAL_NORM } from './layers.ts';
 import { openCheckpoint } from './open-checkpoint.ts';
-import { digestCheckpoint } from './prepare-digest.ts';
+import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
 import { type CalibratedScales, storedBytes, WeightWriter } from './prepare-weights.ts';
 import {
   type CalibrationReport,
@@ -42,6 +42,8 @@ export interface PrepareModelOptions {
   /** Prepared models lie here, one folder each. Made when missing. */
   readonly cacheDir: string;
   readonly weights: WeightFormat;
+  /** What `digestCheckpoint` must find. */
+  readonly expectedDigest?: string;
   /**
    * Runs the model while preparing: int8 weights are scaled between channels by what the inputs look like, and an int8 cache
    * gets its scales and is compared with floats. Takes a few times as long. Default false.
@@ -78,6 +80,7 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
     ...(signal && { signal }),
     ...(onProgress && { onProgress: (done, total) => onProgress({ phase: 'hash', done, total }) }),
   });
+  requireDigest(options.checkpoint, sourceDigest, options.expectedDigest);
   const settings = `builder ${BUILDER_VERSION}\0weights ${weights}${options.calibrate === true ? '\0calibrated' : ''}`;
   const key = createHash('sha256').update(`${sourceDigest}\0${settings}`);
   const digest = `sha256:${key.digest('hex')}`;

@@ -93,6 +93,24 @@ describe('prepareModel', () => {
     expect(modelFolders()).toEqual([]);
   });
 
+  it('refuses files that are not those that the pack names, and converts nothing', async () => {
+    const source = path.join(folder, 'model.gguf');
+    cpSync(path.join(checkpoint, 'tiny-llama.gguf'), source);
+    const { manifest } = await prepareModel({ checkpoint: source, cacheDir, weights: 'int8' });
+    const expectedDigest = manifest.sourceDigest;
+    expect((await prepareModel({ checkpoint: source, cacheDir, weights: 'int8', expectedDigest })).isReused).toBe(true);
+    const bytes = readFileSync(source);
+    bytes[bytes.length - 1] = (bytes.at(-1) as number) ^ 1;
+    writeFileSync(source, bytes);
+    await expect(prepareModel({ checkpoint: source, cacheDir, weights: 'fp32', expectedDigest })).rejects.toMatchObject(
+      {
+        code: 'checkpoint_invalid',
+        message: expect.stringContaining(expectedDigest),
+      },
+    );
+    expect(modelFolders()).toHaveLength(1);
+  });
+
   it('refuses a prepared folder whose weights were cut off later', async () => {
     const { dir } = await prepareModel({ checkpoint, cacheDir, weights: 'int8' });
     truncateSync(path.join(dir, WEIGHTS_FILE), 1000);

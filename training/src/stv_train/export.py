@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,14 @@ def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> No
     write_tokenizer(folder, prompts.template_text("chat_template.jinja"))
 
 
+def checkpoint_hash(folder: Path) -> str:
+    """What the server compares with `hash` of a role: over the names and hashes of the folder's files, all of which it reads."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        whole.update(f"{path.name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
 def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = None, quiet: bool = False) -> Path:
     """Writes the pack beside `folder`, checks its size, then puts it in place as a whole."""
     config = run.config.export
@@ -40,6 +49,8 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
         pack["roles"]["verifier"]["source"] = "./generator"
     else:
         write_checkpoint(building / "verifier", run.load_model(verifier), config.weights)
+    for role in pack["roles"].values():
+        role["hash"] = checkpoint_hash(building / role["source"])
     for prompt in pack["prompts"].values():
         for message in prompt["messages"]:
             path = building / message["template"]
