@@ -3,6 +3,7 @@ import { foldRefine } from '../stv/fold.ts';
 import { refine } from '../stv/refine.ts';
 import { serviceFor } from './limits.ts';
 import { streamNamedEvents, wantsStream } from './named-events.ts';
+import { refusableCall } from './refusable.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
@@ -47,7 +48,7 @@ export function registerRefine(app: App, deps: RouteDeps): void {
         { engine, pack },
         { signal, span },
       );
-      if (wantsStream(request)) return streamNamedEvents(request, reply, events, deps, signal);
+      if (wantsStream(request)) return streamNamedEvents(request, reply, refusableCall(events), deps, signal);
       return toWire(await foldRefine(events));
     },
   );

@@ -5,6 +5,7 @@ import { foldVerify } from '../stv/fold.ts';
 import { type VerifyEvent, verify } from '../stv/verify.ts';
 import { serviceFor } from './limits.ts';
 import { streamNamedEvents, wantsStream } from './named-events.ts';
+import { refusableCall } from './refusable.ts';
 import { makeId } from './request-id.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, inferenceErrors } from './schemas.ts';
@@ -61,7 +62,7 @@ export function registerVerify(app: App, deps: RouteDeps): void {
         deps,
         mode,
       );
-      if (wantsStream(request)) return streamNamedEvents(request, reply, events, deps, signal);
+      if (wantsStream(request)) return streamNamedEvents(request, reply, refusableCall(events), deps, signal);
       return toWire(await foldVerify(events));
     },
   );

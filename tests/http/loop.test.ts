@@ -183,7 +183,9 @@ describe('failures', () => {
     const { app } = await buildApp(failing(new StvError(code, 'The private text failed.', { retryAfterMs: 2500 })));
     for (const [url, body] of [
       ['/verify', verifyBody],
+      ['/verify', { ...verifyBody, stream: true }],
       ['/refine', refineBody],
+      ['/refine', { ...refineBody, stream: true }],
       ['/solve', solveBody],
       ['/solve', { ...solveBody, stream: true }],
       ['/v1/chat/completions', { model: 'solve', stream: true, messages: [{ role: 'user', content: 'x' }] }],
