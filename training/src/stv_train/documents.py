@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -41,6 +42,20 @@ class OwnAttempt:
     attempt: str
 
 
+class OwnAttempts:
+    """Attempts of the generator to learn from, told apart once: checking thousands takes many seconds."""
+
+    def __init__(self, attempts: Iterable[OwnAttempt] = ()) -> None:
+        self.wrong: list[OwnAttempt] = []
+        self.right: list[OwnAttempt] = []
+        for attempt in attempts:
+            problem = read_problem(attempt.problem, attempt.task, attempt.level)
+            (self.right if check(problem, attempt.attempt).correct else self.wrong).append(attempt)
+
+
+NO_ATTEMPTS = OwnAttempts()
+
+
 def review_feedback(result: Check) -> str:
     """The feedback part of a true verification: each right step, then the finding."""
     if result.correct:
@@ -76,17 +91,10 @@ class Mix:
 
 
 class DocumentSource:
-    """Document number n of a seeded, endless stream. `own` are attempts of the generator to learn from."""
+    """Document number n of a seeded, endless stream; `own_share` of the attempts in them are the generator's own, where there are any."""
 
-    def __init__(self, mix: Mix, seed: int, own: list[OwnAttempt] | None = None, own_share: float = 0.6) -> None:
-        self.mix = mix
-        self.seed = seed
-        self.own_wrong: list[OwnAttempt] = []
-        self.own_right: list[OwnAttempt] = []
-        self.own_share = own_share
-        for attempt in own or []:
-            problem = read_problem(attempt.problem, attempt.task, attempt.level)
-            (self.own_right if check(problem, attempt.attempt).correct else self.own_wrong).append(attempt)
+    def __init__(self, mix: Mix, seed: int, own: OwnAttempts = NO_ATTEMPTS, own_share: float = 0.6) -> None:
+        self.mix, self.seed, self.own, self.own_share = mix, seed, own, own_share
 
     def problem(self, rng: Random) -> Problem:
         task = rng.choices(list(self.mix.tasks), list(self.mix.tasks.values()))[0]
@@ -94,8 +102,8 @@ class DocumentSource:
         return make_problem(*rng.choices(kinds, [self.mix.falling ** (level - 1) for _, level in kinds])[0], rng)
 
     def wrong(self, rng: Random) -> tuple[Problem, str, Check]:
-        if self.own_wrong and rng.random() < self.own_share:
-            own = rng.choice(self.own_wrong)
+        if self.own.wrong and rng.random() < self.own_share:
+            own = rng.choice(self.own.wrong)
             problem = read_problem(own.problem, own.task, own.level)
             return problem, own.attempt, check(problem, own.attempt)
         while True:
@@ -105,8 +113,8 @@ class DocumentSource:
                 return problem, attempt, result
 
     def right(self, rng: Random) -> tuple[Problem, str, Check]:
-        if self.own_right and rng.random() < self.own_share:
-            own = rng.choice(self.own_right)
+        if self.own.right and rng.random() < self.own_share:
+            own = rng.choice(self.own.right)
             problem = read_problem(own.problem, own.task, own.level)
             return problem, own.attempt, check(problem, own.attempt)
         problem = self.problem(rng)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..batches import answer_loss, batches, collate
-from ..documents import DocumentSource, Encoded, Mix, OwnAttempt, encode
+from ..documents import NO_ATTEMPTS, DocumentSource, Encoded, Mix, OwnAttempt, OwnAttempts, encode
 from ..errors import TrainError
 from ..gates import measure_gates, report_gates
 from ..model import Llama, from_hf
@@ -142,22 +142,22 @@ def mix_at(run: Run, tokens: int) -> Mix:
     return Mix(kinds, data.tasks, falling)
 
 
-def own_attempts(run: Run, model: Llama, tokens: int) -> list[OwnAttempt]:
+def own_attempts(run: Run, model: Llama, tokens: int) -> OwnAttempts:
     """The newest pool of the generator's own attempts that is due at `tokens`; drawn once, then read from its file."""
     config = run.config.base
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
     if not due or not config.own_attempts:
-        return []
+        return NO_ATTEMPTS
     path = run.folder / "base" / f"own-{due[-1]}.jsonl"
     if path not in _POOLS:
         if not path.exists():
             _draw_pool(run, model, path, due[-1])
         _POOLS.clear()
-        _POOLS[path] = [OwnAttempt(**row) for row in read_jsonl(path)]
+        _POOLS[path] = OwnAttempts(OwnAttempt(**row) for row in read_jsonl(path))
     return _POOLS[path]
 
 
-_POOLS: dict[Path, list[OwnAttempt]] = {}
+_POOLS: dict[Path, OwnAttempts] = {}
 
 
 def _draw_pool(run: Run, model: Llama, path: Path, number: int) -> None:
