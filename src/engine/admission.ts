@@ -2,6 +2,9 @@
  * Who may wait for the engine. A place is reserved in one synchronous move before any text is encoded, so a burst cannot slip
  * through between a check and a count. Counts sequences that have not started and their prompt tokens (estimated until encoded).
  * A share key may hold as many places as are free: one that floods the queue leaves half of it, two a third, and so on.
+ *
+ * Who is refused is told when to come back. Each gets a time of its own, later than those told before by what the queue needs for
+ * one more: told the same time, all would come back together, and all but one in vain.
  */
 import { StvError } from '../errors.ts';
 
@@ -35,12 +38,16 @@ export interface Ticket {
 const REMEMBERED_STARTS = 32;
 const MIN_RETRY_MS = 250;
 const MAX_RETRY_MS = 60_000;
+/** Times are given up to this far ahead, then from its half on again: not everybody comes back, and nobody is to wait for long. */
+const MAX_SPREAD_MS = 30_000;
 
 export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #now: () => number;
   readonly #starts: { readonly atMs: number; readonly sequences: number; readonly tokens: number }[] = [];
   readonly #sequencesOf = new Map<string, number>();
+  /** By share key: the last time that was given to somebody who was refused. */
+  readonly #lastReturnOf = new Map<string | undefined, number>();
   #queuedSequences = 0;
   #queuedTokens = 0;
 
@@ -64,20 +71,33 @@ export class Admission {
       throw new StvError(
         'queue_full',
         `The queue is full: ${this.#queuedSequences} sequences wait, the limit is ${maxQueuedSequences}.`,
-        { retryAfterMs: this.#retryAfterMs('sequences', this.#queuedSequences + sequences - maxQueuedSequences) },
+        {
+          retryAfterMs: this.#retryAfterMs(shareKey, {
+            what: 'sequences',
+            count: sequences,
+            excess: this.#queuedSequences + sequences - maxQueuedSequences,
+          }),
+        },
       );
     }
     if (this.#queuedTokens > 0 && this.#queuedTokens + estimatedTokens > maxQueuedTokens) {
       throw new StvError(
         'queue_full',
         `The queue is full: prompts of ${this.#queuedTokens} tokens wait, the limit is ${maxQueuedTokens}.`,
-        { retryAfterMs: this.#retryAfterMs('tokens', this.#queuedTokens + estimatedTokens - maxQueuedTokens) },
+        {
+          retryAfterMs: this.#retryAfterMs(shareKey, {
+            what: 'tokens',
+            count: estimatedTokens,
+            excess: this.#queuedTokens + estimatedTokens - maxQueuedTokens,
+          }),
+        },
       );
     }
     if (shareKey !== undefined) this.#checkShare(shareKey, sequences);
     this.#queuedSequences += sequences;
     this.#queuedTokens += estimatedTokens;
     this.#count(shareKey, sequences);
+    this.#forgetReturns(shareKey);
     let tokens = estimatedTokens;
     let isQueued = true;
     const leave = (): void => {
@@ -111,7 +131,13 @@ export class Admission {
     throw new StvError(
       'queue_full',
       `This API key's share of the queue is full: ${own} of its sequences wait, and as many places are kept free for others.`,
-      { retryAfterMs: this.#retryAfterMs('sequences', own + sequences - free) },
+      {
+        retryAfterMs: this.#retryAfterMs(shareKey, {
+          what: 'sequences',
+          count: sequences,
+          excess: own + sequences - free,
+        }),
+      },
     );
   }
 
@@ -122,14 +148,44 @@ export class Admission {
     else this.#sequencesOf.delete(shareKey);
   }
 
-  /** The excess over the rate at which the last requests left the queue; a second while nothing is known. */
-  #retryAfterMs(what: 'sequences' | 'tokens', excess: number): number {
+  /** With half of its share free (a share is half of what it holds and what is free) nobody is about to come back. */
+  #forgetReturns(shareKey: string | undefined): void {
+    const free = this.#limits.maxQueuedSequences - this.#queuedSequences;
+    const hasPlaces =
+      shareKey === undefined ? this.#queuedSequences <= free : 3 * (this.#sequencesOf.get(shareKey) ?? 0) <= free;
+    if (hasPlaces && 2 * this.#queuedTokens <= this.#limits.maxQueuedTokens) this.#lastReturnOf.delete(shareKey);
+  }
+
+  /**
+   * The excess over the rate at which the last requests left the queue, a second while nothing is known; or as much later than the
+   * last who was refused as the queue needs for this request.
+   */
+  #retryAfterMs(shareKey: string | undefined, refused: Refused): number {
+    const now = this.#now();
+    const msPerUnit = this.#msPerUnit(refused.what, now);
+    const soonest = msPerUnit === undefined ? 1000 : refused.excess * msPerUnit;
+    const alone = Math.min(MAX_RETRY_MS, Math.max(MIN_RETRY_MS, soonest));
+    const afterLast =
+      (this.#lastReturnOf.get(shareKey) ?? Number.NEGATIVE_INFINITY) + refused.count * (msPerUnit ?? 0) - now;
+    const wait =
+      afterLast > Math.max(MAX_SPREAD_MS, alone) ? Math.max(MAX_SPREAD_MS / 2, alone) : Math.max(alone, afterLast);
+    this.#lastReturnOf.set(shareKey, now + wait);
+    return Math.round(wait);
+  }
+
+  /** Milliseconds in which the queue lost one, lately. */
+  #msPerUnit(what: Refused['what'], now: number): number | undefined {
     const first = this.#starts[0];
-    if (first === undefined || this.#starts.length < 2) return 1000;
-    const elapsedMs = Math.max(1, this.#now() - first.atMs);
+    if (first === undefined || this.#starts.length < 2) return undefined;
     let left = 0;
     for (const start of this.#starts) left += start[what];
-    const ms = (excess * elapsedMs) / Math.max(1, left);
-    return Math.round(Math.min(MAX_RETRY_MS, Math.max(MIN_RETRY_MS, ms)));
+    return Math.max(1, now - first.atMs) / Math.max(1, left);
   }
+}
+
+interface Refused {
+  readonly what: 'sequences' | 'tokens';
+  /** What it asked for, and by how much that is more than fits. */
+  readonly count: number;
+  readonly excess: number;
 }

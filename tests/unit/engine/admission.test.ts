@@ -53,8 +53,53 @@ describe('Admission', () => {
     }
     const held = Array.from({ length: 4 }, () => admission.reserve(one));
     expect(errorOf(() => admission.reserve(one)).retryAfterMs).toBe(2000);
-    expect(errorOf(() => admission.reserve({ sequences: 3, estimatedTokens: 1 })).retryAfterMs).toBe(6000);
+    // three places, after the one that has just been promised
+    expect(errorOf(() => admission.reserve({ sequences: 3, estimatedTokens: 1 })).retryAfterMs).toBe(8000);
     for (const ticket of held) ticket.release();
+    const again = Array.from({ length: 4 }, () => admission.reserve(one));
+    expect(errorOf(() => admission.reserve(one)).retryAfterMs, 'nobody is left who could come back').toBe(2000);
+    for (const ticket of again) ticket.release();
+  });
+});
+
+describe('Admission, refusing many', () => {
+  const one = { sequences: 1, estimatedTokens: 10 };
+
+  /** A full queue that has moved at one sequence every half second. */
+  function fullQueue(shareKey?: string) {
+    const clock = { now: 0 };
+    const admission = new Admission({ maxQueuedSequences: 4, maxQueuedTokens: 1_000_000 }, () => clock.now);
+    for (let i = 0; i < 20; i++) {
+      admission.reserve(one).start();
+      clock.now += 500;
+    }
+    const refusal = (key = shareKey): number =>
+      errorOf(() => admission.reserve({ ...one, shareKey: key })).retryAfterMs as number;
+    for (let i = 0; i < (shareKey === undefined ? 4 : 2); i++) admission.reserve({ ...one, shareKey });
+    return { admission, clock, refusal };
+  }
+
+  it('gives each a time of its own, as fast as places become free', () => {
+    const { clock, refusal } = fullQueue();
+    expect([refusal(), refusal(), refusal(), refusal()]).toEqual([500, 1000, 1500, 2000]);
+    clock.now += 400;
+    // 2000 less 400, and one more place at the rate by now: 20 in 10.4 s
+    expect(refusal()).toBe(2120);
+  });
+
+  it('spreads them over half a minute at most', () => {
+    const { refusal } = fullQueue();
+    const times = Array.from({ length: 500 }, () => refusal());
+    expect(Math.max(...times)).toBe(30_000);
+    // 60 up to the end, then 31 in each half
+    expect(times.filter((time) => time === 20_000)).toHaveLength(15);
+  });
+
+  it('does not let one key wait for what another was told', () => {
+    const { admission, refusal } = fullQueue('a');
+    expect([refusal(), refusal(), refusal()]).toEqual([500, 1000, 1500]);
+    admission.reserve({ ...one, shareKey: 'b' });
+    expect(refusal('b')).toBe(500);
   });
 });
 
