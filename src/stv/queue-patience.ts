@@ -8,7 +8,8 @@ import { pause } from './engine-return.ts';
 /** A call waits no longer than this in all. */
 const MAX_WAIT_MS = 120_000;
 const MIN_DELAY_MS = 50;
-const MAX_DELAY_MS = 5_000;
+/** The times that the queue tells are spread, so that not all clients come back together; asking from within costs next to nothing. */
+const MAX_DELAY_MS = 1_000;
 
 /** Shared by all engine calls of one request. */
 export class QueuePatience {
