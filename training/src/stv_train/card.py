@@ -26,6 +26,7 @@ def card(run: Run, generator: str, verifier: str) -> str:
     tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
     seconds = {name: data.get("seconds") for name, data in (("base", base), (generator, made_generator), (verifier, made_verifier))}
     spent = ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items() if value)
+    began = f", beginning with `{start}`" if (start := run.config.base.start_from) else ""
     gates = [[name, f"{value:.4g}"] for name, value in base.get("gates", {}).items()]
     text = f"""# stv-mini
 
@@ -35,7 +36,7 @@ A generator and a verifier for school mathematics with worked steps, trained fro
   trained on.
 - **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama
   shape; the files are Hugging Face checkpoints and load with `transformers`.
-- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations; the verifier by
+- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations{began}; the verifier by
   self-trained verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict
   RL); the generator by GRPO, first on attempts, then on refinements with that verifier frozen (where it is named `vil`).
 - **Seconds spent:** {spent or "not recorded"}, on {device}.

@@ -10,7 +10,7 @@ from . import prompts
 from .tasks.equations import NAMES
 from .tasks.mistakes import student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
-from .tasks.steps import Check, Problem, attempt_lines, check, solution_text, solve, standing_after
+from .tasks.steps import Check, Leaf, Problem, attempt_lines, check, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 
 OUTSIDE_FEEDBACK = "This problem is outside what I can check."
@@ -183,6 +183,8 @@ def drill(rng: Random) -> tuple[str, str]:
     """A single operation and its result, as numbers, as coefficients of an unknown, or in the words of feedback. Sums and
     products are learned on these in a tenth of the tokens that whole solutions need."""
     while True:
+        if rng.random() < 0.25:
+            return _long_sum(rng)
         if rng.random() < 0.6:
             a, b = (_drill_number(rng) * rng.choice((1, 1, -1)) for _ in range(2))
             sign = rng.choice("+-")
@@ -199,6 +201,20 @@ def drill(rng: Random) -> tuple[str, str]:
             name = rng.choice(NAMES)
             return f"{a}{name} {sign if b >= 0 else '-' if sign == '+' else '+'} {abs(b)}{name}", f"{result}{name}"
         return (f"{a} times {b}" if sign == "*" and rng.random() < 0.3 else question), str(result)
+
+
+def _long_sum(rng: Random) -> tuple[str, str]:
+    """Three or four terms in one step, as collecting like terms has them: most wrong steps of a base without these were such sums."""
+    while True:
+        terms = [_drill_number(rng) * rng.choice((1, -1)) for _ in range(rng.choice((3, 3, 4)))]
+        name = rng.choice(NAMES) if rng.random() < 0.4 else ""
+        if name and (0 in terms or sum(terms) == 0):
+            continue
+        shown = [Leaf(abs(term), suffix=name).text() for term in terms]
+        question = ("-" if terms[0] < 0 else "") + shown[0]
+        question += "".join(f" {'-' if term < 0 else '+'} {text}" for term, text in zip(terms[1:], shown[1:], strict=True))
+        if split_of(f"calculation {question}") == "train":
+            return question, Leaf(sum(terms), suffix=name).text()
 
 
 def _drill_number(rng: Random) -> int:
