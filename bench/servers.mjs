@@ -19,7 +19,8 @@ async function freePort() {
 async function untilReady(url, child, deadlineMs) {
   const end = Date.now() + deadlineMs;
   while (Date.now() < end) {
-    if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode} before it was ready`);
+    const ended = child.exitCode ?? child.signalCode;
+    if (ended !== null) throw new Error(`${child.spawnfile} ended with ${ended} before it was ready`);
     const ready = await fetch(url).then(
       (answer) => answer.ok,
       () => false,

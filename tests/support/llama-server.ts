@@ -45,7 +45,8 @@ export async function startLlamaServer(program: string): Promise<LlamaServer> {
       log = (log + bytes).slice(-4000);
     });
     for (let i = 0; i < 600; i++) {
-      if (started.exitCode !== null) throw new Error(`llama-server ended with ${started.exitCode}:\n${log}`);
+      const ended = started.exitCode ?? started.signalCode;
+      if (ended !== null) throw new Error(`llama-server ended with ${ended}:\n${log}`);
       const isReady = await fetch(`${url}/health`).then(
         ({ ok }) => ok,
         () => false,
