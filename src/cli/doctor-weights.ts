@@ -50,25 +50,28 @@ async function checkRole(check: string, role: PackRole, config: Config): Promise
   }
   const weights = role.weights ?? config.weights;
   const folder = path.join(config.dataDir, 'models');
-  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
   try {
-    if (role.source.kind === 'local') requireDigest(checkpoint, sourceDigest, role.hash);
+    if (role.source.kind === 'local' && role.hash !== undefined) {
+      requireDigest(checkpoint, await digestCheckpoint(checkpoint, { cacheDir: folder }), role.hash);
+    }
   } catch (thrown) {
     return [fail(check, toStvError(thrown).message)];
   }
-  const isPrepared = hasPrepared(folder, sourceDigest, weights);
+  const isPrepared = await hasPrepared(folder, checkpoint, weights);
   return isPrepared
     ? [ok(check, `${source}, converted to ${weights}.`)]
     : [warn(check, `${source} is here but not converted to ${weights}; the first start does it, or \`stv pull\` now.`)];
 }
 
-function hasPrepared(folder: string, sourceDigest: string, weights: string): boolean {
+async function hasPrepared(folder: string, checkpoint: string, weights: string): Promise<boolean> {
   let names: readonly string[];
   try {
     names = readdirSync(folder).filter((name) => !name.includes('.'));
   } catch {
     return false;
   }
+  if (names.length === 0) return false;
+  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
   return names.some((name) => {
     try {
       const manifest = readManifest(path.join(folder, name));

@@ -121,4 +121,16 @@ export class StoredRuns {
     }
     return { faults, statuses };
   }
+
+  /** Reports how the runs ended; checks that their events are whole, under the campaign's own words for it, and that none failed. */
+  async check(report, whole) {
+    const { faults, statuses } = await this.faults();
+    report.figure('stored runs', JSON.stringify(statuses));
+    report.check(whole, faults.length === 0, faults.slice(0, 3).join('; '));
+    report.check(
+      'none of them failed',
+      Object.keys(statuses).every((status) => !status.startsWith('failed')),
+      JSON.stringify(statuses),
+    );
+  }
 }
