@@ -11,8 +11,9 @@ import pytest
 
 from stv_train import cli
 from stv_train.errors import TrainError
+from stv_train.files import append_json, read_jsonl
 from stv_train.probes import Judged
-from stv_train.run import Run, append_json, read_jsonl
+from stv_train.run import Run
 from stv_train.server import served
 from stv_train.stages import loops as loops_stage
 from stv_train.stages import vil as vil_stage

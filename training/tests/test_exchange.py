@@ -10,7 +10,7 @@ import pytest
 from stv_train.cli import main
 from stv_train.errors import TrainError
 from stv_train.exchange import export_rows
-from stv_train.run import read_jsonl
+from stv_train.files import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "packs" / "smollm2"

@@ -11,7 +11,8 @@ import pytest
 from stv_train.cli import main
 from stv_train.config import load_config
 from stv_train.errors import TrainError
-from stv_train.run import Run, read_jsonl
+from stv_train.files import read_jsonl
+from stv_train.run import Run
 from stv_train.server import post_json, served, server_command
 from stv_train.stages.base import train_base
 from stv_train.stages.data import fetch_traces

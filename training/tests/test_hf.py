@@ -14,11 +14,12 @@ transformers = pytest.importorskip("transformers")
 from stv_train.config import load_config  # noqa: E402
 from stv_train.errors import TrainError  # noqa: E402
 from stv_train.export import write_checkpoint  # noqa: E402
+from stv_train.files import read_jsonl  # noqa: E402
 from stv_train.hf import train as hf_train  # noqa: E402
 from stv_train.hf.model import BasePolicy, LoraPolicy, load_checkpoint, with_adapters  # noqa: E402
 from stv_train.hf.train import GENERATOR, VERIFIER, final_answer, read_graded, train_hf  # noqa: E402
 from stv_train.model import Llama  # noqa: E402
-from stv_train.run import Run, read_jsonl  # noqa: E402
+from stv_train.run import Run  # noqa: E402
 from stv_train.sampler import Sampling  # noqa: E402
 
 ROOT = Path(__file__).parents[1]

@@ -18,9 +18,10 @@ from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
 from stv_train.export import export_pack, write_checkpoint
+from stv_train.files import read_jsonl, write_atomically
 from stv_train.gates import failures
 from stv_train.probes import Judged
-from stv_train.run import Run, read_jsonl, write_atomically
+from stv_train.run import Run
 from stv_train.stages import base as base_stage
 from stv_train.stages.base import first_model, train_base
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems

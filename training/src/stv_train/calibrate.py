@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from . import prompts
+from .files import write_json
 from .model import Llama
 from .probes import Judged, complete
-from .run import Run, write_json
+from .run import Run
 from .sampler import Sampling
 from .stages.verifier import probe_attempts
 from .statistics import expected_calibration_error, fit_temperature, logit, sigmoid

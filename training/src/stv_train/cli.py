@@ -15,9 +15,10 @@ from .config import load_config
 from .errors import TrainError
 from .exchange import export_rows
 from .export import export_pack, load_export
+from .files import append_json
 from .gates import require_gates
 from .report import write_report
-from .run import Interrupted, Run, append_json
+from .run import Interrupted, Run
 from .server import server_command, swap_models
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems

@@ -42,15 +42,20 @@ class OwnAttempt:
     attempt: str
 
 
+Judgement = tuple[Problem, str, Check]
+"""A problem, an attempt at it, and what is to be said about it."""
+
+
 class OwnAttempts:
     """Attempts of the generator to learn from, told apart once: checking thousands takes many seconds."""
 
     def __init__(self, attempts: Iterable[OwnAttempt] = ()) -> None:
-        self.wrong: list[OwnAttempt] = []
-        self.right: list[OwnAttempt] = []
-        for attempt in attempts:
-            problem = read_problem(attempt.problem, attempt.task, attempt.level)
-            (self.right if check(problem, attempt.attempt).correct else self.wrong).append(attempt)
+        self.wrong: list[Judgement] = []
+        self.right: list[Judgement] = []
+        for own in attempts:
+            problem = read_problem(own.problem, own.task, own.level)
+            result = check(problem, own.attempt)
+            (self.right if result.correct else self.wrong).append((problem, own.attempt, result))
 
 
 NO_ATTEMPTS = OwnAttempts()
@@ -101,22 +106,18 @@ class DocumentSource:
         kinds = kinds_of(task)
         return make_problem(*rng.choices(kinds, [self.mix.falling ** (level - 1) for _, level in kinds])[0], rng)
 
-    def wrong(self, rng: Random) -> tuple[Problem, str, Check]:
+    def wrong(self, rng: Random) -> Judgement:
         if self.own.wrong and rng.random() < self.own_share:
-            own = rng.choice(self.own.wrong)
-            problem = read_problem(own.problem, own.task, own.level)
-            return problem, own.attempt, check(problem, own.attempt)
+            return rng.choice(self.own.wrong)
         while True:
             problem = self.problem(rng)
             attempt, result = student_attempt(problem, rng, False)
             if not result.correct:
                 return problem, attempt, result
 
-    def right(self, rng: Random) -> tuple[Problem, str, Check]:
+    def right(self, rng: Random) -> Judgement:
         if self.own.right and rng.random() < self.own_share:
-            own = rng.choice(self.own.right)
-            problem = read_problem(own.problem, own.task, own.level)
-            return problem, own.attempt, check(problem, own.attempt)
+            return rng.choice(self.own.right)
         problem = self.problem(rng)
         return problem, *student_attempt(problem, rng, True)
 
@@ -190,16 +191,22 @@ def drill(rng: Random) -> tuple[str, str]:
             sign = rng.choice("+-")
             result = a + b if sign == "+" else a - b
         else:
-            a, b = rng.choice((1, 1, -1)) * rng.randint(2, 12), rng.choice((1, 1, -1)) * rng.randint(0, 12 if rng.random() < 0.6 else 40)
+            # As far as lines of solutions go: 9 x 40 in brackets, 60 x 15 in calculations.
+            highest, most = rng.choice(((12, 12), (12, 60), (15, 60)))
+            a, b = rng.randint(2, highest), rng.randint(0, most)
+            a, b = a * rng.choice((1, 1, -1)), b * rng.choice((1, 1, -1))
+            if rng.random() < 0.3:
+                a, b = b or a, a
             sign, result = "*", a * b
             if rng.random() < 0.4:
                 a, sign, b, result = result, "/", a, b
         question = f"{a} {sign} {b}" if b >= 0 else f"{a} {sign} ({b})"
         if split_of(f"calculation {question}") != "train":
             continue
-        if sign in "+-" and rng.random() < 0.4:
+        if sign in "+-" and 0 not in (a, b, result) and rng.random() < 0.4:
             name = rng.choice(NAMES)
-            return f"{a}{name} {sign if b >= 0 else '-' if sign == '+' else '+'} {abs(b)}{name}", f"{result}{name}"
+            first, second, whole = (Leaf(value, suffix=name).text() for value in (a, abs(b), result))
+            return f"{first} {sign if b >= 0 else '-' if sign == '+' else '+'} {second}", whole
         return (f"{a} times {b}" if sign == "*" and rng.random() < 0.3 else question), str(result)
 
 
@@ -219,7 +226,7 @@ def _long_sum(rng: Random) -> tuple[str, str]:
 
 def _drill_number(rng: Random) -> int:
     pick = rng.random()
-    return rng.randint(0, 20) if pick < 0.4 else rng.randint(0, 99) if pick < 0.85 else rng.randint(100, 400)
+    return rng.randint(0, 20) if pick < 0.4 else rng.randint(0, 99) if pick < 0.85 else rng.randint(100, 500)
 
 
 def outside_attempt(rng: Random) -> str:

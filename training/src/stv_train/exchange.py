@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from .errors import OutsideDomain, TrainError
-from .run import read_jsonl, write_atomically, write_jsonl
+from .files import read_jsonl, write_atomically, write_jsonl
 from .tasks.problems import read_problem
 from .tasks.steps import solution_text, solve
 

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from . import prompts
 from .card import card
 from .errors import TrainError
+from .files import write_atomically, write_json
 from .model import Llama, to_hf
-from .run import Run, write_atomically, write_json
+from .run import Run
 from .tokenizer import END, PAD, write_tokenizer
 
 

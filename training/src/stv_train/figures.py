@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .run import Run, read_jsonl
+from .files import read_jsonl
+from .run import Run
 from .stages.loops import load_loops
 
 Figure = dict[str, float | None]

@@ -9,9 +9,10 @@ from typing import Any
 from safetensors.torch import load_file
 
 from .errors import TrainError
+from .files import read_jsonl
 from .model import Llama, ModelConfig
 from .probes import attempt_all
-from .run import Run, read_jsonl
+from .run import Run
 from .sampler import Sampling
 from .statistics import bootstrap
 from .tasks.problems import read_problem

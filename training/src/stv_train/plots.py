@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .figures import load_served, report_of
-from .run import Run, read_jsonl
+from .files import read_jsonl
+from .run import Run
 from .stages.loops import load_loops
 
 

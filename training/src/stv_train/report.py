@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from . import __version__
+from .files import read_jsonl, write_atomically
 from .plots import plot_run
 from .report_served import loop_section, rates_section, served_sections, table
-from .run import Run, read_jsonl, write_atomically
+from .run import Run
 
 
 def write_report(run: Run) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .figures import Figure, goals, load_served, report_of, rivals
-from .run import Run, read_jsonl
+from .files import read_jsonl
+from .run import Run
 from .stages.loops import load_loops
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from . import prompts
 from .config import Config
 from .errors import TrainError
+from .files import append_json, write_atomically, write_json
 from .model import Llama, ModelConfig
 from .tokenizer import PackTokenizer
 
@@ -38,68 +37,6 @@ def fingerprint(*parts: object) -> str:
 
     text = json.dumps([plain(part) for part in parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` fills a file beside `path`, which then takes its place: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        write(temporary)
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        full = full or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
-        raise TrainError(f"Cannot write {path}: {reason}. The previous state is intact; the same command goes on from it.") from error
-
-
-def write_json(path: Path, value: object) -> None:
-    write_atomically(path, lambda part: part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n"))
-
-
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    def write(part: Path) -> None:
-        with part.open("w") as handle:
-            for row in rows:
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-    write_atomically(path, write)
-
-
-def append_json(path: Path, row: dict[str, Any]) -> None:
-    """Adds a line. Raises TrainError when the disk is full."""
-    try:
-        with path.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
-    except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
-        raise TrainError(f"Cannot write {path}: {reason}.") from error
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
-    rows = []
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise TrainError(f"There is no file {path}.") from None
-    except UnicodeDecodeError as error:
-        raise TrainError(f"{path} is not UTF-8 text: {error}.") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise TrainError(f"{path}, line {number} is not valid JSON: {error.msg}.") from None
-        if not isinstance(row, dict):
-            raise TrainError(f"{path}, line {number} must hold a JSON object, not {line[:40]!r}.")
-        rows.append(row)
-    return rows
 
 
 class Progress:

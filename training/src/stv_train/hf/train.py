@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 from ..config import Config
 from ..errors import TrainError
+from ..files import read_jsonl, write_json, write_jsonl
 from ..optim import schedule
 from ..probes import texts
-from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_json, write_jsonl
+from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
 from ..stages.data import same_answer
 from ..stages.verifier import Task, update_step

@@ -11,13 +11,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..batches import answer_loss, batches, collate
-from ..documents import NO_ATTEMPTS, DocumentSource, Encoded, Mix, OwnAttempt, OwnAttempts, encode
+from ..documents import DocumentSource, Mix
+from ..drawing import Order, drawer
 from ..errors import TrainError
+from ..files import write_jsonl
 from ..gates import measure_gates, report_gates
 from ..model import Llama, from_hf
 from ..optim import MuonAdamW, schedule
 from ..probes import attempt_all, solve_probe
-from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
+from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
 
 LOG_EVERY = 50
@@ -69,13 +71,12 @@ def train_base(run: Run) -> Llama:
             },
         )
 
-    with run.interruptible():
+    with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
-            source = DocumentSource(mix_at(run, tokens_at_buffer), seed, own_attempts(run, model, tokens_at_buffer), config.own_share)
-            rows: list[Encoded] = []
-            for at in range(number, number + BUFFER):
-                if (row := encode(source.draw(at), run.tokenizer, model.config.max_length)) is not None:
-                    rows.append(row)
+            rows = drawn.take(order_at(run, number, tokens_at_buffer, own_attempts(run, model, tokens_at_buffer)))
+            upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
+            if upcoming < config.tokens and (own := pool_at(run, upcoming)) in (None, pool_at(run, tokens_at_buffer)):
+                drawn.prepare(order_at(run, number + BUFFER, upcoming, own))
             groups = batches(rows, config.batch_tokens, Random(f"{seed}:order:{number}"))
             for group in groups[done:]:
                 batch = collate(group, run.device)
@@ -142,27 +143,30 @@ def mix_at(run: Run, tokens: int) -> Mix:
     return Mix(kinds, data.tasks, falling)
 
 
-def own_attempts(run: Run, model: Llama, tokens: int) -> OwnAttempts:
-    """The newest pool of the generator's own attempts that is due at `tokens`; drawn once, then read from its file."""
+def order_at(run: Run, number: int, tokens: int, own: Path | None) -> Order:
+    """The buffer that begins with document `number` when `tokens` have been seen."""
+    c = run.config
+    return Order(mix_at(run, tokens), c.run.seed, number, BUFFER, c.model.max_length, own, c.base.own_share)
+
+
+def pool_at(run: Run, tokens: int) -> Path | None:
+    """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not."""
     config = run.config.base
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
-    if not due or not config.own_attempts:
-        return NO_ATTEMPTS
-    path = run.folder / "base" / f"own-{due[-1]}.jsonl"
-    if path not in _POOLS:
-        if not path.exists():
-            _draw_pool(run, model, path, due[-1])
-        _POOLS.clear()
-        _POOLS[path] = OwnAttempts(OwnAttempt(**row) for row in read_jsonl(path))
-    return _POOLS[path]
+    return run.folder / "base" / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
 
 
-_POOLS: dict[Path, OwnAttempts] = {}
+def own_attempts(run: Run, model: Llama, tokens: int) -> Path | None:
+    """The same file, drawn first where it does not exist."""
+    path = pool_at(run, tokens)
+    if path and not path.exists():
+        _draw_pool(run, model, path)
+    return path
 
 
-def _draw_pool(run: Run, model: Llama, path: Path, number: int) -> None:
+def _draw_pool(run: Run, model: Llama, path: Path) -> None:
     config = run.config.base
-    seed = run.config.run.seed + 1000 * (number + 1)
+    seed = run.config.run.seed + 1000 * (int(path.stem.removeprefix("own-")) + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
     problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(config.own_attempts)]
     began = time.monotonic()

@@ -15,8 +15,9 @@ from typing import Any
 from ..documents import outside_attempt
 from ..errors import TrainError
 from ..export import export_pack, load_export
+from ..files import read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
-from ..run import Run, fingerprint, read_jsonl, write_json, write_jsonl
+from ..run import Run, fingerprint
 from ..server import run_command, served, server_command, server_version
 from ..tasks.problems import make_outside
 from .bins import Binned, attempts_to_verify, binned_problems

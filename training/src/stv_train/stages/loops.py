@@ -12,9 +12,10 @@ import torch
 
 from .. import prompts
 from ..documents import GENERIC_FEEDBACK, review_feedback
+from ..files import write_json
 from ..model import Llama
 from ..probes import Judged, attempt_all, complete
-from ..run import Run, write_json
+from ..run import Run
 from ..sampler import Sampling
 from ..statistics import bootstrap
 from ..tasks.steps import Problem, check, states_answer

@@ -11,9 +11,10 @@ from typing import Any
 from .. import prompts
 from ..documents import DocumentSource, Mix
 from ..errors import OutsideDomain, TrainError
+from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import Judged, texts
-from ..run import Interrupted, Progress, Run, fingerprint, read_jsonl, write_jsonl
+from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling, sample
 from ..server import post_json
 from ..tasks.problems import read_problem, split_of

@@ -1,0 +1,74 @@
+"""Files that are never half written, and rows of JSON Lines."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from .errors import TrainError
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` fills a file beside `path`, which then takes its place: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        full = full or "No space left" in str(error)
+        reason = "the disk is full" if full else str(error)
+        raise TrainError(f"Cannot write {path}: {reason}. The previous state is intact; the same command goes on from it.") from error
+
+
+def write_json(path: Path, value: object) -> None:
+    write_atomically(path, lambda part: part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n"))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    def write(part: Path) -> None:
+        with part.open("w") as handle:
+            for row in rows:
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    write_atomically(path, write)
+
+
+def append_json(path: Path, row: dict[str, Any]) -> None:
+    """Adds a line. Raises TrainError when the disk is full."""
+    try:
+        with path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise TrainError(f"Cannot write {path}: {reason}.") from error
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
+    rows = []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise TrainError(f"There is no file {path}.") from None
+    except UnicodeDecodeError as error:
+        raise TrainError(f"{path} is not UTF-8 text: {error}.") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TrainError(f"{path}, line {number} is not valid JSON: {error.msg}.") from None
+        if not isinstance(row, dict):
+            raise TrainError(f"{path}, line {number} must hold a JSON object, not {line[:40]!r}.")
+        rows.append(row)
+    return rows
