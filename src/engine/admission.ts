@@ -65,7 +65,7 @@ export class Admission {
   }
 
   /** Throws StvError `queue_full` with the time after which the queue has probably moved on enough. */
-  reserve({ sequences, estimatedTokens, shareKey }: Reservation): Ticket {
+  check({ sequences, estimatedTokens, shareKey }: Reservation): void {
     const { maxQueuedSequences, maxQueuedTokens } = this.#limits;
     if (this.#queuedSequences + sequences > maxQueuedSequences) {
       throw new StvError(
@@ -94,6 +94,12 @@ export class Admission {
       );
     }
     if (shareKey !== undefined) this.#checkShare(shareKey, sequences);
+  }
+
+  /** A place in the queue. Throws as `check` does. */
+  reserve(reservation: Reservation): Ticket {
+    this.check(reservation);
+    const { sequences, estimatedTokens, shareKey } = reservation;
     this.#queuedSequences += sequences;
     this.#queuedTokens += estimatedTokens;
     this.#count(shareKey, sequences);

@@ -63,6 +63,10 @@ export class CombinedEngine implements ObservedEngine {
     return this.#engineOf(model).countTokens(model, prompt);
   }
 
+  checkRoom(model: string, shareKey?: string): void {
+    this.#engineOf(model).checkRoom(model, shareKey);
+  }
+
   /** The state of the worst, the work of all, the progress of the liveliest. */
   status(): EngineStatus {
     const all = this.#engines.map((engine) => engine.status());

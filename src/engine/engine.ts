@@ -211,6 +211,11 @@ export interface Engine {
    * token budget is reserved by. A remote that cannot tell answers with an upper bound.
    */
   countTokens(model: string, prompt: Prompt): Promise<number>;
+  /**
+   * Throws StvError `queue_full` where a request would be refused now, and reserves nothing: what saves a caller the work of
+   * preparing one. `shareKey` as in a request.
+   */
+  checkRoom(model: string, shareKey?: string): void;
   status(): EngineStatus;
   close(): Promise<void>;
 }

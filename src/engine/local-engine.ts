@@ -268,6 +268,11 @@ export class LocalEngine implements Engine {
     return tokens?.length ?? 0;
   }
 
+  checkRoom(model: string, shareKey?: string): void {
+    this.#resolve(model);
+    this.#admission.check({ sequences: 1, estimatedTokens: 0, shareKey });
+  }
+
   /** Takes no new request and resolves when the open ones have ended, or after `timeoutMs`. */
   async drain(timeoutMs = 30_000): Promise<void> {
     this.#isDraining = true;

@@ -15,6 +15,10 @@ export function meterEngine(engine: Engine, key: string, ledger: QuotaLedger): E
     tokenize: (model, text) => engine.tokenize(model, text),
     detokenize: (model, tokens) => engine.detokenize(model, tokens),
     countTokens: (model, prompt) => engine.countTokens(model, prompt),
+    checkRoom(model) {
+      ledger.checkTokens(key);
+      engine.checkRoom(model, key);
+    },
     status: () => engine.status(),
     close: () => engine.close(),
   };

@@ -49,6 +49,7 @@ export interface Attempt {
 export async function writeAttempt(job: AttemptJob, context: AttemptContext): Promise<Attempt> {
   const { deps, signal, budget, onDelta } = context;
   const prompt = toEnginePrompt(job.prompt);
+  context.patience.ask(() => deps.engine.checkRoom(job.model));
   const numPrompt = await deps.engine.countTokens(job.model, prompt);
   const { maxTokens, reservation } = await reserveCompletion(
     budget,

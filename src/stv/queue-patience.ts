@@ -22,6 +22,11 @@ export class QueuePatience {
     this.#isEndless = isEndless;
   }
 
+  /** Asks before anything is prepared, where a refusal would end the request: `check` throws StvError `queue_full`. */
+  ask(check: () => void): void {
+    if (!this.#isEndless && !this.#isAdmitted && this.#numOpen === 0) check();
+  }
+
   /** Makes the call, again and again while it is refused for a full queue and another call of the request is, or was, served. */
   async call<T>(signal: AbortSignal, make: () => Promise<T>): Promise<T> {
     let waitedMs = 0;

@@ -199,10 +199,14 @@ class Verification {
     this.#words = verdictCandidates(context.deps.pack.verdict);
   }
 
-  /** Counts the prompt's tokens. Throws StvError `context_length_exceeded` when there is no room for a feedback. */
+  /**
+   * Counts the prompt's tokens. Throws StvError `queue_full` before, and `context_length_exceeded` when there is no room for a
+   * feedback.
+   */
   async plan(): Promise<void> {
     const { engine, pack } = this.#context.deps;
     const { model, mode, contextLength } = this.#job;
+    this.#context.patience.ask(() => engine.checkRoom(model));
     const [verdictPrompt, feedbackPrompt, ...words] = await Promise.all([
       engine.countTokens(model, this.#verdictPrompt(mode === 'score' ? undefined : '')),
       mode === 'score' ? 0 : engine.countTokens(model, toEnginePrompt(this.#prompt, pack.feedback.open)),

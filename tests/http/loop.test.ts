@@ -236,6 +236,28 @@ describe('failures', () => {
     },
   );
 
+  it('with a full queue nothing is prepared: 429 before a prompt is counted, on every route of the loop', async () => {
+    const checkRoom = (): never => {
+      throw new StvError('queue_full', 'Busy.', { retryAfterMs: 7100 });
+    };
+    const { app, engine } = await buildApp({ engine: { checkRoom } });
+    for (const [url, body] of [
+      ['/verify', verifyBody],
+      ['/verify', { ...verifyBody, mode: 'score' }],
+      ['/refine', refineBody],
+      ['/solve', solveBody],
+      ['/solve', { ...solveBody, initial_attempt: 'x = 1' }],
+    ] as const) {
+      for (const stream of [false, true]) {
+        const answer = await post(app, url, { ...body, stream });
+        expect(answer.statusCode, answer.body).toBe(429);
+        expect(answer.headers['retry-after']).toBe('8');
+      }
+    }
+    expect(engine.numCounts).toBe(0);
+    expect(engine.requests).toEqual([]);
+  });
+
   it('a refusal does not answer the retry with its Idempotency-Key', async () => {
     let isFull = true;
     const reply = (): string => {

@@ -409,6 +409,7 @@ describe('limits', () => {
     const open = [collect(engine), collect(engine), collect(engine)];
     await expect.poll(() => server.seen.length).toBe(2);
     expect((await collect(engine)).error?.code).toBe('queue_full');
+    expect(() => engine.checkRoom('generator')).toThrow('1 requests wait, the limit is 1');
     expect(engine.status()).toMatchObject({ running: 2, waiting: 1 });
     for (const answer of answers) answer();
     for (const each of await Promise.all(open)) expect(each.text).toBe('Two and two.');

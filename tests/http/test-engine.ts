@@ -22,6 +22,8 @@ export interface TestEngineOptions {
   /** Milliseconds before each delta. */
   readonly delayMs?: number;
   readonly status?: Partial<EngineStatus>;
+  /** Throws where there is no room. */
+  readonly checkRoom?: () => void;
 }
 
 export const testModels: readonly ModelInfo[] = [
@@ -67,6 +69,8 @@ function logprobOf(text: string, top: number): TokenLogprob {
 export class TestEngine implements Engine {
   readonly requests: GenerateRequest[] = [];
   readonly scores: ScoreRequest[] = [];
+  /** How often a prompt was counted. */
+  numCounts = 0;
   /** Requests that ended because their signal was aborted. */
   readonly aborted: string[] = [];
   /** Generations that have begun and not ended. */
@@ -150,7 +154,12 @@ export class TestEngine implements Engine {
     return new TextDecoder().decode(Uint8Array.from(tokens));
   }
 
+  checkRoom(): void {
+    this.#options.checkRoom?.();
+  }
+
   async countTokens(_model: string, prompt: Prompt): Promise<number> {
+    this.numCounts += 1;
     return countOf(prompt);
   }
 

@@ -45,6 +45,8 @@ export interface EngineScript {
   readonly generate?: (request: GenerateRequest, count: number) => string | ScriptedGeneration;
   readonly score?: (request: ScoreRequest, count: number) => readonly number[] | ScriptedScore;
   readonly contextLength?: number;
+  /** Throws where there is no room. */
+  readonly checkRoom?: (model: string) => void;
 }
 
 export interface LedgerEntry {
@@ -198,6 +200,10 @@ export class ScriptedEngine implements Engine {
 
   async detokenize(_model: string, tokens: readonly number[]): Promise<string> {
     return tokens.join(' ');
+  }
+
+  checkRoom(model: string): void {
+    this.#script.checkRoom?.(model);
   }
 
   async countTokens(_model: string, prompt: Prompt): Promise<number> {

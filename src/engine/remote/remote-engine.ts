@@ -111,6 +111,11 @@ export class RemoteEngine implements Engine {
     };
   }
 
+  checkRoom(model: string): void {
+    this.#resolve(model);
+    this.#turns.checkRoom();
+  }
+
   async *generate(request: GenerateRequest, { signal }: EngineCallOptions = {}): AsyncGenerator<GenerationEvent> {
     this.#resolve(request.model);
     const call = new CallSignal([signal, this.#closing.signal], request.deadline);

@@ -29,6 +29,16 @@ export class Turns {
     return this.#waiters.length;
   }
 
+  /** Throws StvError `queue_full` when as many wait as may. */
+  checkRoom(): void {
+    if (this.#numRunning < this.#maxConcurrent || this.#waiters.length < this.#maxQueued) return;
+    throw new StvError(
+      'queue_full',
+      `The queue of the remote is full: ${this.#waiters.length} requests wait, the limit is ${this.#maxQueued}.`,
+      { retryAfterMs: QUEUE_RETRY_MS },
+    );
+  }
+
   /**
    * Resolves with the function that ends the turn. Throws StvError `queue_full` at once when too many wait, and the signal's
    * reason when it is aborted first.
@@ -36,13 +46,7 @@ export class Turns {
   async take(priority: TurnPriority, signal: AbortSignal): Promise<() => void> {
     signal.throwIfAborted();
     if (this.#numRunning < this.#maxConcurrent) return this.#begin();
-    if (this.#waiters.length >= this.#maxQueued) {
-      throw new StvError(
-        'queue_full',
-        `The queue of the remote is full: ${this.#waiters.length} requests wait, the limit is ${this.#maxQueued}.`,
-        { retryAfterMs: QUEUE_RETRY_MS },
-      );
-    }
+    this.checkRoom();
     return new Promise((resolve, reject) => {
       const leave = (): void => {
         this.#waiters = this.#waiters.filter((other) => other !== waiter);

@@ -33,6 +33,15 @@ describe('Admission', () => {
     expect([admission.queuedSequences, admission.queuedTokens]).toEqual([0, 0]);
   });
 
+  it('tells whether there is room without taking any, by share key too', () => {
+    const admission = new Admission({ maxQueuedSequences: 4, maxQueuedTokens: 1000 });
+    for (let times = 0; times < 10; times += 1) admission.check(one);
+    for (let times = 0; times < 2; times += 1) admission.reserve({ ...one, shareKey: 'a' });
+    expect(errorOf(() => admission.check({ ...one, shareKey: 'a' }))).toMatchObject({ code: 'queue_full' });
+    admission.check({ ...one, shareKey: 'b' });
+    expect([admission.queuedSequences, admission.queuedTokens]).toEqual([2, 20]);
+  });
+
   it('refuses by tokens, but never the only request', () => {
     const admission = new Admission({ maxQueuedSequences: 10, maxQueuedTokens: 50 });
     const ticket = admission.reserve({ sequences: 1, estimatedTokens: 80 });
