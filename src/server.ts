@@ -18,6 +18,7 @@ import { answerClientError, answerFrameworkError, installErrorHandling } from '.
 import { registerHealth } from './routes/health.ts';
 import { installJsonBodies } from './routes/json-body.ts';
 import { createLimitChecks, defaultLimits } from './routes/limits.ts';
+import { withoutTexts } from './routes/logged-error.ts';
 import { registerModels } from './routes/models.ts';
 import { registerOperations } from './routes/operations.ts';
 import { registerPlayground } from './routes/playground.ts';
@@ -60,7 +61,7 @@ export function buildServer(deps: ServerDeps): App {
   const { config, keys = noApiKeys } = deps;
   const quotas = deps.quotas ?? new QuotaLedger({ defaults: defaultLimits(config), limitsOf: keys.limitsOf });
   const app: App = fastify({
-    logger: deps.logger ?? false,
+    logger: deps.logger === undefined ? false : { ...deps.logger, ...withoutTexts },
     // one line a request of our own, below
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: config.maxBodyBytes,

@@ -9,7 +9,7 @@ import { QuotaLedger, type QuotaStore } from '../../src/quotas/quota-ledger.ts';
 import { defaultLimits } from '../../src/routes/limits.ts';
 import type { App } from '../../src/routes/route-deps.ts';
 import { RunRegistry } from '../../src/runs/run-registry.ts';
-import { buildServer } from '../../src/server.ts';
+import { buildServer, type ServerDeps } from '../../src/server.ts';
 import { Serving } from '../../src/serving.ts';
 import type { LoopPack, RoleDefaults } from '../../src/stv/loop-pack.ts';
 import type { RunStore } from '../../src/stv/run-store.ts';
@@ -66,6 +66,7 @@ export interface TestAppOptions {
   /** Clock of the quotas. */
   readonly now?: () => number;
   readonly telemetry?: Telemetry;
+  readonly logger?: NonNullable<ServerDeps['logger']>;
   /** False: the models are still loading. */
   readonly ready?: boolean;
 }
@@ -110,9 +111,10 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
+    onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
     store: options.store,
   });
-  const app = buildServer({
+  const app: App = buildServer({
     config,
     serving,
     metrics,
@@ -120,6 +122,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     quotas,
     ...(options.keys === undefined ? {} : { keys: options.keys }),
     ...(options.telemetry === undefined ? {} : { telemetry: options.telemetry }),
+    ...(options.logger === undefined ? {} : { logger: options.logger }),
   });
   if (options.ready !== false) serving.ready({ engine, pack: testPack });
   await app.ready();
