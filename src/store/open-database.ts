@@ -35,9 +35,17 @@ async function openSqlite(file: string): Promise<Kysely<Database>> {
   mkdirSync(path.dirname(file), { recursive: true });
   const database = new Sqlite(file);
   const db = new Kysely<Database>({ dialect: new SqliteDialect({ database }) });
-  // WAL with NORMAL keeps every committed transaction through a crash of the process; a power cut may lose the last ones,
-  // never the file
-  for (const pragma of ['journal_mode = wal', 'synchronous = normal', 'foreign_keys = on', 'busy_timeout = 5000']) {
+  const pragmas = [
+    'journal_mode = wal',
+    // WAL with NORMAL keeps every committed transaction through a crash of the process; a power cut may lose the last ones,
+    // never the file
+    'synchronous = normal',
+    'foreign_keys = on',
+    'busy_timeout = 5000',
+    // an erased run must not be readable in the free pages of the file
+    'secure_delete = on',
+  ];
+  for (const pragma of pragmas) {
     await sql.raw(`pragma ${pragma}`).execute(db);
   }
   return db;

@@ -15,6 +15,7 @@ import type {
 } from '../stv/run-store.ts';
 import type { RunSummary, SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import type { NewTrace, TraceRecord } from '../stv/traces.ts';
+import { ErasedTexts } from './erased-texts.ts';
 import { FarLeases, type HeldLease } from './far-leases.ts';
 import { isFull } from './open-database.ts';
 import { addEndedBytes, eraseAll, sweepPage, sweepPageSize } from './retention.ts';
@@ -29,12 +30,14 @@ export class SqlRunStore implements RunStore {
   readonly #db: Kysely<Database>;
   readonly #now: () => number;
   readonly #farLeases: FarLeases;
+  readonly #erasedTexts: ErasedTexts;
 
   /** `now`: milliseconds since the epoch; `elapsed`: milliseconds of a clock that nobody sets. */
   constructor(db: Kysely<Database>, now: () => number = Date.now, elapsed: () => number = () => performance.now()) {
     this.#db = db;
     this.#now = now;
     this.#farLeases = new FarLeases(elapsed);
+    this.#erasedTexts = new ErasedTexts(db);
   }
 
   async create(run: NewRun, lease: Lease): Promise<CreateResult> {
@@ -187,7 +190,9 @@ export class SqlRunStore implements RunStore {
   }
 
   async erase(id: string): Promise<boolean> {
-    return this.#write(async (trx) => (await eraseAll(trx, [id])) > 0);
+    const count = await this.#write((trx) => eraseAll(trx, [id]));
+    await this.#erasedTexts.wipe(count);
+    return count > 0;
   }
 
   async requestCancel(id: string): Promise<boolean> {
@@ -271,8 +276,10 @@ export class SqlRunStore implements RunStore {
     for (;;) {
       const count = await this.#write((trx) => sweepPage(trx, limits));
       erased += count;
-      if (count < sweepPageSize) return erased;
+      if (count < sweepPageSize) break;
     }
+    await this.#erasedTexts.wipe(erased);
+    return erased;
   }
 
   async close(): Promise<void> {

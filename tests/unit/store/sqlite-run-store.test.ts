@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Kysely, Migrator, SqliteDialect, sql } from 'kysely';
@@ -101,6 +101,67 @@ describe('SqlRunStore on SQLite', () => {
     expect(await create('slv_2', 'x'.repeat(50_000))).toEqual({ kind: 'created' });
     expect((await full.list('o', { limit: 9 })).map(({ id }) => id)).toEqual(['slv_before', 'slv_2']);
     await full.close();
+  });
+
+  describe('what was erased', () => {
+    const marker = 'ERASED-MARKER';
+    const lease = { holder: 'a', ttlMs: 10_000 };
+
+    /** How often the marker stands in the bytes of the database and of its log. */
+    function copiesIn(location: string): number {
+      const files = [location, `${location}-wal`].filter(existsSync);
+      return files.reduce((sum, name) => sum + readFileSync(name, 'latin1').split(marker).length - 1, 0);
+    }
+
+    /** A run with texts in every table, longer than a page and shorter. */
+    async function addRun(to: SqlRunStore, id: string): Promise<void> {
+      const problem = `${marker} `.repeat(1000);
+      const label = { reference: marker, answer: marker };
+      await to.create({ id, owner: 'o', created: 1, request: { id, problem } as never, label }, lease);
+      const text = { id: 1, type: 'attempt-delta', solveId: id, chain: 0, round: 0, text: problem };
+      const end = { id: 2, type: 'solve-end', solveId: id, status: 'accepted', solution: marker };
+      const trace = { solveId: id, chain: 0, round: 0, attempt: marker };
+      const extras = { traces: [trace] as never, summary: { solution: marker } as never };
+      await to.append(id, [text, end] as never, lease, extras);
+    }
+
+    it('stands in no file any more, neither after an erasure nor after a sweep', async () => {
+      const location = path.join(folder, 'erased.db');
+      const erasing = new SqlRunStore(await openDatabase(location), () => 1000);
+      await addRun(erasing, 'slv_1');
+      await addRun(erasing, 'slv_2');
+      const numBefore = copiesIn(location);
+      expect(await erasing.erase('slv_1')).toBe(true);
+      const numLeft = copiesIn(location);
+      expect(numLeft).toBeGreaterThan(1000);
+      expect(numLeft).toBeLessThan(numBefore);
+      expect(await erasing.sweep({ maxAgeMs: 0, maxBytes: 1e9, now: 2000 })).toBe(1);
+      expect(copiesIn(location)).toBe(0);
+      await addRun(erasing, 'slv_3');
+      expect(await erasing.erase('slv_3')).toBe(true);
+      expect(copiesIn(location)).toBe(0);
+      await erasing.close();
+    });
+
+    it('is erased also while another process reads, and leaves the log at the next sweep', async () => {
+      const location = path.join(folder, 'held.db');
+      const erasing = new SqlRunStore(await openDatabase(location), () => 1000);
+      await addRun(erasing, 'slv_1');
+      const reader = new Sqlite(location);
+      reader.exec('begin');
+      reader.prepare('select count(*) from runs').get();
+      const began = performance.now();
+      expect(await erasing.erase('slv_1')).toBe(true);
+      // the process stands still while it waits
+      expect(performance.now() - began).toBeLessThan(3000);
+      expect(await erasing.find('slv_1')).toBeUndefined();
+      expect(copiesIn(location)).toBeGreaterThan(0);
+      reader.exec('commit');
+      reader.close();
+      expect(await erasing.sweep({ maxAgeMs: 1e9, maxBytes: 1e9, now: 2000 })).toBe(0);
+      expect(copiesIn(location)).toBe(0);
+      await erasing.close();
+    });
   });
 
   it('says which file cannot be opened', async () => {
