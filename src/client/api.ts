@@ -86,7 +86,7 @@ export interface paths {
     };
     /**
      * Replay the events of a run, then follow it
-     * @description From the beginning, or after the event that the header `Last-Event-ID` names.
+     * @description From the beginning, or after the event that the header `Last-Event-ID` names. An id above that of the newest event is refused. Behind the last event of a run that has ended there is nothing: 204, at which an EventSource stops.
      */
     readonly get: operations['replaySolve'];
     readonly put?: never;
@@ -2593,6 +2593,15 @@ export interface operations {
             | components['schemas']['SolveRoundEndEvent']
             | components['schemas']['SolveSolveEndEvent']
             | components['schemas']['Error'];
+        };
+      };
+      /** @description The run has ended and `Last-Event-ID` is its last event */
+      readonly 204: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': unknown;
         };
       };
       /** @description A value or field of the request is wrong */

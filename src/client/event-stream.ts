@@ -60,7 +60,7 @@ function parsed<E extends AnyEvent>(event: ServerSentEvent, response: Response):
 export interface ResumableOptions extends StreamOptions {
   /** Sends the request that begins the run; undefined to join a run that is known. */
   readonly begin: (() => Promise<Response>) | undefined;
-  /** Asks for the events of a run after one of them. */
+  /** Asks for the events of a run after one of them; 204 where it has ended with that one. */
   readonly rejoin: (solveId: string, after: number) => Promise<Response>;
   readonly solveId?: string | undefined;
   readonly after?: number | undefined;
@@ -85,6 +85,8 @@ export async function* resumableEvents<E extends AnyEvent & { readonly data: { r
     try {
       const response =
         solveId === undefined && begin !== undefined ? await begin() : await rejoin(solveId ?? '', lastId);
+      // the run has ended, and its last event has arrived
+      if (response.status === 204) return;
       for await (const event of typedEvents<E>(response, options)) {
         if (event.id <= lastId) continue;
         lastId = event.id;

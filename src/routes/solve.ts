@@ -1,5 +1,5 @@
 /** `POST /solve` and the routes of a run: the loop as JSON, as a stream, in the background; replay, cancel, erase, list. */
-import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { FoundRun } from '../runs/run-registry.ts';
 import { shareTokenOf } from './auth.ts';
@@ -129,11 +129,14 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         operationId: 'replaySolve',
         tags: ['loop'],
         summary: 'Replay the events of a run, then follow it',
-        description: 'From the beginning, or after the event that the header `Last-Event-ID` names.',
+        description:
+          'From the beginning, or after the event that the header `Last-Event-ID` names. An id above that of the newest event is ' +
+          'refused. Behind the last event of a run that has ended there is nothing: 204, at which an EventSource stops.',
         params: solveParams,
         querystring: shareQuery,
         response: {
           200: { description: 'The events', content: { 'text/event-stream': { schema: SolveEvent } } },
+          204: { description: 'The run has ended and `Last-Event-ID` is its last event' },
           ...errorAnswers(400, 401, 403, 404),
         },
       },
@@ -141,6 +144,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     async (request, reply) => {
       const after = lastEventId(request);
       const found = await findFor(request, request.params.id);
+      if (await deps.runs.isReadToEnd(found, after)) return reply.code(204).send();
       const signal = clientSignal(reply);
       return streamFrames(request, reply, solveFrames(deps.runs.events(found, after, signal)), deps, signal);
     },
@@ -208,13 +212,9 @@ export function registerSolve(app: App, deps: RouteDeps): void {
     async (request, reply) => {
       const found = await deps.runs.find(request.params.id, ownerOf(request));
       if ((await deps.runs.remove(found)) === 'cancelled') return reply.code(202).send(await stateOf(found, deps));
-      return eraseDone(reply);
+      return reply.code(204).send();
     },
   );
-}
-
-function eraseDone(reply: FastifyReply): FastifyReply {
-  return reply.code(204).send();
 }
 
 function lastEventId(request: FastifyRequest): number {

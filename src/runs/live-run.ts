@@ -78,6 +78,11 @@ export class LiveRun {
     return this.#state;
   }
 
+  /** Of the newest event; 0 before the first. */
+  get lastEventId(): number {
+    return this.#log.lastId;
+  }
+
   /** Why there is no `solve-end`: thrown before the start, or the run was given to another server. */
   get failure(): StvError | undefined {
     return this.#failure;

@@ -118,6 +118,25 @@ export class RunRegistry {
     return state;
   }
 
+  /**
+   * Whether a reader that has every event up to `after` has the whole run. Throws `invalid_value` where the run has no such event
+   * yet, here or in the store.
+   */
+  async isReadToEnd(found: FoundRun, after: number): Promise<boolean> {
+    let { lastId, hasEnd } = endOf(found);
+    if (after > lastId && found.kind === 'live' && found.live.isStored) {
+      // another server may have taken the run over and gone on with it, before this one notices
+      const stored = await this.#store().find(found.live.run.id);
+      if (stored !== undefined) ({ lastId, hasEnd } = endOf({ kind: 'stored', stored }));
+    }
+    if (after <= lastId) return hasEnd && after === lastId;
+    throw new StvError(
+      'invalid_value',
+      `The header Last-Event-ID must be at most ${lastId}, the newest event of the run, got ${after}.`,
+      { param: 'Last-Event-ID' },
+    );
+  }
+
   /** Events above `after` of any run, then those to come; follows runs of other servers by looking again. */
   async *events(found: FoundRun, after: number, signal: AbortSignal): AsyncGenerator<SolveEvent> {
     if (found.kind === 'live') {
@@ -377,7 +396,14 @@ function keyReused(): StvError {
 
 /** Whether the run's end has been seen by its readers. */
 function hasAnswer(live: LiveRun): boolean {
-  return live.isEnded || (live.state !== undefined && live.state.answer.status !== 'running');
+  return live.isEnded || endOf({ kind: 'live', live }).hasEnd;
+}
+
+/** The newest event, and whether it is the run's `solve-end`. A run that failed before its start has none. */
+function endOf(found: FoundRun): { readonly lastId: number; readonly hasEnd: boolean } {
+  if (found.kind === 'stored') return { lastId: found.stored.lastEventId, hasEnd: isEnded(found.stored) };
+  const { live } = found;
+  return { lastId: live.lastEventId, hasEnd: live.state !== undefined && live.state.answer.status !== 'running' };
 }
 
 function isEnded(stored: StoredRun): boolean {

@@ -1,6 +1,7 @@
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { noApiKeys } from '../../src/api-keys.ts';
+import { createClient, type SolveEvent } from '../../src/client/client.ts';
 import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
@@ -145,6 +146,78 @@ describe('a stored run', () => {
     const events = await eventsOf(there.app, id);
     expect(events.at(-1)?.event).toBe('solve-end');
     expect(events.map((event) => Number(event.id))).toEqual(events.map((_, index) => index + 1));
+  });
+});
+
+describe('Last-Event-ID', () => {
+  const resumed = (app: TestApp['app'], id: string, eventId: number) =>
+    call(app, { url: `/solve/${id}/events`, headers: { 'last-event-id': String(eventId) } });
+
+  async function expectBeyond(app: TestApp['app'], id: string, eventId: number, newest: number): Promise<void> {
+    const answer = await resumed(app, id, eventId);
+    expect(answer.statusCode, answer.body).toBe(400);
+    const { error } = answer.json();
+    expect(error).toMatchObject({ code: 'invalid_value', param: 'Last-Event-ID' });
+    expect(error.message).toContain(`at most ${newest}, the newest event of the run, got ${eventId}`);
+  }
+
+  it('of the last event of an ended run is answered 204, at which clients stop; one beyond is refused', async () => {
+    const store = await openStore();
+    const { app } = await buildApp({ store });
+    const { id } = (await post(app, '/solve', solveBody)).json();
+    const { length } = await eventsOf(app, id);
+    const end = await resumed(app, id, length);
+    expect([end.statusCode, end.body]).toEqual([204, '']);
+    expect(await eventsOf(app, id, length - 1)).toHaveLength(1);
+    await expectBeyond(app, id, length + 1, length);
+
+    const client = createClient({ baseUrl: await listen(app), resumeForMs: 1000, retryDelayMs: 50 });
+    const found: SolveEvent[] = [];
+    for await (const event of client.solveEvents(id, { after: length })) found.push(event);
+    expect(found).toEqual([]);
+  });
+
+  it('of the newest event of a live run waits for the next, at whatever server; one beyond is refused', async () => {
+    const store = await openStore();
+    const [here, there] = [await buildApp({ store, engine: slow }), await buildApp({ store })];
+    const { id } = (await post(here.app, '/solve', { ...solveBody, background: true })).json();
+    for (const { app } of [here, there]) {
+      const newest = (await store.find(id))?.lastEventId ?? 0;
+      const answer = await resumed(app, id, newest + 100_000);
+      expect(answer.statusCode, answer.body).toBe(400);
+      expect(answer.json().error).toMatchObject({ code: 'invalid_value', param: 'Last-Event-ID' });
+    }
+    const newest = (await store.find(id))?.lastEventId ?? 0;
+    const tails = await Promise.all([here, there].map(({ app }) => eventsOf(app, id, newest)));
+    expect(tails[0]?.at(-1)?.event).toBe('solve-end');
+    expect(tails[0]?.map((event) => Number(event.id)).at(0)).toBe(newest + 1);
+    expect(tails[1]).toEqual(tails[0]);
+  });
+
+  it('of an event of the server that has taken the run over is no mistake at the one that has yet to notice', async () => {
+    const database = await openDatabase(path.join(temporaryFolder(), 'runs.db'));
+    const store = new SqlRunStore(database);
+    onTestFinished(() => store.close());
+    const { app, runs } = await buildApp({ store, engine: { ...slow, delayMs: 60_000 } });
+    const { id } = (await post(app, '/solve', { ...solveBody, background: true })).json();
+    await vi.waitFor(async () => expect((await store.find(id))?.lastEventId).toBeGreaterThan(1));
+    const newest = (await store.find(id))?.lastEventId ?? 0;
+    await expectBeyond(app, id, newest + 1, newest);
+
+    const later = new SqlRunStore(database, () => Date.now() + 60_000);
+    const lease = { holder: 'another', ttlMs: 15_000 };
+    expect(await later.claim(lease, 9)).toHaveLength(1);
+    const next = { type: 'attempt-delta', id: newest + 1, solveId: id, chain: 0, round: 0, text: 'x' };
+    await later.append(id, [next as never], lease);
+    const controller = new AbortController();
+    const answer = await fetch(`${await listen(app)}/solve/${id}/events`, {
+      headers: { 'last-event-id': String(newest + 1) },
+      signal: controller.signal,
+    });
+    expect(answer.status).toBe(200);
+    controller.abort();
+    await expectBeyond(app, id, newest + 2, newest + 1);
+    await runs.close(new StvError('draining', 'The test is over.'));
   });
 });
 

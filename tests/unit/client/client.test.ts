@@ -142,6 +142,16 @@ describe('a stored run', () => {
     expect(seen).toHaveLength(1);
   });
 
+  it('is over where the server has nothing after the last event that is known', async () => {
+    const { url, seen } = await misbehave((_request, response) => {
+      response.writeHead(204).end();
+    });
+    expect(await collect(createClient({ baseUrl: url, resumeForMs: 0 }).solveEvents('slv_1', { after: 5 }))).toEqual(
+      [],
+    );
+    expect(seen).toHaveLength(1);
+  });
+
   it('can be joined after an event', async () => {
     const { url, seen } = await misbehave((_request, response) => {
       openStream(response);
