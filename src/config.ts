@@ -5,18 +5,22 @@
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
+import {
+  integer,
+  type Kind,
+  oneOf,
+  onOff,
+  optionalAddresses,
+  optionalDatabase,
+  optionalFile,
+  optionalOrigins,
+  optionalRemote,
+  optionalText,
+  optionalUrl,
+  text,
+} from './config-kinds.ts';
 import { StvError } from './errors.ts';
-
-/** Where a raw value came from, for messages. */
-type Source = 'flag' | 'environment' | 'file';
-
-/** How a raw value (text of a flag or variable, JSON of the file) becomes a typed one; `undefined` = refused. */
-interface Kind<T> {
-  readonly expects: string;
-  /** Shown in the help beside the flag; absent for switches. */
-  readonly placeholder?: string;
-  readonly read: (raw: unknown) => T | undefined;
-}
+import { jsonErrorPosition } from './json-error-position.ts';
 
 interface OptionSpec<T> {
   readonly kind: Kind<T>;
@@ -31,47 +35,6 @@ interface OptionSpec<T> {
 function option<T>(kind: Kind<T>, fallback: T | (() => T), meaning: string, extra: Partial<OptionSpec<T>> = {}) {
   return { kind, default: fallback, meaning, ...extra } satisfies OptionSpec<T>;
 }
-
-function text(placeholder: string): Kind<string> {
-  return {
-    expects: 'a non-empty text',
-    placeholder,
-    read: (raw) => (typeof raw === 'string' && raw.trim() !== '' ? raw : undefined),
-  };
-}
-
-function optionalText(placeholder: string): Kind<string | undefined> {
-  return text(placeholder);
-}
-
-function integer(min: number, max: number): Kind<number> {
-  return {
-    expects: `an integer from ${min} to ${max}`,
-    placeholder: 'n',
-    read: (raw) => {
-      const value = typeof raw === 'string' && /^-?\d{1,15}$/.test(raw.trim()) ? Number(raw) : raw;
-      return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max ? value : undefined;
-    },
-  };
-}
-
-function oneOf<const V extends readonly string[]>(values: V): Kind<V[number]> {
-  return {
-    expects: `one of ${values.join(', ')}`,
-    placeholder: values.join('|'),
-    read: (raw) => values.find((value) => value === raw),
-  };
-}
-
-const onOff: Kind<boolean> = {
-  expects: 'true or false',
-  read: (raw) => {
-    if (typeof raw === 'boolean') return raw;
-    if (raw === 'true' || raw === '1') return true;
-    if (raw === 'false' || raw === '0' || raw === '') return false;
-    return undefined;
-  },
-};
 
 const devices = ['auto', 'cpu', 'cuda', 'webgpu'] as const;
 
@@ -97,12 +60,12 @@ export const configOptions = {
   generatorDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the generator alone'),
   verifierDevice: option(oneOf([...devices, 'same'] as const), 'same', 'Device of the verifier alone'),
   generatorRemote: option(
-    optionalText('url#model'),
+    optionalRemote,
     undefined,
     "Server that runs the generator in the pack's place, http://host:port/v1#model; its key: STV_GENERATOR_API_KEY",
   ),
   verifierRemote: option(
-    optionalText('url#model'),
+    optionalRemote,
     undefined,
     "Server that runs the verifier in the pack's place, http://host:port/v1#model; its key: STV_VERIFIER_API_KEY",
   ),
@@ -118,10 +81,9 @@ export const configOptions = {
     "Folders below which the admin route may load packs and checkpoints by name (`packs` in the data folder); the platform's list separator between them",
   ),
   database: option(
-    optionalText('file|postgres://…'),
+    optionalDatabase,
     undefined,
     'Where stored runs are kept (an SQLite file in the data folder when absent)',
-    { secret: true },
   ),
   retainDays: option(integer(1, 36_500), 30, 'Days after which ended stored runs are erased'),
   retainMegabytes: option(
@@ -129,10 +91,10 @@ export const configOptions = {
     4096,
     'Megabytes of stored runs above which the oldest are erased',
   ),
-  apiKeysFile: option(optionalText('file'), undefined, 'File with the API keys; without one only loopback is served'),
+  apiKeysFile: option(optionalFile, undefined, 'File with the API keys; without one only loopback is served'),
   offline: option(onOff, false, 'Never touch the network'),
   otlpEndpoint: option(
-    optionalText('url'),
+    optionalUrl,
     undefined,
     'Collector that gets OpenTelemetry spans of runs over OTLP/HTTP, http://host:4318; no spans when absent',
     { env: 'OTEL_EXPORTER_OTLP_ENDPOINT' },
@@ -185,12 +147,12 @@ export const configOptions = {
     'Requests of an address in a minute, loopback excepted; 0 = no limit',
   ),
   trustedProxies: option(
-    optionalText('addresses'),
+    optionalAddresses,
     undefined,
     'Proxies, separated by commas, whose X-Forwarded-For is believed; none when absent',
   ),
   corsOrigins: option(
-    optionalText('origins'),
+    optionalOrigins,
     undefined,
     'Origins, separated by commas, whose pages may call this server from a browser; none when absent',
   ),
@@ -252,12 +214,14 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     if (!Object.hasOwn(configOptions, name)) problems.push(`The configuration file names an unknown option, ${name}.`);
   }
   const values: Record<string, unknown> = {};
+  const refused = new Set<ConfigName>();
   for (const name of configNames) {
     const spec: OptionSpec<unknown> = configOptions[name];
-    const candidates: readonly (readonly [Source, unknown])[] = [
-      ['flag', sources.flags?.[name]],
-      ['environment', env[envName(name)] ?? (spec.env === undefined ? undefined : env[spec.env])],
-      ['file', Object.hasOwn(fromFile, name) ? fromFile[name] : undefined],
+    const candidates: readonly (readonly [label: string, raw: unknown])[] = [
+      [flagName(name), sources.flags?.[name]],
+      [envName(name), env[envName(name)]],
+      [spec.env ?? '', spec.env === undefined ? undefined : env[spec.env]],
+      [`${name} (configuration file)`, Object.hasOwn(fromFile, name) ? fromFile[name] : undefined],
     ];
     const found = candidates.find(([, raw]) => raw !== undefined);
     if (found === undefined) {
@@ -265,11 +229,14 @@ export function loadConfig(sources: ConfigSources = {}): Config {
       continue;
     }
     const value = spec.kind.read(found[1]);
-    if (value === undefined) problems.push(refusal(name, found[0], found[1], spec));
+    if (value === undefined) {
+      problems.push(refusal(found[0], found[1], spec));
+      refused.add(name);
+    }
     values[name] = value;
   }
   const config = values as Config;
-  problems.push(...crossChecks(config));
+  problems.push(...crossChecks(config, refused));
   if (problems.length > 0) {
     throw new StvError('config_invalid', `The configuration is not valid:\n- ${problems.join('\n- ')}`);
   }
@@ -294,16 +261,21 @@ function readConfigFile(sources: ConfigSources, problems: string[]): Record<stri
       return parsed as Record<string, unknown>;
     }
     problems.push(`The configuration file ${file} must hold one JSON object.`);
-  } catch (error) {
-    problems.push(`The configuration file ${file} is not valid JSON: ${(error as Error).message}.`);
+  } catch {
+    // the parser quotes what stands there, which may be a token
+    const { line, column } = jsonErrorPosition(content);
+    problems.push(`The configuration file ${file} is not valid JSON: see line ${line}, column ${column}.`);
   }
   return {};
 }
 
-function refusal(name: ConfigName, source: Source, raw: unknown, spec: OptionSpec<unknown>): string {
-  const given = spec.secret ? '***' : JSON.stringify(raw);
-  const label = { flag: flagName(name), environment: envName(name), file: `${name} (configuration file)` }[source];
-  return `${label} must be ${spec.kind.expects}, got ${given}.`;
+function refusal(label: string, raw: unknown, spec: OptionSpec<unknown>): string {
+  return `${label} must be ${spec.kind.expects}, got ${shownRaw(raw, spec)}.`;
+}
+
+function shownRaw(raw: unknown, { secret, kind: { conceal = (value) => value } }: OptionSpec<unknown>): string {
+  if (secret) return '***';
+  return typeof raw === 'string' ? JSON.stringify(conceal(raw)) : conceal(JSON.stringify(raw));
 }
 
 /** Loopback names and addresses, which only programs of this machine can reach. */
@@ -317,10 +289,10 @@ export function isLoopback(host: string): boolean {
   );
 }
 
-function crossChecks(config: Config): string[] {
+function crossChecks(config: Config, refused: ReadonlySet<ConfigName>): string[] {
   const problems: string[] = [];
-  // an option that was refused itself is undefined here
-  if (config.host !== undefined && !isLoopback(config.host) && config.apiKeysFile === undefined) {
+  if (refused.has('host') || refused.has('apiKeysFile')) return problems;
+  if (!isLoopback(config.host) && config.apiKeysFile === undefined) {
     problems.push(
       `${flagName('host')} ${config.host} can be reached from other machines, so ${flagName('apiKeysFile')} must name ` +
         'a file with API keys. Without keys the server listens on loopback only.',
@@ -329,13 +301,13 @@ function crossChecks(config: Config): string[] {
   return problems;
 }
 
-/** The configuration for people: secrets hidden, one entry per option. */
+/** The configuration for people: secrets hidden, those inside addresses too, one entry per option. */
 export function describeConfig(config: Config): Record<string, unknown> {
-  return Object.fromEntries(
-    configNames.map((name) => {
-      const spec: OptionSpec<unknown> = configOptions[name];
-      const value = config[name];
-      return [name, spec.secret && value !== undefined ? '***' : (value ?? null)];
-    }),
-  );
+  return Object.fromEntries(configNames.map((name) => [name, shown(config[name], configOptions[name])]));
+}
+
+function shown(value: unknown, { secret, kind: { conceal } }: OptionSpec<unknown>): unknown {
+  if (value === undefined) return null;
+  if (secret) return '***';
+  return typeof value === 'string' && conceal !== undefined ? conceal(value) : value;
 }

@@ -1,6 +1,7 @@
 /** The options table as command-line flags; values stay raw, so that `loadConfig` finds all mistakes at once. */
 import { type Command, Option } from 'commander';
 import { type Config, type ConfigName, configNames, configOptions, envName, flagName, loadConfig } from '../config.ts';
+import { unknownVariables } from '../unknown-variables.ts';
 
 export function addConfigFlags(command: Command): Command {
   command.option('--config <file>', 'Configuration file (JSON; default stv.config.json, where there is one)');
@@ -21,4 +22,12 @@ export function configOf(options: Readonly<Record<string, unknown>>): Config {
   for (const name of configNames) if (options[name] !== undefined) flags[name] = options[name];
   const file = options['config'];
   return loadConfig({ flags, ...(typeof file === 'string' ? { file } : {}) });
+}
+
+/** Says on stderr which variables of the environment look like settings and are none. */
+export function warnOfUnknownVariables(env: NodeJS.ProcessEnv = process.env): void {
+  for (const { name, nearest } of unknownVariables(env)) {
+    const guess = nearest === undefined ? '' : `; is ${nearest} meant?`;
+    process.stderr.write(`The environment variable ${name} is not known and is ignored${guess || '.'}\n`);
+  }
 }

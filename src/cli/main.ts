@@ -4,7 +4,7 @@ import { Command, CommanderError } from 'commander';
 import { describeConfig } from '../config.ts';
 import { toStvError } from '../errors.ts';
 import { version } from '../version.ts';
-import { addConfigFlags, configOf } from './config-flags.ts';
+import { addConfigFlags, configOf, warnOfUnknownVariables } from './config-flags.ts';
 import { handleOutputErrors } from './output-errors.ts';
 import { addSolve } from './solve.ts';
 import { addToolCommands } from './tool-commands.ts';
@@ -22,6 +22,7 @@ async function main(argv: readonly string[]): Promise<number> {
     .description('Serve a pack over HTTP (the default)')
     .action(async (options: Record<string, unknown>) => {
       isServer = true;
+      warnOfUnknownVariables();
       const { serve } = await import('./serve.ts');
       exitCode = await serve(configOf(options));
     });
@@ -35,8 +36,10 @@ async function main(argv: readonly string[]): Promise<number> {
     });
 
   addConfigFlags(program.command('config'))
-    .description('Print the configuration that holds, with secrets hidden')
+    .description('Print the configuration that holds as JSON, with secrets hidden')
+    .option('--json', 'print JSON; it always does')
     .action((options: Record<string, unknown>) => {
+      warnOfUnknownVariables();
       process.stdout.write(`${JSON.stringify(describeConfig(configOf(options)), null, 2)}\n`);
     });
 

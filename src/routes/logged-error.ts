@@ -4,7 +4,7 @@
  */
 import { StvError } from '../errors.ts';
 
-export interface LoggedError {
+interface LoggedError {
   readonly type: string;
   readonly code?: string | number;
   /** Empty where nobody vouches for its words. */

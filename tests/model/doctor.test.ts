@@ -34,11 +34,13 @@ describe('stv doctor', () => {
     const { port } = taken.address() as { readonly port: number };
     const library = path.join(folder, 'libonnxruntime.so');
     writeFileSync(library, 'not a library');
+    const keys = path.join(folder, 'keys.json');
+    writeFileSync(keys, '');
     const found = await findings({
       pack: path.join(folder, 'nothing.gguf'),
       port,
       libraryPath: library,
-      apiKeysFile: path.join(folder, 'keys.json'),
+      apiKeysFile: keys,
     });
     expect(found).toMatchObject({
       runtime: expect.stringMatching(/^fail: .*--library-path/),

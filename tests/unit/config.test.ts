@@ -14,6 +14,7 @@ import {
   loadConfig,
 } from '../../src/config.ts';
 import { StvError } from '../../src/errors.ts';
+import { unknownVariables } from '../../src/unknown-variables.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 const nowhere = { env: {}, cwd: '/nonexistent' };
@@ -82,7 +83,10 @@ describe('loadConfig', () => {
 
   it.each(['0.0.0.0', '::', '192.168.1.5', 'example.org'])('refuses to listen on %s without keys', (host) => {
     expect(problemsOf({ ...nowhere, flags: { host } })[0]).toContain('--api-keys-file');
-    expect(loadConfig({ ...nowhere, flags: { host, apiKeysFile: 'keys' } }).host).toBe(host);
+    const apiKeysFile = path.join(temporaryFolder({ keys: '' }), 'keys');
+    expect(loadConfig({ ...nowhere, flags: { host, apiKeysFile } }).host).toBe(host);
+    const missing = problemsOf({ ...nowhere, flags: { host, apiKeysFile: '/nonexistent/keys' } });
+    expect(missing, 'said once').toEqual(['--api-keys-file must be a file that exists, got "/nonexistent/keys".']);
   });
 
   it('hides secrets in what it prints and in what it refuses', () => {
@@ -90,6 +94,119 @@ describe('loadConfig', () => {
     expect(config.hfToken).toBe('hf_secret');
     expect(JSON.stringify(describeConfig(config))).not.toContain('secret');
     expect(problemsOf({ ...nowhere, flags: { hfToken: ['secret'] } })[0]).not.toContain('secret');
+  });
+
+  it.each([
+    ['{"hfToken": hf_SECRET}', 'line 1, column 13'],
+    ['{\n  "port": 1,\n  "hfToken": "hf_SECRET}', 'line 3, column 14'],
+    ['{"a": "hf_SECRET" "b"}', 'line 1, column 19'],
+    ['{"a": 01, "hf_SECRET": 1}', 'line 1, column 8'],
+    ['{"a": [1, {"hf_SECRET": tru}]}', 'line 1, column 25'],
+    ['{"hf_SECRET": 1,}', 'line 1, column 17'],
+    ['{"port": 1}\nhf_SECRET', 'line 2, column 1'],
+    ['\ufeff{"hfToken": "hf_SECRET"}', 'line 1, column 1'],
+    ['{"hfToken": "hf_SECRET\t"}', 'line 1, column 13'],
+    ['hf_SECRET', 'line 1, column 1'],
+  ])('says where %j is no JSON and quotes none of it', (content, words) => {
+    const [problem] = problemsOf({ env: {}, cwd: temporaryFolder({ 'stv.config.json': content }) });
+    expect(problem).toContain(words);
+    expect(problem).not.toMatch(/SECRET|hfToken/);
+  });
+
+  it('hides user, password and query of every address, what is beside them not', () => {
+    const flags = {
+      otlpEndpoint: 'https://u:p_SECRET@collector.example:4318/x?key=q_SECRET',
+      database: 'postgres://u:p_SE/CR@ET_SECRET@db.example/runs?password=q_SECRET',
+      generatorRemote: 'https://gpu.example/v1#model',
+    };
+    const shown = describeConfig(loadConfig({ ...nowhere, flags }));
+    expect(JSON.stringify(shown)).not.toMatch(/SECRET|SE\/CR/);
+    expect(shown).toMatchObject({
+      otlpEndpoint: 'https://***@collector.example:4318/x?***',
+      database: 'postgres://***@db.example/runs?***',
+      generatorRemote: 'https://gpu.example/v1#model',
+    });
+    expect(describeConfig(loadConfig({ ...nowhere, flags: { database: '/data/@team/runs.db' } }))['database']).toBe(
+      '/data/@team/runs.db',
+    );
+    const wrong = {
+      otlpEndpoint: 'u:SECRET@collector?SECRET',
+      database: 'mysql://u:SECRET@h',
+      generatorRemote: 'https://u:SECRET@h/v1?SECRET#m',
+      verifierRemote: ['https://u:SECRET@h'],
+    };
+    const problems = problemsOf({ ...nowhere, flags: wrong });
+    expect(problems).toHaveLength(4);
+    expect(problems.join()).not.toContain('SECRET');
+    expect(problems.join()).toContain('***@h');
+  });
+
+  it('refuses every wrong address, network, origin and file, all at once', () => {
+    const flags = {
+      trustedProxies: 'not-an-ip',
+      corsOrigins: 'garbage *',
+      generatorRemote: 'ftp://x',
+      verifierRemote: 'http://',
+      otlpEndpoint: 'nonsense',
+      apiKeysFile: '/nonexistent/keys',
+    };
+    const problems = problemsOf({ ...nowhere, flags });
+    for (const name of Object.keys(flags)) {
+      expect(problems.filter((text) => text.startsWith(flagName(name as keyof typeof flags)))).toHaveLength(1);
+    }
+    expect(problems).toHaveLength(6);
+  });
+
+  it.each([
+    ['trustedProxies', '10.0.0.0/33'],
+    ['trustedProxies', '10.0.0.0/255.0.255.0'],
+    ['trustedProxies', '::1/129'],
+    ['trustedProxies', '10.0.0.1,'],
+    ['trustedProxies', '10.0.0.1 10.0.0.2'],
+    ['corsOrigins', '*'],
+    ['corsOrigins', 'https://a.example/'],
+    ['corsOrigins', 'https://a.example, null'],
+    ['corsOrigins', 'file:///x'],
+    ['apiKeysFile', '/tmp'],
+    ['otlpEndpoint', 'localhost:4318'],
+  ])('refuses %s %s', (name, value) => {
+    expect(problemsOf({ ...nowhere, flags: { [name]: value } })).toHaveLength(1);
+  });
+
+  it('takes what the HTTP framework takes for proxies and browsers send as origins', async () => {
+    const trustedProxies =
+      '10.0.0.1, 10.0.0.0/8,192.168.0.0/255.255.0.0, ::1, fd00::/8, loopback, uniquelocal, linklocal';
+    const corsOrigins = 'https://a.example, http://localhost:3000,http://[::1]:8080';
+    const generatorRemote = 'openai:http://127.0.0.1:8000/v1#org/name';
+    const flags = { trustedProxies, corsOrigins, generatorRemote };
+    const config = loadConfig({ ...nowhere, flags });
+    expect(config).toMatchObject(flags);
+    const { default: fastify } = await import('fastify');
+    expect(() => fastify({ trustProxy: config.trustedProxies ?? false })).not.toThrow();
+  });
+
+  it('names the variable that holds a mistake, also where another tool gave it its name', () => {
+    expect(problemsOf({ ...nowhere, env: { OTEL_EXPORTER_OTLP_ENDPOINT: 'nonsense' } })[0]).toMatch(
+      /^OTEL_EXPORTER_OTLP_ENDPOINT must be/,
+    );
+  });
+});
+
+describe('unknownVariables', () => {
+  it('are those that begin with STV_ and are no option, with the name that was probably meant', () => {
+    const env = { STV_NUMSLOTS: '4', STV_NUM_SLOTS: '4', STV_PROT: '1', STV_XYZZY_OF_MINE: '1', PATH: '', STVX: '' };
+    expect(unknownVariables(env)).toEqual([
+      { name: 'STV_NUMSLOTS', nearest: 'STV_NUM_SLOTS' },
+      { name: 'STV_PROT', nearest: 'STV_PORT' },
+      { name: 'STV_XYZZY_OF_MINE', nearest: undefined },
+    ]);
+  });
+
+  it('are none of those that something else reads or sets', () => {
+    const names = ['STV_URL', 'STV_API_KEY', 'STV_GENERATOR_API_KEY', 'STV_GPU_API_KEY', 'STV_TEST_DATA_DIR'];
+    const platform = ['STV_SERVER_PORT', 'STV_SERVER_SERVICE_HOST', 'STV_PORT_8000_TCP', 'STV_SERVICE_HOST'];
+    const env = Object.fromEntries([...names, ...platform, ...configNames.map(envName)].map((name) => [name, '']));
+    expect(unknownVariables(env)).toEqual([]);
   });
 });
 
