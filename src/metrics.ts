@@ -274,8 +274,12 @@ export function createMetrics(): Metrics {
     queryTokens.inc({ model }, step.prefixQueryTokens);
     preemptions.inc({ model }, step.numPreemptions);
     evictions.inc({ model }, step.numEvictions);
-    slots.set({ model, state: 'used' }, step.slotsUsed);
-    slots.set({ model, state: 'cached' }, step.slotsCached);
+    observeSlots(model, step.slotsUsed, step.slotsCached);
+  }
+
+  function observeSlots(model: string, used: number, cached: number): void {
+    slots.set({ model, state: 'used' }, used);
+    slots.set({ model, state: 'cached' }, cached);
   }
 
   return {
@@ -309,6 +313,9 @@ export function createMetrics(): Metrics {
           break;
         case 'step':
           observeStep(stats);
+          break;
+        case 'slots':
+          observeSlots(stats.model, stats.used, stats.cached);
           break;
         case 'error':
           engineErrors.inc({ model: stats.model, code: stats.code });

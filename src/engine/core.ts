@@ -86,6 +86,11 @@ export class EngineCore {
     return this.#scheduler.slots.numUsed;
   }
 
+  /** Unused slots that hold something. */
+  get numSlotsCached(): number {
+    return this.#scheduler.slots.numCached;
+  }
+
   /** Queues a sequence. Ids must be unique among the open ones. */
   add(spec: SequenceSpec): void {
     if (this.#sequences.has(spec.id)) throw new Error(`Sequence ${spec.id} is open already.`);

@@ -5,6 +5,8 @@ import type { StepStats } from './messages.ts';
 
 export type EngineStats =
   | ({ readonly type: 'step'; readonly model: string } & StepStats)
+  /** What the slots hold when no step tells it: work was taken out, or the host went down. */
+  | { readonly type: 'slots'; readonly model: string; readonly used: number; readonly cached: number }
   | {
       readonly type: 'request';
       readonly model: string;

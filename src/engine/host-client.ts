@@ -157,6 +157,7 @@ export class HostClient {
         finish: { reason: 'error', code: 'internal', message: message.message },
       });
     }
+    if (message.type === 'slots') this.#emitSlots(message.model, message.used, message.cached);
     if (message.type !== 'step') return;
     this.#suspectAtWork = undefined;
     this.#lastStepAtMs = this.#options.now();
@@ -193,7 +194,12 @@ export class HostClient {
         cause: new Error(detail),
       }),
     );
+    for (const model of this.#options.names.keys()) this.#emitSlots(model, 0, 0);
     this.#options.emit({ type: 'host', event, ms: livedMs });
+  }
+
+  #emitSlots(model: number, used: number, cached: number): void {
+    this.#options.emit({ type: 'slots', model: this.#options.names[model] ?? '', used, cached });
   }
 
   #failAll(error: StvError): void {

@@ -46,7 +46,7 @@ export class HostLoop {
         await this.#run();
         break;
       case 'abort':
-        for (const id of message.ids) this.#coreAt(message.model).abort(id);
+        this.#abort(message.model, message.ids);
         break;
       case 'shutdown':
         this.#shutDown(0);
@@ -100,6 +100,14 @@ export class HostLoop {
     } catch (thrown) {
       this.#options.post({ type: 'refused', model, id: sequence.id, message: toStvError(thrown).message });
     }
+  }
+
+  #abort(model: number, ids: readonly number[]): void {
+    const core = this.#coreAt(model);
+    const hadWork = core.hasWork;
+    for (const id of ids) core.abort(id);
+    if (!hadWork || core.hasWork) return;
+    this.#options.post({ type: 'slots', model, used: core.numSlotsUsed, cached: core.numSlotsCached });
   }
 
   /** Steps until no core has work. Messages are read between steps: each step ends with a turn of the event loop. */

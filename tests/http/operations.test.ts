@@ -124,9 +124,13 @@ describe('metrics', () => {
       numEvictions: 0,
     };
     metrics.observeEngine({ type: 'step', model: 'm', ...step });
+    expect((await app.inject({ url: '/metrics' })).body).toContain('stv_kv_cache_slots{model="m",state="used"} 2');
+    metrics.observeEngine({ type: 'slots', model: 'm', used: 0, cached: 1 });
     const text = (await app.inject({ url: '/metrics' })).body;
     for (const line of [
       'stv_sequences_running 3',
+      'stv_kv_cache_slots{model="m",state="used"} 0',
+      'stv_kv_cache_slots{model="m",state="cached"} 1',
       'stv_sequences_waiting 4',
       'stv_last_token_age_seconds 2',
       'stv_requests_total{model="m",kind="generate",finish_reason="stop"} 1',

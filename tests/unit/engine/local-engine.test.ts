@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { EngineStats } from '../../../src/engine/engine-stats.ts';
 import { createInlineTextService } from '../../../src/engine/text-service.ts';
 import { StvError } from '../../../src/errors.ts';
@@ -231,6 +231,45 @@ describe('LocalEngine', () => {
     expect(engine.status()).toMatchObject({ running: 0, waiting: 0 });
   });
 
+  it('tells what the slots hold when all readers have left or the host is gone, without another step', async () => {
+    const { engine, hosts } = await start({ hangAfterMs: 60_000 });
+    let slots: { readonly used: number; readonly cached: number } | undefined;
+    let numReports = 0;
+    let mostUsed = 0;
+    engine.onStats((stats) => {
+      if (stats.type === 'step') {
+        slots = { used: stats.slotsUsed, cached: stats.slotsCached };
+        mostUsed = Math.max(mostUsed, stats.slotsUsed);
+      }
+      if (stats.type !== 'slots') return;
+      expect(stats.model).toBe('fake@sha256:0');
+      slots = { used: stats.used, cached: stats.cached };
+      numReports++;
+    });
+    const begin = (text: string): Promise<unknown>[] => {
+      const wanted = Array.from({ length: 40 }, (_, n) => request(`${text} ${n}`, { maxTokens: 400, ignoreEos: true }));
+      return wanted.map(async (each) => {
+        for await (const event of engine.generate(each)) if (event.type === 'delta') break;
+      });
+    };
+    await Promise.all(begin('leaves'));
+    expect(mostUsed).toBe(16);
+    await vi.waitFor(() => expect(slots?.used).toBe(0));
+    expect(slots?.cached, 'their prefixes are still there').toBeGreaterThan(0);
+    expect(numReports, 'one message, not one for each').toBeLessThanOrEqual(2);
+
+    const before = numReports;
+    await collect(engine, request('whole', { maxTokens: 3 }));
+    await sleep(5);
+    expect(numReports, 'a step has told it').toBe(before);
+
+    const lost = collect(engine, request('is lost', { maxTokens: 400, ignoreEos: true })).catch(() => {});
+    while (slots?.used === 0) await sleep(1);
+    hosts[0]?.kill();
+    await lost;
+    expect(slots).toEqual({ used: 0, cached: 0 });
+  });
+
   it('cancels when the reader leaves early', async () => {
     const { engine, hosts } = await start();
     for await (const event of engine.generate(request('x', { maxTokens: 400, ignoreEos: true }))) {
@@ -274,7 +313,7 @@ describe('LocalEngine', () => {
   it('reserves its place before it encodes: a burst of thirty fills a queue of ten exactly', async () => {
     const { engine } = await start({ limits: { maxQueuedSequences: 10, maxQueuedTokens: 100_000 } });
     const all = await Promise.allSettled(Array.from({ length: 30 }, (_, i) => collect(engine, request(`burst ${i}`))));
-    expect(() => engine.checkRoom('m')).not.toThrow();
+    expect(() => engine.checkRoom('generator')).not.toThrow();
     const refused = all.filter((result) => result.status === 'rejected');
     expect(refused).toHaveLength(20);
     for (const { reason } of refused) {
