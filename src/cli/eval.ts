@@ -29,7 +29,10 @@ export interface EvalOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Exit code 0: every problem has its result; 1: some failed. Throws `config_invalid` for what is wrong with the files. */
+/**
+ * Exit code 0: every problem has its result; 1: some failed. Throws `config_invalid` for what is wrong with the files, and the error
+ * of a server that is not there.
+ */
 export async function evaluate(file: string, client: StvClient, options: EvalOptions): Promise<number> {
   const problems = parseProblems(readText(file), file);
   const settings: EvalSettings = {
@@ -50,7 +53,7 @@ export async function evaluate(file: string, client: StvClient, options: EvalOpt
     signal: options.signal,
     onProgress: (done, total) => progress.update('Evaluating', done, total, 'items'),
   }).finally(() => progress.finish());
-  for (const { id, message } of failures) process.stderr.write(`Problem ${id} failed: ${message}\n`);
+  for (const { id, error } of failures) process.stderr.write(`Problem ${id} failed: ${error.message}\n`);
 
   const graded = gradeAll(problems, records);
   if (graded.length === 0) {

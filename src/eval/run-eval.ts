@@ -1,6 +1,6 @@
 /** Sends the problems of an evaluation through a running server, some at a time, and keeps what comes back. */
 import { createHash } from 'node:crypto';
-import type { StvClient } from '../client/client.ts';
+import { type StvClient, StvConnectionError } from '../client/client.ts';
 import type { Solve, SolveRequest } from '../client/contract.ts';
 import { deriveSeed } from '../stv/seeds.ts';
 import type { EvalProblem } from './problems.ts';
@@ -19,7 +19,7 @@ export interface RunOptions {
 
 export interface Failure {
   readonly id: string;
-  readonly message: string;
+  readonly error: Error;
 }
 
 /** Chains of one request: enough to fill a batch, few enough for the bounds of any server. */
@@ -35,7 +35,8 @@ interface Job {
 
 /**
  * Does what `records` lacks. Problems that fail are left out of the records, so that the next run does them again. Throws
- * only the reason of the abort and the error of the last of several failures in a row.
+ * only the reason of the abort, the error of the last of several failures in a row, and, where there is no result at all, that of
+ * a server that was never reached.
  */
 export async function runEval(
   problems: readonly EvalProblem[],
@@ -62,7 +63,7 @@ export async function runEval(
         inARow = 0;
       } catch (thrown) {
         options.signal?.throwIfAborted();
-        failures.push({ id: job.problem.id, message: (thrown as Error).message });
+        failures.push({ id: job.problem.id, error: thrown as Error });
         inARow += 1;
         if (inARow >= maxFailuresInARow) throw thrown;
       }
@@ -70,7 +71,12 @@ export async function runEval(
     }
   };
   await Promise.all(Array.from({ length: Math.min(options.concurrency, open.length) }, work));
-  return { records: [...records.done, ...made], failures };
+  const all = [...records.done, ...made];
+  const last = failures.at(-1);
+  if (all.length === 0 && last !== undefined && failures.every(({ error }) => error instanceof StvConnectionError)) {
+    throw last.error;
+  }
+  return { records: all, failures };
 }
 
 function jobsOf(problem: EvalProblem, chains: number): Job[] {

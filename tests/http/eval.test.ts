@@ -2,12 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type EvalOptions, evaluate } from '../../src/cli/eval.ts';
-import { createClient } from '../../src/client/client.ts';
+import { exitCodes, withServer } from '../../src/cli/remote-call.ts';
+import { createClient, StvConnectionError } from '../../src/client/client.ts';
 import type { EvalReport } from '../../src/eval/report.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { buildApp, listen } from './build-app.ts';
+import { buildApp, closeApp, listen } from './build-app.ts';
 import { promptText, type TestEngineOptions } from './test-engine.ts';
 
 /** Knows every sum but those of `hard` on the first try, and says so truly. */
@@ -181,5 +182,34 @@ describe('stv eval', () => {
   it('gives up when the server is gone', async () => {
     const rows = Array.from({ length: 20 }, (_, index) => ({ problem: `${index}`, answer: '1' }));
     await expect(setUp('http://127.0.0.1:9', rows).run()).rejects.toThrow('cannot be reached');
+  });
+
+  it('ends as every command that reaches no server, be it with a single problem', async () => {
+    const url = 'http://127.0.0.1:9';
+    const { at, options, printed, warned } = setUp(url, [{ problem: '1', answer: '1' }]);
+    const code = await withServer({ url }, (client) =>
+      evaluate(at('problems.jsonl'), client, { ...options, chains: 1 }),
+    );
+    expect(code).toBe(exitCodes.server);
+    expect(warned()).toContain('cannot be reached');
+    expect(printed()).toBe('');
+  });
+
+  it('that has results keeps them, though the server is gone by now', async () => {
+    const test = await buildApp({ engine });
+    const url = await listen(test.app);
+    const [first = {}, ...rest] = lines;
+    const { run, at, report } = setUp(url, [first]);
+    expect(await run({ chains: 1 })).toBe(0);
+    const records = readFileSync(at('results.jsonl'), 'utf8').split('\n');
+    await closeApp(test);
+    const again = setUp(url, [first, ...rest]);
+    // the settings hold a digest of the problems
+    expect(await again.run({ chains: 1 }).catch((thrown: unknown) => thrown)).toBeInstanceOf(StvConnectionError);
+    const [settings = ''] = readFileSync(again.at('results.jsonl'), 'utf8').split('\n');
+    writeFileSync(again.at('results.jsonl'), `${[settings, records[1]].join('\n')}\n`);
+    expect(await again.run({ chains: 1 })).toBe(1);
+    expect(again.report()).toMatchObject({ missing: 2, overall: { problems: 1 } });
+    expect(report()).toMatchObject({ missing: 0 });
   });
 });
