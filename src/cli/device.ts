@@ -51,7 +51,7 @@ export async function listDevices(config: Config, isJson: boolean): Promise<void
 }
 
 /** Fetches and unpacks the libraries for CUDA into the data folder. Throws StvError `download_failed`, `disk_full`, `cancelled`. */
-export async function installCuda(config: Config): Promise<void> {
+export async function installCuda(config: Config, isJson: boolean): Promise<void> {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
     const { StvError } = await import('../errors.ts');
     throw new StvError('device_unavailable', 'The libraries for CUDA are published for Linux x64 only.');
@@ -73,7 +73,12 @@ export async function installCuda(config: Config): Promise<void> {
     process.off('SIGINT', interrupt);
     progress.finish();
   }
+  const found = await probe('cuda', folder);
+  if (isJson) {
+    process.stdout.write(`${JSON.stringify({ object: 'device_install', folder, ...found }, null, 2)}\n`);
+    return;
+  }
   process.stdout.write(`${folder}\n`);
-  const { isAvailable, detail } = await probe('cuda', folder);
+  const { isAvailable, detail } = found;
   if (!isAvailable) process.stderr.write(`Installed, but: ${detail}\n`);
 }

@@ -1,6 +1,6 @@
 /** What of a pack is on this machine already: fetched, converted, or neither. Fetches and converts nothing. */
 import { spawnSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import path from 'node:path';
 import { type Config, flagName } from '../config.ts';
 import { toStvError } from '../errors.ts';
@@ -20,12 +20,23 @@ export async function checkWeights(config: Config): Promise<Finding[]> {
   } catch (thrown) {
     return [fail('pack', `${toStvError(thrown).message} Check ${flagName('pack')}.`)];
   }
+  const lost = lostCheckpoint(pack);
+  if (lost !== undefined) {
+    const message = `${config.pack} is neither a pack nor a checkpoint: there is no ${lost}.`;
+    return [fail('pack', `${message} Check ${flagName('pack')}.`)];
+  }
   const findings = [ok('pack', `${pack.name} ${pack.version}.`)];
   const { generator, verifier } = pack.roles;
   const isShared = formatSource(generator.source) === formatSource(verifier.source);
   findings.push(...(await checkRole(isShared ? 'weights' : 'generator', generator, config)));
   if (!isShared) findings.push(...(await checkRole('verifier', verifier, config)));
   return findings;
+}
+
+/** Any name that is no pack's stands for the path of a checkpoint. */
+function lostCheckpoint({ roles }: Pack): string | undefined {
+  const paths = Object.values(roles).flatMap(({ source }) => (source.kind === 'local' ? [source.path] : []));
+  return paths.find((file) => !existsSync(file));
 }
 
 async function checkRole(check: string, role: PackRole, config: Config): Promise<Finding[]> {

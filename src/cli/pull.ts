@@ -4,7 +4,7 @@ import { prepareRoles } from './load-service.ts';
 import { openPack } from './open-pack.ts';
 import { createProgressLine } from './progress.ts';
 
-export async function pullPack(config: Config): Promise<void> {
+export async function pullPack(config: Config, isJson: boolean): Promise<void> {
   const progress = createProgressLine();
   try {
     const pack = await openPack(config.pack);
@@ -15,6 +15,11 @@ export async function pullPack(config: Config): Promise<void> {
       },
     });
     progress.finish();
+    if (isJson) {
+      const found = models.map(({ name, dir }) => ({ name, dir }));
+      process.stdout.write(`${JSON.stringify({ object: 'pull', models: found }, null, 2)}\n`);
+      return;
+    }
     for (const model of models) process.stdout.write(`${model.name}\n  ${model.dir}\n`);
   } finally {
     progress.finish();

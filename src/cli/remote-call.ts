@@ -1,14 +1,14 @@
 /** What `stv verify` and `stv solve` share: where the server is, where texts come from, what the exit code says. */
 import { readFileSync } from 'node:fs';
 import { text as readAll } from 'node:stream/consumers';
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { createClient, StvApiError, type StvClient, StvConnectionError } from '../client/client.ts';
 
 /** Exit codes of the commands that ask a server. */
 export const exitCodes = { accepted: 0, notAccepted: 1, usage: 2, server: 3, interrupted: 130 } as const;
 
 export const exitCodeHelp = `
-Exit codes: 0 accepted, 1 not accepted, 2 the request is wrong, 3 the server cannot be reached or fails,
+Exit codes: 0 accepted, 1 not accepted, 2 the request is wrong or names what is unknown, 3 the server cannot be reached or fails,
 130 interrupted.`;
 
 export interface RemoteOptions {
@@ -18,9 +18,22 @@ export interface RemoteOptions {
 
 export function addRemoteFlags(command: Command): Command {
   return command
-    .option('--url <url>', 'where the server is; STV_URL', process.env['STV_URL'] ?? 'http://127.0.0.1:8000')
+    .addOption(urlOption())
     .option('--json', 'print the JSON answer on stdout')
     .addHelpText('after', `\nThe API key comes from the environment: STV_API_KEY.${exitCodeHelp}`);
+}
+
+export function urlOption(): Option {
+  return new Option('--url <url>', 'where the server is')
+    .env('STV_URL')
+    .default('http://127.0.0.1:8000')
+    .argParser(serverUrl);
+}
+
+function serverUrl(text: string): string {
+  const protocol = URL.canParse(text) ? new URL(text).protocol : undefined;
+  if (protocol === 'http:' || protocol === 'https:') return text;
+  throw new InvalidArgumentError('It must be an address that begins with http:// or https://.');
 }
 
 /** The command line is wrong in a way that the parser could not see. */
@@ -79,6 +92,9 @@ export async function withServer(
   }
 }
 
+/** The same request would fail at any time: what it names is wrong, unknown or over. */
+const usageErrors: ReadonlySet<string> = new Set(['invalid_request_error', 'not_found_error', 'conflict_error']);
+
 function report(thrown: unknown): number {
   if (thrown instanceof UsageError) {
     process.stderr.write(`${thrown.message}\n`);
@@ -88,8 +104,7 @@ function report(thrown: unknown): number {
     const where = thrown.requestId === undefined ? '' : ` (request ${thrown.requestId})`;
     process.stderr.write(`${thrown.message}${where}\n`);
     if (thrown.status === 401) process.stderr.write('Put the key into the environment variable STV_API_KEY.\n');
-    const isUsage = thrown.type === 'invalid_request_error' || thrown.type === 'conflict_error';
-    return isUsage ? exitCodes.usage : exitCodes.server;
+    return usageErrors.has(thrown.type) ? exitCodes.usage : exitCodes.server;
   }
   if (thrown instanceof StvConnectionError) {
     process.stderr.write(`${thrown.message}\n`);

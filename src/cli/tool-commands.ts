@@ -1,15 +1,14 @@
 /** The commands that look at a server or a machine from outside: eval, traces, doctor. Flags only; the work is elsewhere. */
 import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
 import { addConfigFlags, configOf } from './config-flags.ts';
+import { urlOption } from './remote-call.ts';
 
 interface ServerFlags {
   readonly url: string;
 }
 
 function addServerFlags(command: Command): Command {
-  return command
-    .addOption(new Option('--url <url>', 'where the server is').env('STV_URL').default('http://127.0.0.1:8000'))
-    .addHelpText('after', '\nThe API key comes from the environment: STV_API_KEY.');
+  return command.addOption(urlOption()).addHelpText('after', '\nThe API key comes from the environment: STV_API_KEY.');
 }
 
 /** `setExitCode` gets what the command ends with. */
@@ -33,9 +32,10 @@ function addDevice(program: Command): void {
   addConfigFlags(device.command('install'))
     .description("Fetch a device's libraries into the data folder (CUDA: about 770 MB)")
     .addArgument(new Argument('<device>', 'what to install').choices(['cuda']))
+    .option('--json', 'print where they are and what they offer as JSON')
     .action(async (_device: string, flags: Readonly<Record<string, unknown>>) => {
       const { installCuda } = await import('./device.ts');
-      await installCuda(configOf(flags));
+      await installCuda(configOf(flags), flags['json'] === true);
     });
 }
 
@@ -126,6 +126,7 @@ function addTraces(program: Command, setExitCode: (code: number) => void): void 
     .option('--after <trace_id>', 'leave out everything up to this trace')
     .option('--labels', 'add the references and answers that callers gave')
     .option('--out <file>', 'append to a file in place of stdout')
+    .option('--json', 'what it does anyway: one JSON object a line')
     .action(async (flags: TracesFlags) => {
       const [{ exportTraces }, { withServer }] = await Promise.all([import('./traces.ts'), import('./remote-call.ts')]);
       const { url, after, labels, out } = flags;

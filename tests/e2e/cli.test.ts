@@ -171,6 +171,9 @@ describe('what goes wrong', () => {
       [['verify', 'x'], 'A solution is needed'],
       [['verify', 'x', '-s', 'y', '--votes', '1000', ...flags], 'votes'],
       [['solve', 'x', '--nonsense'], '--nonsense'],
+      [['solve', '--follow', 'slv_00', ...flags], 'There is no such run'],
+      [['verify', 'x', '-s', 'y', '--url', 'nonsense'], 'begins with http:// or https://'],
+      [['bogus'], "There is no command 'bogus'; there are serve, pull,"],
     ];
     for (const [args, message] of cases) {
       const { code, stdout, stderr } = await stv(args);

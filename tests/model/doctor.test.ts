@@ -56,6 +56,14 @@ describe('stv doctor', () => {
     expect((await findings({ pack: 'hf:nobody/nothing' }))['weights']).toMatch(/^warn: .*stv pull/);
   });
 
+  it('does not call a name fit that is neither a pack nor a checkpoint', async () => {
+    const found = await findings({ pack: 'nope' });
+    expect(found['pack']).toMatch(
+      /^fail: nope is neither a pack nor a checkpoint: there is no .*nope\. Check --pack\.$/,
+    );
+    expect(found).not.toHaveProperty('weights');
+  });
+
   it('knows what the library offers', async () => {
     expect((await findings({ device: 'cuda' }))['device']).toMatch(/^fail: .*--library-path/);
   });
