@@ -1,15 +1,17 @@
 /**
  * Names of packs and checkpoints below folders that an operator has set aside. A name is looked up, never opened as a path: nothing
- * outside the folders can be reached with one, not even through a link.
+ * outside the folders can be reached with one, neither through a link on the way nor through one inside a model's own folder.
  */
 import { existsSync } from 'node:fs';
 import { readdir, realpath, stat } from 'node:fs/promises';
-import { delimiter, join, relative, sep } from 'node:path';
+import { basename, delimiter, isAbsolute, join, relative, sep } from 'node:path';
 import { StvError } from '../errors.ts';
 import { BUNDLED_PACKS, loadPack, type Pack, packFromCheckpoint } from './pack.ts';
 
 const NAME = /^[A-Za-z0-9][\w.-]{0,99}(?:\/[A-Za-z0-9][\w.-]{0,99}){0,3}$/u;
 const MAX_LISTED = 1000;
+/** What a folder of a model may hold in all; the largest have some hundred shards of weights. */
+const MAX_FILES = 10_000;
 
 export interface FoundPack {
   readonly pack: Pack;
@@ -33,7 +35,8 @@ export function modelFoldersOf(config: {
 
 /**
  * The pack or checkpoint of that name: in the first folder that has one, else among the bundled packs. Throws StvError
- * `invalid_value` for what is not a name, `model_not_found`, or what is wrong with the pack.
+ * `invalid_value` for what is not a name, `model_not_found`, `model_load_failed` for files that lead out of the folders, or what
+ * is wrong with the pack.
  */
 export async function findInFolders(name: string, folders: readonly string[]): Promise<FoundPack> {
   if (!NAME.test(name)) {
@@ -47,6 +50,7 @@ export async function findInFolders(name: string, folders: readonly string[]): P
     const path = await resolveBelow(folder, name);
     const kind = path === undefined ? undefined : await kindOf(path);
     if (path === undefined || kind === undefined) continue;
+    await refuseWaysOut(path, folders);
     return kind === 'pack'
       ? { pack: await loadPack(path), isBare: false }
       : { pack: await packFromCheckpoint(path), isBare: true };
@@ -81,11 +85,40 @@ async function resolveBelow(folder: string, name: string): Promise<string | unde
   try {
     const root = await realpath(folder);
     const target = await realpath(join(root, name));
-    const way = relative(root, target);
-    return way === '' || way === '..' || way.startsWith(`..${sep}`) || way.startsWith(sep) ? undefined : target;
+    return isBelow(root, target) ? target : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Both are real paths. */
+function isBelow(root: string, target: string): boolean {
+  const way = relative(root, target);
+  return way !== '' && way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way);
+}
+
+/**
+ * Whatever lies in the folder of a model may be read, so none of it may be a link to what lies outside of all folders. Throws
+ * StvError `model_load_failed`, which does not tell where a link leads.
+ */
+async function refuseWaysOut(path: string, folders: readonly string[]): Promise<void> {
+  const found = await Promise.all(folders.map((folder) => realpath(folder).catch(() => undefined)));
+  const roots = found.filter((root) => root !== undefined);
+  const seen = new Set<string>();
+  const refuse = (name: string, why: string): never => {
+    throw new StvError('model_load_failed', `The model cannot be loaded: ${name} in its folder ${why}.`);
+  };
+  const look = async (each: string): Promise<void> => {
+    const name = relative(path, each) || basename(each);
+    const target = await realpath(each).catch(() => refuse(name, 'leads to nothing'));
+    if (!roots.some((root) => target === root || isBelow(root, target))) refuse(name, 'leads out of the model folders');
+    if (seen.has(target)) return;
+    seen.add(target);
+    if (seen.size > MAX_FILES) refuse(name, `is one of more than ${MAX_FILES} files`);
+    if (!(await stat(target)).isDirectory()) return;
+    for (const entry of await readdir(target)) await look(join(each, entry));
+  };
+  await look(path);
 }
 
 async function kindOf(path: string): Promise<AvailableModel['kind'] | undefined> {
