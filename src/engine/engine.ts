@@ -205,6 +205,7 @@ export interface Engine {
   models(): readonly ModelInfo[];
   /** Special tokens in `text` are inert. */
   tokenize(model: string, text: string): Promise<number[]>;
+  /** Throws StvError `invalid_value` for an id that the model does not have. */
   detokenize(model: string, tokens: readonly number[]): Promise<string>;
   /**
    * How many prompt tokens `generate` counts for this prompt (template and prefix included), without computing anything: what a

@@ -29,6 +29,7 @@ import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits } from './
 import { checkSamplingParams } from './sampling-params.ts';
 import { collectScore, planScore } from './score-plan.ts';
 import { ScoreReader } from './score-reader.ts';
+import { checkTokenIds } from './text-encoding.ts';
 import { openTextService, type TextService } from './text-service.ts';
 import { TokenEstimate } from './token-estimate.ts';
 
@@ -190,6 +191,7 @@ export class LocalEngine implements Engine {
     let stream: GenerationStream | undefined;
     try {
       checkSamplingParams(request.sampling);
+      checkTokenIds(request.sampling.logitBias?.keys() ?? [], this.#vocabSize(model), 'logit_bias');
       const [prompt] = await this.#encode(open, request, ['']);
       const maxTokens = fitMaxTokens(request, prompt, this.#limits(model));
       const prediction = await this.#encodePrediction(open, request.prediction, maxTokens);
@@ -259,8 +261,11 @@ export class LocalEngine implements Engine {
     return [...(await this.#text.tokenize(this.#resolve(model), text))];
   }
 
-  detokenize(model: string, tokens: readonly number[]): Promise<string> {
-    return this.#text.decode(this.#resolve(model), tokens);
+  async detokenize(model: string, tokens: readonly number[]): Promise<string> {
+    const index = this.#resolve(model);
+    // under which name the caller gave them, only the caller knows
+    checkTokenIds(tokens, this.#vocabSize(index));
+    return this.#text.decode(index, tokens);
   }
 
   async countTokens(model: string, prompt: Prompt): Promise<number> {
@@ -305,6 +310,12 @@ export class LocalEngine implements Engine {
     const model = this.#models[index];
     if (model === undefined) throw new Error(`There is no model ${index}.`);
     return model;
+  }
+
+  #vocabSize(model: number): number {
+    const table = this.#text.tables[model];
+    if (table === undefined) throw new Error(`There is no text model ${model}.`);
+    return table.vocabSize;
   }
 
   /** As configured, until the host has told what the checkpoint allows. */

@@ -17,18 +17,22 @@ export function encodePrompt(text: TextSide, prompt: Prompt, continuation = ''):
     case 'text':
       return text.encodeText(prompt.text + continuation, { addBos: text.addsBos });
     case 'tokens': {
-      const unknown = prompt.tokens.find((id) => !Number.isInteger(id) || id < 0 || id >= text.vocabSize);
-      if (unknown !== undefined) {
-        throw new StvError(
-          'invalid_value',
-          `Token ids are whole numbers from 0 to ${text.vocabSize - 1}, got ${unknown}.`,
-          {
-            param: 'prompt',
-          },
-        );
-      }
+      checkTokenIds(prompt.tokens, text.vocabSize, 'prompt');
       return continuation === '' ? [...prompt.tokens] : [...prompt.tokens, ...text.encodeText(continuation)];
     }
+  }
+}
+
+/** Throws StvError `invalid_value` about `param` for an id that no token has. */
+export function checkTokenIds(ids: Iterable<number>, vocabSize: number, param?: string): void {
+  for (const id of ids) {
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    const where = param === undefined ? '' : ` in \`${param}\``;
+    throw new StvError(
+      'invalid_value',
+      `Token ids are whole numbers from 0 to ${vocabSize - 1}, got ${id}${where}.`,
+      param === undefined ? {} : { param },
+    );
   }
 }
 

@@ -47,11 +47,11 @@ export function unsupportedParameter(param: string, message: string): StvError {
   return new StvError('unsupported_parameter', message, { param });
 }
 
-/** The loaded model that a name or alias means; throws `model_not_found`. */
-export function findModel(engine: Engine, name: string): ModelInfo {
+/** The loaded model that a name or alias means; throws `model_not_found` with what else could be named: `others` beside the loaded. */
+export function findModel(engine: Engine, name: string, others: readonly string[] = ['solve']): ModelInfo {
   const found = engine.models().find((model) => model.name === name || model.aliases.includes(name));
   if (found !== undefined) return found;
-  const known = ['solve', ...engine.models().flatMap((model) => [...model.aliases, model.name])];
+  const known = [...others, ...engine.models().flatMap((model) => [...model.aliases, model.name])];
   throw new StvError('model_not_found', `There is no model of the given name; there are ${known.join(', ')}.`, {
     param: 'model',
   });

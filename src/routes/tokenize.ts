@@ -1,4 +1,6 @@
 /** `POST /tokenize` and `POST /detokenize`: a model's tokens as numbers; the only routes on which they are seen. */
+import type { Engine } from '../engine/engine.ts';
+import { StvError } from '../errors.ts';
 import { dropNulls, findModel } from './openai-params.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { inferenceErrors, jsonAnswer } from './schemas.ts';
@@ -20,7 +22,7 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
     },
     async (request) => {
       const { engine } = deps.serving.require();
-      const tokens = await engine.tokenize(findModel(engine, request.body.model).name, request.body.text);
+      const tokens = await engine.tokenize(nameOf(engine, request.body.model), request.body.text);
       return { tokens, count: tokens.length };
     },
   );
@@ -40,7 +42,19 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
     },
     async (request) => {
       const { engine } = deps.serving.require();
-      return { text: await engine.detokenize(findModel(engine, request.body.model).name, request.body.tokens) };
+      const { model, tokens } = request.body;
+      return { text: await engine.detokenize(nameOf(engine, model), tokens).catch(blameTokens) };
     },
   );
+}
+
+/** The loop has no tokenizer of its own, so `solve` is no model here. */
+function nameOf(engine: Engine, model: string): string {
+  return findModel(engine, model, []).name;
+}
+
+/** The engine does not know under which name the ids came. */
+function blameTokens(thrown: unknown): never {
+  if (!(thrown instanceof StvError) || thrown.code !== 'invalid_value') throw thrown;
+  throw new StvError(thrown.code, thrown.message, { param: 'tokens', cause: thrown });
 }

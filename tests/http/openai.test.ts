@@ -1,7 +1,8 @@
 import OpenAI, { APIError, BadRequestError, NotFoundError } from 'openai';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { StvError } from '../../src/errors.ts';
-import { buildApp, closeApp, createApp, listen, type TestApp } from './build-app.ts';
+import { startFakeEngine } from '../support/fake-engine.ts';
+import { buildApp, closeApp, createApp, listen, type TestApp, testPack } from './build-app.ts';
 import { expectComponent, parseEvents, post } from './contract.ts';
 
 let shared: TestApp;
@@ -362,5 +363,41 @@ describe('tokens', () => {
     const { tokens, count } = (await post(shared.app, '/tokenize', { model: 'generator', text })).json();
     expect(tokens).toHaveLength(count);
     expect((await post(shared.app, '/detokenize', { model: 'generator', tokens })).json()).toEqual({ text });
+  });
+
+  it('that the model does not have are refused, by the name that the ids came under', async () => {
+    const { app, serving } = await buildApp();
+    const { engine } = await startFakeEngine();
+    onTestFinished(() => engine.close());
+    serving.swap({ engine, pack: testPack });
+    for (const [url, body, param] of [
+      ['/detokenize', { model: 'generator', tokens: [104, 260] }, 'tokens'],
+      ['/v1/completions', { model: 'generator', prompt: [104, 260] }, 'prompt'],
+      ['/v1/completions', { model: 'generator', prompt: 'hi', logit_bias: { 260: 5 } }, 'logit_bias'],
+      ['/v1/chat/completions', { model: 'generator', messages, logit_bias: { 260: 5 }, stream: true }, 'logit_bias'],
+    ] as const) {
+      const answer = await post(app, url, body);
+      expect(answer.statusCode, answer.body).toBe(400);
+      const { error } = answer.json();
+      expect(error).toMatchObject({ code: 'invalid_value', param });
+      expect(error.message).toContain('whole numbers from 0 to 259, got 260');
+    }
+    const last = { model: 'generator', prompt: 'hi', max_tokens: 1, logit_bias: { 259: 1 } };
+    expect((await post(app, '/v1/completions', last)).statusCode).toBe(200);
+  });
+
+  it('belong to loaded models alone: `solve` is not named as one of them', async () => {
+    for (const url of ['/tokenize', '/detokenize']) {
+      const answer = await post(shared.app, url, {
+        model: 'solve',
+        ...(url === '/tokenize' ? { text: 'a' } : { tokens: [1] }),
+      });
+      expect(answer.statusCode, answer.body).toBe(404);
+      expect(answer.json().error).toMatchObject({ code: 'model_not_found', param: 'model' });
+      expect(answer.json().error.message).toContain('generator');
+      expect(answer.json().error.message).not.toContain('solve');
+    }
+    const chat = await post(shared.app, '/v1/chat/completions', { model: 'nope', messages });
+    expect(chat.json().error.message).toContain('solve');
   });
 });
