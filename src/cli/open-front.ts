@@ -20,6 +20,7 @@ import { SqlRunStore } from '../store/sql-run-store.ts';
 import { solve } from '../stv/solve.ts';
 import { openTelemetry } from '../telemetry/open-telemetry.ts';
 import { Traffic } from '../traffic.ts';
+import { version } from '../version.ts';
 
 export interface Front {
   readonly url: string;
@@ -54,6 +55,7 @@ export async function openFront(config: Config, { keys, serving, models }: Front
   const traffic = new Traffic();
   const runs = new RunRegistry({
     store,
+    versions: () => ({ server: version, pack: serving.service().pack.version }),
     retention: { maxAgeMs: config.retainDays * 86_400_000, maxBytes: config.retainMegabytes * 1_000_000 },
     loop: (request, signal, resume, owner) =>
       serving.during(({ engine, pack }) => {

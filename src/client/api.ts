@@ -1790,6 +1790,10 @@ export interface components {
       readonly metadata: {
         readonly [key: string]: string;
       } | null;
+      readonly versions: {
+        readonly server: string;
+        readonly pack: string;
+      } | null;
       readonly round: number;
       readonly attempt: string | null;
       readonly answer: string | null;

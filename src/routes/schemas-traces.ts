@@ -24,6 +24,12 @@ export const Trace = strictObject(
     previous_feedback: nullable(Type.String()),
     models: strictObject({ generator: Type.String(), verifier: Type.String() }),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
+    versions: nullable(
+      strictObject(
+        { server: Type.String(), pack: Type.String() },
+        { description: 'What wrote the round; null for one that is older than this field' },
+      ),
+    ),
     ...Round.properties,
     label: Type.Optional(
       strictObject({ reference: Type.Optional(Type.String()), answer: Type.Optional(Type.String()) }),

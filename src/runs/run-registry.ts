@@ -7,7 +7,7 @@ import { StvError } from '../errors.ts';
 import { foldSolve, type SolveState, summaryAfter } from '../stv/fold.ts';
 import type { Lease, NewRun, RunLabel, RunStore, StoredRun, TraceOptions } from '../stv/run-store.ts';
 import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
-import { type TraceRecord, tracesOf } from '../stv/traces.ts';
+import { type TraceRecord, type TraceVersions, tracesOf } from '../stv/traces.ts';
 import { bodyHashOf, IdempotencyKeys } from './idempotency-keys.ts';
 import { LiveRun } from './live-run.ts';
 
@@ -40,6 +40,8 @@ export interface RunRegistryOptions {
   ) => AsyncIterable<SolveEvent>;
   readonly maxEventChars: number;
   readonly store?: RunStore | undefined;
+  /** What a run that begins now, or goes on here from now, is written by. */
+  readonly versions?: (() => TraceVersions) | undefined;
   /** Unique to this process. */
   readonly holder: string;
   /** Ended stored runs beyond these are erased. */
@@ -304,6 +306,8 @@ export class RunRegistry {
 
   #launch(run: NewRun, store?: RunStore, resume?: SolveState): LiveRun {
     const { loop, maxEventChars, onEvent } = this.#options;
+    // a run keeps the models that it begins with here, whatever is loaded later
+    const versions = store === undefined ? null : (this.#options.versions?.() ?? null);
     const live = new LiveRun(run, {
       loop: (signal) => loop({ ...run.request, outlastsEngine: store !== undefined }, signal, resume, run.owner),
       maxEventChars,
@@ -314,7 +318,7 @@ export class RunRegistry {
           ? undefined
           : {
               write: async (events, before) => {
-                const extras = { traces: tracesOf(before, events), summary: summaryAfter(before, events) };
+                const extras = { traces: tracesOf(before, events, versions), summary: summaryAfter(before, events) };
                 const { isCancelRequested } = await this.#noted(store.append(run.id, events, this.#lease, extras));
                 if (isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
               },

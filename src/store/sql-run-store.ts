@@ -182,11 +182,16 @@ export class SqlRunStore implements RunStore {
       .orderBy('traces.seq')
       .limit(limit)
       .execute();
-    return rows.map(({ seq, data, label }) => ({
-      traceId: traceIdOf(seq),
-      ...(JSON.parse(data) as NewTrace),
-      ...(withLabels && label !== null ? { label: JSON.parse(label) as RunLabel } : {}),
-    }));
+    return rows.map(({ seq, data, label }) => {
+      // released servers wrote no versions
+      const trace = JSON.parse(data) as Omit<NewTrace, 'versions'> & Partial<Pick<NewTrace, 'versions'>>;
+      return {
+        traceId: traceIdOf(seq),
+        ...trace,
+        versions: trace.versions ?? null,
+        ...(withLabels && label !== null ? { label: JSON.parse(label) as RunLabel } : {}),
+      };
+    });
   }
 
   async erase(id: string): Promise<boolean> {

@@ -3,6 +3,13 @@ import { foldSolve, type SolveState } from './fold.ts';
 import type { RunLabel } from './run-store.ts';
 import type { AttemptRef, RoundRecord, SolveEvent } from './solve-events.ts';
 
+/** What wrote a round. */
+export interface TraceVersions {
+  readonly server: string;
+  /** Of the pack whose prompts, verdict words and calibration held. */
+  readonly pack: string;
+}
+
 export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round'> {
   /** Grows in the order in which rounds were stored; ordered as text too. */
   readonly traceId: string;
@@ -15,6 +22,8 @@ export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round'> {
   readonly previousFeedback: string | null;
   readonly models: { readonly generator: string; readonly verifier: string };
   readonly metadata: Readonly<Record<string, string>> | null;
+  /** At the time the round was written; null for one that is older than this field. */
+  readonly versions: TraceVersions | null;
   /** Only where it was asked for. */
   readonly label?: RunLabel | undefined;
 }
@@ -23,7 +32,11 @@ export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round'> {
 export type NewTrace = Omit<TraceRecord, 'traceId' | 'label'>;
 
 /** Traces of the rounds that `events` finish, in their order; `state` is the fold of all events before them. */
-export function tracesOf(state: SolveState | undefined, events: readonly SolveEvent[]): NewTrace[] {
+export function tracesOf(
+  state: SolveState | undefined,
+  events: readonly SolveEvent[],
+  versions: TraceVersions | null,
+): NewTrace[] {
   if (!events.some((event) => event.type === 'round-end' && event.finished)) return [];
   const traces: NewTrace[] = [];
   let current = state;
@@ -45,6 +58,7 @@ export function tracesOf(state: SolveState | undefined, events: readonly SolveEv
       previousFeedback: previous?.feedback ?? null,
       models: start.models,
       metadata: start.metadata,
+      versions,
     });
   }
   return traces;

@@ -15,6 +15,7 @@ import type { LoopPack, RoleDefaults } from '../../src/stv/loop-pack.ts';
 import type { RunStore } from '../../src/stv/run-store.ts';
 import { solve } from '../../src/stv/solve.ts';
 import type { Telemetry } from '../../src/telemetry/telemetry.ts';
+import { version } from '../../src/version.ts';
 import { TestEngine, type TestEngineOptions } from './test-engine.ts';
 
 const role: RoleDefaults = {
@@ -113,6 +114,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     onEvent: (event) => metrics.observeSolveEvent(event),
     onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
     store: options.store,
+    versions: () => ({ server: version, pack: serving.service().pack.version }),
   });
   const app: App = buildServer({
     config,

@@ -7,8 +7,9 @@ import { createClient, type Trace, type TracesQuery } from '../../src/client/cli
 import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
+import { version } from '../../src/version.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { buildApp, listen, type TestApp } from './build-app.ts';
+import { buildApp, listen, type TestApp, testPack } from './build-app.ts';
 import { call, expectComponent, post } from './contract.ts';
 
 const hard = { accept: () => 0.2 };
@@ -48,6 +49,7 @@ describe('GET /traces', () => {
       own.forEach((record, round) => {
         expect(record).toMatchObject({ ...rounds[round], object: 'trace', solve_id: answer.id, models: answer.models });
         expect(record).toMatchObject({ problem: 'p', metadata: { caseId: 'A' } });
+        expect(record['versions']).toEqual({ server: version, pack: testPack.version });
         expect(record['previous_attempt']).toBe(round === 0 ? null : rounds[round - 1].attempt);
         expect(record['previous_feedback']).toBe(round === 0 ? null : rounds[round - 1].feedback);
       });
@@ -116,12 +118,17 @@ describe('GET /traces', () => {
     await vi.waitFor(async () => expect(await traces(first)).toHaveLength(1), 5000);
     await first.runs.park(new StvError('draining', 'The server shuts down.'));
     const second = await buildApp({ store, engine: hard });
+    second.serving.swap({ engine: second.engine, pack: { ...testPack, version: '1.1.0' } });
     second.runs.beginUpkeep();
     await vi.waitFor(async () => {
       expect((await call(second.app, { url: `/solve/${id}` })).json().status).toBe('exhausted');
     }, 5000);
     const records = await traces(second);
     expect(records.map((record) => record['round'])).toEqual([0, 1, 2]);
+    // of whoever wrote the round, not of whoever shows it
+    expect((await traces(first)).map((record) => record['versions'])).toEqual(
+      [testPack.version, '1.1.0', '1.1.0'].map((pack) => ({ server: version, pack })),
+    );
     expect(records.map((record) => record['previous_attempt'])).toEqual([
       null,
       ...records.slice(0, 2).map((record) => record['attempt']),

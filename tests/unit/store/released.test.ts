@@ -58,7 +58,7 @@ describe('a released store', () => {
     expect(labels).toEqual([{ run_id: 'slv_ended', data: '{"reference":"2 + 2 = 4","answer":"4"}' }]);
     if (number >= 2) {
       const traces = await store.traces({ limit: 10, withLabels: true });
-      expect(traces).toMatchObject([{ solveId: 'slv_ended', attempt: '4', label: { answer: '4' } }]);
+      expect(traces).toMatchObject([{ solveId: 'slv_ended', attempt: '4', versions: null, label: { answer: '4' } }]);
     }
     const usage = await new SqlQuotaStore(db).read('key-1', '2026-09-21');
     expect(usage).toEqual(number >= 4 ? { requests: 3, tokens: 1234 } : { requests: 0, tokens: 0 });
