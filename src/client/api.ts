@@ -540,7 +540,7 @@ export interface components {
       readonly x_solve?: {
         /** @description Begin by verifying this instead of generating */
         readonly initial_attempt?: string;
-        /** @description Refinements after the first attempt; default 8 */
+        /** @description Refinements after the first attempt; default 8. chains x (max_rounds + 1) x (1 + votes, or k in a row) is at most 16384 */
         readonly max_rounds?: number;
         /** @description Default 1 */
         readonly chains?: number;
@@ -1169,7 +1169,7 @@ export interface components {
       readonly x_solve?: {
         /** @description Begin by verifying this instead of generating */
         readonly initial_attempt?: string;
-        /** @description Refinements after the first attempt; default 8 */
+        /** @description Refinements after the first attempt; default 8. chains x (max_rounds + 1) x (1 + votes, or k in a row) is at most 16384 */
         readonly max_rounds?: number;
         /** @description Default 1 */
         readonly chains?: number;
@@ -1444,7 +1444,7 @@ export interface components {
       readonly problem: string;
       /** @description Begin by verifying this instead of generating */
       readonly initial_attempt?: string;
-      /** @description Refinements after the first attempt; default 8 */
+      /** @description Refinements after the first attempt; default 8. chains x (max_rounds + 1) x (1 + votes, or k in a row) is at most 16384 */
       readonly max_rounds?: number;
       /** @description Default 1 */
       readonly chains?: number;

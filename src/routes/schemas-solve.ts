@@ -37,6 +37,12 @@ const acceptRule = Type.Union(
   },
 );
 
+/**
+ * Generations that one run may ask for: chains x rounds x (an attempt and its verifications). Leaves room for every factor at its
+ * own maximum, and for all chains with all rounds; not for all factors at once.
+ */
+export const maxCalls = 16_384;
+
 function roleOptions(limits: Limits, role: string) {
   return Type.Optional(
     strictObject(
@@ -51,7 +57,11 @@ export function solveOptions(limits: Limits) {
   return {
     initial_attempt: Type.Optional(text(limits, 'Begin by verifying this instead of generating')),
     max_rounds: Type.Optional(
-      Type.Integer({ minimum: 0, maximum: 100, description: 'Refinements after the first attempt; default 8' }),
+      Type.Integer({
+        minimum: 0,
+        maximum: 100,
+        description: `Refinements after the first attempt; default 8. chains x (max_rounds + 1) x (1 + votes, or k in a row) is at most ${maxCalls}`,
+      }),
     ),
     chains: Type.Optional(
       Type.Integer({ minimum: 1, maximum: Math.min(64, limits.maxSequences), description: 'Default 1' }),

@@ -5,12 +5,26 @@ import { StvError } from '../errors.ts';
 import type { RunOwner } from '../runs/run-registry.ts';
 import type { SolveRequest } from '../stv/solve-events.ts';
 import type { Limits } from './schemas.ts';
-import type { SolveBody } from './schemas-solve.ts';
+import { maxCalls, type SolveBody } from './schemas-solve.ts';
 import { samplingOf } from './wire-in.ts';
 
 /** Votes of one verification, as far as the rule asks for several at once. */
 function votesOf(accept: SolveRequest['accept']): number {
   return accept.rule === 'votes' ? accept.n : 1;
+}
+
+/** Throws `invalid_value` where the run would ask for more generations than any may. */
+function checkCalls(chains: number, maxRounds: number, accept: SolveRequest['accept']): void {
+  const votes = accept.rule === 'consecutive' ? accept.k : votesOf(accept);
+  const product = chains * (maxRounds + 1) * (1 + votes);
+  if (product <= maxCalls) return;
+  const name = accept.rule === 'votes' ? 'accept.n' : 'accept.k';
+  const verifications = accept.rule === 'votes' || accept.rule === 'consecutive' ? `1 + \`${name}\`` : '2';
+  throw new StvError(
+    'invalid_value',
+    `\`chains\` x (\`max_rounds\` + 1) x (${verifications}) must be at most ${maxCalls}, got ${chains} x ${maxRounds + 1} x ${1 + votes} = ${product}.`,
+    { param: 'max_rounds' },
+  );
 }
 
 /** Throws `invalid_value` where the fields contradict each other or multiply past the limit. */
@@ -30,11 +44,13 @@ export function toSolveRequest(body: SolveBody, id: string, limits: Limits): Sol
       { param: 'chains' },
     );
   }
+  const maxRounds = body.max_rounds ?? 8;
+  checkCalls(chains, maxRounds, accept);
   return {
     id,
     problem: body.problem,
     initialAttempt: body.initial_attempt,
-    maxRounds: body.max_rounds ?? 8,
+    maxRounds,
     chains,
     accept,
     giveUp: body.give_up === undefined ? undefined : { rejectsInARow: body.give_up.rejects_in_a_row },
