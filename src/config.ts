@@ -144,7 +144,7 @@ export const configOptions = {
   addressRequestsPerMinute: option(
     integer(0, 1_000_000_000),
     6000,
-    'Requests of an address in a minute, loopback excepted; 0 = no limit',
+    'Requests of an address in a minute, of loopback only where API keys are required; 0 = no limit',
   ),
   trustedProxies: option(
     optionalAddresses,

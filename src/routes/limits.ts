@@ -4,6 +4,7 @@
  */
 import rateLimit from '@fastify/rate-limit';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { ApiKeys } from '../api-keys.ts';
 import { type Config, isLoopback } from '../config.ts';
 import { StvError } from '../errors.ts';
 import { type KeyLimits, limitOf } from '../quotas/limits.ts';
@@ -43,7 +44,13 @@ export interface LimitChecks {
   readonly key: Check;
 }
 
-export function createLimitChecks(app: App, config: Config, ledger: QuotaLedger): LimitChecks {
+interface LimitSources {
+  readonly config: Config;
+  readonly keys: ApiKeys;
+  readonly ledger: QuotaLedger;
+}
+
+export function createLimitChecks(app: App, { config, keys, ledger }: LimitSources): LimitChecks {
   const defaults = defaultLimits(config);
   app.register(rateLimit, { global: false, cache: maxTracked, ipv6Subnet, timeWindow: windowMs });
   const perMinuteOf = (request: FastifyRequest): number | undefined =>
@@ -54,7 +61,8 @@ export function createLimitChecks(app: App, config: Config, ledger: QuotaLedger)
   return {
     async address(request, reply) {
       const limit = config.addressRequestsPerMinute;
-      if (limit === 0 || isLoopback(request.ip)) return;
+      // where keys are required, loopback may be a proxy with everybody behind it
+      if (limit === 0 || (!keys.isRequired && isLoopback(request.ip))) return;
       byAddress ??= app.createRateLimit({ max: limit });
       const { isOver, ttl } = await count(byAddress, request, reply);
       if (!isOver) return;

@@ -26,6 +26,7 @@ it.runIf(program !== undefined)('finds nothing against the contract', { timeout:
     const database = await openDatabase(path.join(folder, 'runs.db'));
     const { app, runs, engine } = await buildApp({
       keys: loadApiKeys(path.join(folder, 'keys')),
+      config: { addressRequestsPerMinute: 0 },
       store: new SqlRunStore(database),
       engine: { reply: () => 'one two \\boxed{3}', accept: () => 0.4 },
     });

@@ -26,7 +26,8 @@ function ask(
 
 describe('requests per minute', () => {
   it('refuse a key at its own limit, name it, and leave the other key alone', async () => {
-    const built = await buildApp({ keys: keysOf('a infer one requests_per_minute=2', 'b infer two') });
+    const keys = keysOf('a infer one requests_per_minute=2', 'b infer two');
+    const built = await buildApp({ keys, config: { addressRequestsPerMinute: 0 } });
     const first = await ask(built, 'a');
     expect(first.statusCode).toBe(200);
     expect(first.headers).toMatchObject({
@@ -65,13 +66,25 @@ describe('requests per minute', () => {
     for (let i = 0; i < 5; i++) statuses.push((await guess()).statusCode);
     expect(statuses).toEqual([401, 401, 401, 429, 429]);
     expect((await guess()).json().error.limit).toEqual({ name: 'address_requests_per_minute', value: 3 });
-    // neither another address nor this machine pays for it
+    // another address does not pay for it
     expect((await ask(built, 'a', undefined, chat, '203.0.113.10')).statusCode).toBe(200);
-    for (let i = 0; i < 5; i++) expect((await ask(built, 'a')).statusCode).toBe(200);
     // an IPv6 host that changes its address within its subnet stays one caller
     const v6 = [];
     for (let i = 0; i < 4; i++) v6.push((await ask(built, 'a', undefined, chat, `2001:db8::${i + 1}`)).statusCode);
     expect(v6).toEqual([200, 200, 200, 429]);
+  });
+
+  it('bound loopback where keys are required, as a proxy may stand there, and nowhere else', async () => {
+    const config = { addressRequestsPerMinute: 2 };
+    const behindProxy = await buildApp({ keys: keysOf('a infer one'), config });
+    for (const address of ['127.0.0.1', '::1']) {
+      const statuses = [];
+      for (let i = 0; i < 4; i++) statuses.push((await ask(behindProxy, 'wrong', '/verify', {}, address)).statusCode);
+      expect(statuses, address).toEqual([401, 401, 429, 429]);
+    }
+    const alone = await buildApp({ config });
+    for (let i = 0; i < 4; i++) expect((await ask(alone, 'none')).statusCode).toBe(200);
+    expect((await ask(alone, 'none')).headers).not.toHaveProperty('x-ratelimit-limit');
   });
 
   it('believe X-Forwarded-For of configured proxies only', async () => {
