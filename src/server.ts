@@ -14,7 +14,13 @@ import { registerAdmin } from './routes/admin.ts';
 import { installAuth } from './routes/auth.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
-import { answerClientError, answerFrameworkError, installErrorHandling } from './routes/error-handler.ts';
+import {
+  answerClientError,
+  answerExpectation,
+  answerFrameworkError,
+  installErrorHandling,
+  refuseWithoutHost,
+} from './routes/error-handler.ts';
 import { registerHealth } from './routes/health.ts';
 import { installJsonBodies } from './routes/json-body.ts';
 import { createLimitChecks, defaultLimits } from './routes/limits.ts';
@@ -72,6 +78,8 @@ export function buildServer(deps: ServerDeps): App {
     return503OnClosing: false,
     http: {
       maxHeaderSize: config.maxHeaderBytes,
+      // refused below, in the form of every other error
+      requireHostHeader: false,
       headersTimeout: Math.min(config.requestTimeoutMs, 60_000),
       connectionsCheckingInterval: Math.min(5000, Math.max(50, config.requestTimeoutMs / 4)),
     },
@@ -84,6 +92,7 @@ export function buildServer(deps: ServerDeps): App {
     exposeHeadRoutes: true,
   }).withTypeProvider<TypeBoxTypeProvider>();
   app.server.maxConnections = config.maxConnections;
+  app.server.on('checkExpectation', answerExpectation);
 
   // JSON only; whatever else comes is 415
   app.removeContentTypeParser('text/plain');
@@ -94,7 +103,8 @@ export function buildServer(deps: ServerDeps): App {
   installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
   installRequestTrail(app, deps);
   installSecurityHeaders(app, config);
-  const limits = createLimitChecks(app, config, quotas);
+  app.addHook('onRequest', refuseWithoutHost);
+  const limits = createLimitChecks(app, { config, keys, ledger: quotas });
   app.addHook('onRequest', limits.address);
   installAuth(app, keys);
   app.addHook('onRequest', limits.key);

@@ -2,6 +2,7 @@
  * What a failure looks like on the wire: the only place that knows codes, statuses and the error object together.
  * Messages of 5xx defects are replaced, so that neither user text nor a stack can leave the process.
  */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { type ErrorCode, type ReachedLimit, StvError } from '../errors.ts';
@@ -153,7 +154,7 @@ export function toWireError(thrown: unknown, requestId = ''): WireError {
     const wire = { status: known.status, body: body(known.message, known.type, known.code) };
     return known.status === 413 ? { ...wire, shouldRetry: false } : wire;
   }
-  // What the framework refuses by itself: broken encodings, forbidden keys such as __proto__, aborted uploads.
+  // What the framework refuses by itself: broken encodings, aborted uploads.
   const status = error?.statusCode;
   if (status !== undefined && status >= 400 && status < 500) {
     return {
@@ -201,8 +202,8 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
   });
 
   app.setErrorHandler((thrown, request, reply) => {
-    // a body that nobody would read cannot be the trouble
-    if (request.is404 && !(thrown instanceof StvError)) {
+    // a body that nobody would read cannot be the trouble; that of files has words of its own for paths that lead nowhere
+    if (!(thrown instanceof StvError) && (request.is404 || isLostPath(thrown, request))) {
       answerUnknownRoute(request, reply);
       return;
     }
@@ -220,7 +221,8 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     const pathname = request.url.split('?', 1)[0] ?? '/';
     const allowed = [...new Set(known.filter((route) => route.pattern.test(pathname)).map((route) => route.method))];
     const wire: WireError =
-      allowed.length > 0
+      // one that answers with files answers this method, and has no such file
+      allowed.length > 0 && !allowed.includes(request.method)
         ? {
             status: 405,
             body: body(
@@ -234,6 +236,13 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     if (wire.status === 405) reply.header('allow', allowed.join(', '));
     sendWireError(reply, wire);
   }
+}
+
+/** A request without a body that foreign code refuses, with a code that no client knows, can only have named what is not there. */
+function isLostPath(thrown: unknown, { method }: FastifyRequest): boolean {
+  const { statusCode = 500, code } = thrown as Partial<FastifyError>;
+  const isRead = method === 'GET' || method === 'HEAD';
+  return isRead && statusCode >= 400 && statusCode < 500 && !(code !== undefined && code in httpFailures);
 }
 
 function withSizes(wire: WireError, request: FastifyRequest, maxBodyBytes: number): WireError {
@@ -273,6 +282,20 @@ function bareFailure(code: string | undefined): { status: number; reason: string
   }
   const message = 'The bytes on this connection are not a valid HTTP/1.1 request.';
   return { status: 400, reason: 'Bad Request', body: body(message, type, 'invalid_http') };
+}
+
+/** What Node would refuse with an empty answer: HTTP/1.1 asks for the header. */
+export async function refuseWithoutHost({ headers, raw }: FastifyRequest): Promise<void> {
+  if (headers.host !== undefined || raw.httpVersion === '1.0') return;
+  throw new StvError('invalid_value', 'A request of HTTP/1.1 must have the header Host.', { param: 'Host' });
+}
+
+/** An `Expect` that Node does not know itself; `100-continue` never arrives here. */
+export function answerExpectation(_request: IncomingMessage, response: ServerResponse): void {
+  const message = 'This server meets no expectation but `100-continue` in the header Expect.';
+  const text = JSON.stringify(body(message, 'invalid_request_error', 'expectation_failed', 'Expect'));
+  const headers = { 'content-type': 'application/json; charset=utf-8', 'content-length': Buffer.byteLength(text) };
+  response.writeHead(417, { ...headers, connection: 'close' }).end(text);
 }
 
 /** For the framework's own early refusals (bad URL), which bypass the error handler. */

@@ -1,9 +1,13 @@
 /** JSON bodies with a bound on nesting, found before anything is built from them. */
+import type { FastifyError } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { App } from './route-deps.ts';
 
 /** The deepest body of the contract has eight levels; tools of clients nest their schemas somewhat deeper. */
 const maxDepth = 64;
+
+const forbiddenKey =
+  'The body has a key `__proto__`, or a key `prototype` inside `constructor`; neither is allowed anywhere in it.';
 
 /** Replaces the framework's parser by one that looks at the nesting first. */
 export function installJsonBodies(app: App): void {
@@ -15,7 +19,11 @@ export function installJsonBodies(app: App): void {
       done(new StvError('invalid_value', message, { limit: { name: 'json_depth', value: maxDepth } }));
       return;
     }
-    void parse(request, body as string, done);
+    void parse(request, body as string, (error, value) => {
+      const isForbidden =
+        (error as Partial<FastifyError> | null)?.code === 'FST_ERR_CTP_INVALID_JSON_BODY' && isJson(body as string);
+      done(isForbidden ? new StvError('invalid_value', forbiddenKey) : error, value);
+    });
   });
 }
 
@@ -34,4 +42,13 @@ function depthOf(text: string): number {
     else if (unit === 0x5d || unit === 0x7d) depth--;
   }
   return deepest;
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -206,7 +206,8 @@ describe('requests that are no JSON of ours', () => {
     ['an empty body', '', 'application/json', 400, 'invalid_json'],
     ['a JSON array', '[]', 'application/json', 400, 'invalid_value'],
     ['a JSON string', '"secret"', 'application/json', 400, 'invalid_value'],
-    ['forbidden keys', '{"__proto__": {"x": 1}, "problem": "p"}', 'application/json', 400, 'invalid_json'],
+    ['forbidden keys', '{"__proto__": {"secret": 1}, "problem": "p"}', 'application/json', 400, 'invalid_value'],
+    ['forbidden keys', '{"a": [{"constructor": {"prototype": 1}}]}', 'application/json', 400, 'invalid_value'],
     ['another content type', 'problem=p', 'application/x-www-form-urlencoded', 415, 'unsupported_media_type'],
     ['plain text', '{}', 'text/plain', 415, 'unsupported_media_type'],
     ['too much', JSON.stringify({ problem: 'x'.repeat(1_048_577) }), 'application/json', 413, 'body_too_large'],
@@ -223,6 +224,7 @@ describe('requests that are no JSON of ours', () => {
     expect(error.type).toBe('invalid_request_error');
     expect(error.code).toBe(code);
     expect(answer.body).not.toContain('secret');
+    if (_name === 'forbidden keys') expect(error.message).toMatch(/`__proto__`.*not allowed|neither is allowed/);
     if (status === 413) {
       expect(error.message).toContain('1048576');
       expect(answer.headers['x-should-retry']).toBe('false');
@@ -238,6 +240,25 @@ describe('requests that are no JSON of ours', () => {
     expectComponent('Error', answer.json());
   });
 });
+
+/** Sends raw bytes and reads until the server closes. */
+async function exchange(url: string, bytes: string): Promise<string> {
+  const { port } = new URL(url);
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), '127.0.0.1', () => socket.write(bytes));
+    let text = '';
+    socket.setEncoding('utf8');
+    socket.on('data', (part) => {
+      text += part;
+    });
+    socket.on('close', () => resolve(text));
+    socket.on('error', reject);
+  });
+}
+
+function bodyOf(answer: string): unknown {
+  return JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4));
+}
 
 describe('routes and methods', () => {
   it('an unknown route is 404', async () => {
@@ -262,6 +283,26 @@ describe('routes and methods', () => {
     expect(answer.json().error.code).toBe('method_not_allowed');
   });
 
+  it.each([
+    '/docs/static/..%2f..%2f..%2fpackage.json',
+    '/docs/static/%2e%2e/%2e%2e/package.json',
+    '/docs/static/../../package.json',
+    '/docs/static/nothing',
+    '/docs/static/.hidden',
+    '/docs/static/%00',
+  ])('%s, a file that is not there, is 404', async (target) => {
+    const { app } = await buildApp();
+    const url = await listen(app);
+    for (const method of ['GET', 'HEAD']) {
+      const bytes = `${method} ${target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n`;
+      const answer = await exchange(url, bytes);
+      expect(answer).toMatch(/^HTTP\/1.1 404 /);
+      expect(answer).not.toMatch(/^allow:/im);
+      if (method === 'HEAD') continue;
+      expect(bodyOf(answer)).toMatchObject({ error: { type: 'not_found_error', code: 'not_found' } });
+    }
+  });
+
   it('a path that cannot be decoded is 400', async () => {
     const { app } = shared;
     const answer = await app.inject({ url: '/v1/models/%E0%A4%A' });
@@ -271,25 +312,6 @@ describe('routes and methods', () => {
 });
 
 describe('below HTTP', () => {
-  /** Sends raw bytes and reads until the server closes. */
-  async function exchange(url: string, bytes: string): Promise<string> {
-    const { port } = new URL(url);
-    return new Promise((resolve, reject) => {
-      const socket = connect(Number(port), '127.0.0.1', () => socket.write(bytes));
-      let text = '';
-      socket.setEncoding('utf8');
-      socket.on('data', (part) => {
-        text += part;
-      });
-      socket.on('close', () => resolve(text));
-      socket.on('error', reject);
-    });
-  }
-
-  function bodyOf(answer: string): unknown {
-    return JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4));
-  }
-
   it('headers that are too large are 431', async () => {
     const { app } = await buildApp({ config: { maxHeaderBytes: 2048 } });
     const answer = await exchange(
@@ -308,6 +330,30 @@ describe('below HTTP', () => {
     );
     expect(answer).toMatch(/^HTTP\/1.1 408 /);
     expectComponent('Error', bodyOf(answer));
+  });
+
+  it('a request without the header Host is 400', async () => {
+    const { app } = await buildApp();
+    const url = await listen(app);
+    const answer = await exchange(url, 'GET /health/live HTTP/1.1\r\nConnection: close\r\n\r\n');
+    expect(answer).toMatch(/^HTTP\/1.1 400 /);
+    expectComponent('Error', bodyOf(answer));
+    expect(bodyOf(answer)).toMatchObject({ error: { code: 'invalid_value', param: 'Host' } });
+  });
+
+  it('an expectation that nobody can meet is 417, and that of a body is met', async () => {
+    const { app } = await buildApp();
+    const url = await listen(app);
+    const head = 'Host: 127.0.0.1\r\nConnection: close\r\n';
+    const answer = await exchange(url, `GET /health/live HTTP/1.1\r\n${head}Expect: foo\r\n\r\n`);
+    expect(answer).toMatch(/^HTTP\/1.1 417 /);
+    expectComponent('Error', bodyOf(answer));
+    expect(bodyOf(answer)).toMatchObject({ error: { code: 'expectation_failed', param: 'Expect' } });
+    const text = JSON.stringify(verify);
+    const post = `POST /verify HTTP/1.1\r\n${head}Content-Type: application/json\r\nContent-Length: ${text.length}\r\n`;
+    expect(await exchange(url, `${post}Expect: 100-continue\r\n\r\n${text}`)).toMatch(
+      /^HTTP\/1.1 100 [\s\S]*HTTP\/1.1 200 /,
+    );
   });
 
   it('bytes that are no HTTP are 400', async () => {
