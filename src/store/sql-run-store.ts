@@ -17,9 +17,9 @@ import type { RunSummary, SolveEvent, SolveRequest } from '../stv/solve-events.t
 import type { NewTrace, TraceRecord } from '../stv/traces.ts';
 import { ErasedTexts } from './erased-texts.ts';
 import { FarLeases, type HeldLease } from './far-leases.ts';
-import { isFull } from './open-database.ts';
 import { addEndedBytes, eraseAll, sweepPage, sweepPageSize } from './retention.ts';
 import type { Database } from './schema.ts';
+import { lostCommit, writeFailure } from './write-failure.ts';
 
 const live: readonly RunStatus[] = ['queued', 'running', 'parked'];
 
@@ -306,9 +306,7 @@ export class SqlRunStore implements RunStore {
       // SQLite ends a transaction by itself when a commit meets a full (or failing) disk; the rollback after it hides why
       const error = failure ?? thrown;
       const isLostCommit = failure === undefined && /no transaction is active/.test((thrown as Error).message);
-      if (isFull(error) || isLostCommit)
-        throw new StvError('storage_full', 'The store is full: no disk space is left.', { cause: error });
-      throw error;
+      throw isLostCommit ? lostCommit(error) : (writeFailure(error) ?? error);
     }
   }
 }
