@@ -8,7 +8,7 @@ import { parseArgs } from 'node:util';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { values } = parseArgs({
-  options: { pack: { type: 'string', default: 'smollm2' }, limit: { type: 'string' }, out: { type: 'string' } },
+  options: { pack: { type: 'string', default: 'stv-mini' }, limit: { type: 'string' }, out: { type: 'string' } },
 });
 const injections = JSON.parse(readFileSync(`${root}tests/security/injections.json`, 'utf8')).slice(
   0,
