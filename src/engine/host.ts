@@ -16,6 +16,8 @@ const PARENT_WATCH = `
 if (process.send === undefined) throw new Error('The engine host runs as a child process only.');
 const send = process.send.bind(process);
 
+const ignore = (): void => {};
+
 const loop = new HostLoop({
   openModel: (model) => {
     const { dir, numSlots, maxLength, maxLanes, maxBatchedTokens, threads, kv, libraryPath, device } = model;
@@ -32,7 +34,7 @@ const loop = new HostLoop({
     });
   },
   post: (message: FromHost) => {
-    send(message);
+    send(message, undefined, undefined, ignore); // a parent that has just died is found by the closed channel
   },
   exit: (code) => {
     process.exitCode = code;

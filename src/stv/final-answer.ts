@@ -6,11 +6,20 @@ import { findWrittenValues } from './written-values.ts';
 
 /** One part of an answer: `x = 2 or x = -3` has two. */
 export type AnswerPart =
-  | { readonly kind: 'value'; readonly value: number; readonly numDecimals: number | undefined }
+  | {
+      readonly kind: 'value';
+      readonly value: number;
+      readonly numDecimals: number | undefined;
+      /** Of `50%`: 0.5. */
+      readonly share?: number;
+    }
   /** Letters, digits and signs of an expression without spaces, in plain form. */
   | { readonly kind: 'expression'; readonly text: string }
   /** Words, in plain form. */
   | { readonly kind: 'words'; readonly text: string };
+
+/** What is longer is no value and no name: it is looked for as it stands, by its beginning. Bounds all work on an answer. */
+const MAX_ANSWER = 200;
 
 const announced = /(?:^|[\s*(])(?:final\s+answer|answer|solution|result)\s*(?:is|are|=|:)+[\s*:]*([^\n]+)/gi;
 
@@ -22,7 +31,7 @@ export function findFinalAnswer(solution: string, format: AnswerFormat): string 
     const matched = createAnswerExtractor(format)(solution);
     if (matched !== undefined) return matched;
   }
-  const marked = /####\s*(\S[^\n]*)\s*$/.exec(solution)?.[1];
+  const marked = behindHashes(solution.trimEnd());
   if (marked !== undefined) return marked;
   const lastAnnounced = [...solution.matchAll(announced)].at(-1)?.[1];
   if (lastAnnounced !== undefined) return firstSentence(lastAnnounced);
@@ -39,6 +48,13 @@ export function findFinalAnswer(solution: string, format: AnswerFormat): string 
   return last === undefined ? undefined : plain.text.slice(last.start, last.end);
 }
 
+/** `#### 42` with nothing on the lines below, as GSM8K ends its solutions. */
+function behindHashes(solution: string): string | undefined {
+  const at = solution.lastIndexOf('####');
+  const marked = at === -1 ? '' : solution.slice(at + '####'.length).trimStart();
+  return marked === '' || marked.includes('\n') ? undefined : marked;
+}
+
 function firstSentence(text: string): string {
   return text
     .replace(/(?:[.!?](?=\s|$)).*$/s, '')
@@ -47,10 +63,14 @@ function firstSentence(text: string): string {
 }
 
 /** Words behind a number that only say what it counts. */
-const unitWords = /^\s*(?:[a-zµ°²³/^][a-zµ°²³/^0-9.]*\s*){1,4}$/;
+const unitWords = /^\s*(?:[a-zµ°²³/^][a-zµ°²³/^0-9.]*(?:\s+|$)){1,4}$/;
 
 /** Empty when nothing of substance is left. */
 export function splitAnswer(answer: string): readonly AnswerPart[] {
+  if (answer.length > MAX_ANSWER) {
+    const text = toExpression(toPlainText(answer.slice(0, MAX_ANSWER)).text);
+    return text === '' ? [] : [{ kind: 'expression', text }];
+  }
   const plain = toPlainText(answer)
     .text.replaceAll(/[.!?]+\s*$/g, '')
     .trim();
@@ -76,7 +96,10 @@ function toPart(piece: string): AnswerPart | undefined {
   const value = findWrittenValues(text)
     .filter(({ start, end }) => start === 0 && (end === text.length || isUnit(text.slice(end))))
     .sort((a, b) => b.end - a.end)[0];
-  if (value !== undefined) return { kind: 'value', value: value.value, numDecimals: value.numDecimals };
+  if (value !== undefined) {
+    const share = /(?:%|percent)$/.test(text) ? { share: value.value / 100 } : {};
+    return { kind: 'value', value: value.value, numDecimals: value.numDecimals, ...share };
+  }
   if (/^[a-z][a-z' -]+$/.test(text)) return { kind: 'words', text: text.replaceAll(/\s+/g, ' ') };
   return { kind: 'expression', text: toExpression(text) };
 }

@@ -41,6 +41,7 @@ function moodOf(clause: string): Mood {
 /** Lines and sentences, split again where `but` or `;` turns the statement. Numbers such as `3.5` and `1.` stay whole. */
 function splitClauses(feedback: string): readonly string[] {
   return feedback
+    .replaceAll(/[^\S\r\n]+/g, ' ') // so that no pattern below has long blanks to try
     .split(/\r?\n|(?<=[^\d\s][.!?。])\s+|(?<=\d[.!?])\s+(?=\p{Lu})|;\s+|,?\s+(?:but|however|whereas)\b,?\s*/u)
     .map((clause) => clause.trim())
     .filter((clause) => clause !== '');

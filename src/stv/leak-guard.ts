@@ -24,6 +24,12 @@ export interface GuardedTexts {
   readonly solution: string;
 }
 
+/** What the student can see: problem and solution, in plain form. */
+interface KnownText {
+  readonly text: string;
+  readonly unspaced: string;
+}
+
 /** Offsets in the plain text. */
 interface Span {
   readonly start: number;
@@ -35,10 +41,11 @@ const WITHHELD = 'The feedback was withheld because it gave the answer away.';
 
 export function createLeakGuard({ reference, problem, solution }: GuardedTexts, format: AnswerFormat): LeakGuard {
   const parts = splitAnswer(findFinalAnswer(reference, format) ?? '');
-  const known = toPlainText(`${problem}\n${solution}`);
+  const { text } = toPlainText(`${problem}\n${solution}`);
+  const known: KnownText = { text, unspaced: text.replaceAll(/\s/g, '') };
   // What the student has written as the final answer can be talked about.
   const isKnown = isSameAnswer(parts, splitAnswer(findFinalAnswer(solution, format) ?? ''));
-  const finders = isKnown ? [] : parts.map((part) => createFinder(part, known.text));
+  const finders = isKnown ? [] : parts.map((part) => createFinder(part, known));
   const findQuotes = createQuoteFinder(reference, known.text);
 
   const find = (feedback: PlainText): readonly Span[] => {
@@ -86,7 +93,7 @@ function isSameAnswer(a: readonly AnswerPart[], b: readonly AnswerPart[]): boole
 
 type Finder = (feedback: string) => readonly Span[];
 
-function createFinder(part: AnswerPart, known: string): Finder {
+function createFinder(part: AnswerPart, known: KnownText): Finder {
   switch (part.kind) {
     case 'value':
       return createValueFinder(part, known);
@@ -134,7 +141,7 @@ const exponentBefore = /[\^_]\s*\{?\s*-?$/;
 /** Enough of the text around a value to judge what it is said to be. */
 const CONTEXT = 90;
 
-function isAsserted(text: string, { start, end }: Span, known: string): boolean {
+function isAsserted(text: string, { start, end }: Span, known: KnownText): boolean {
   const before = text.slice(Math.max(0, start - CONTEXT), start);
   if (assertedBefore.some((pattern) => pattern.test(before)) || assertedAfter.test(text.slice(end, end + CONTEXT)))
     return true;
@@ -142,7 +149,7 @@ function isAsserted(text: string, { start, end }: Span, known: string): boolean 
   if (unknown === undefined || (unknown === 'a' && !/\ba\s*[=≈]/.test(before))) return false;
   // an equation that the student or the problem has written can be spoken of
   const equation = `${unknown}=${text.slice(start, end)}`.replaceAll(/\s/g, '');
-  const equations = known.replaceAll(/\s/g, '');
+  const equations = known.unspaced;
   for (let at = equations.indexOf(equation); at !== -1; at = equations.indexOf(equation, at + 1)) {
     // `x=2` is not written where `x=25` or `x=2.5` is
     if (!/^(?:\d|[.,]\d)/.test(equations.slice(at + equation.length, at + equation.length + 2))) return false;
@@ -169,15 +176,18 @@ function isAside(text: string, { start, end }: Span): boolean {
   );
 }
 
-function createValueFinder(answer: AnswerPart & { kind: 'value' }, known: string): Finder {
-  const isMentioned = findWrittenValues(known).some((value) => isSameValue(value, answer) && !isLabel(known, value));
+function createValueFinder(answer: AnswerPart & { kind: 'value' }, known: KnownText): Finder {
+  const isAnswer = (value: WrittenValue): boolean =>
+    isSameValue(value, answer) ||
+    (answer.share !== undefined && isSameValue(value, { value: answer.share, numDecimals: undefined }));
+  const isMentioned = findWrittenValues(known.text).some((value) => isAnswer(value) && !isLabel(known.text, value));
   const isLeak = (text: string, value: WrittenValue): boolean => {
     if (isAsserted(text, value, known))
       return !countedAfter.test(text.slice(value.end, value.end + CONTEXT)) || !value.isLooseWord;
     return !isMentioned && !value.isLooseWord && !isLabel(text, value) && !isAside(text, value);
   };
   return (feedback) => {
-    const same = findWrittenValues(feedback).filter((value) => isSameValue(value, answer));
+    const same = findWrittenValues(feedback).filter(isAnswer);
     return same.filter((value) => isLeak(feedback, value));
   };
 }
@@ -215,9 +225,9 @@ function isTouching(left: number | undefined, right: number | undefined): boolea
   return left !== undefined && right !== undefined && right === left + 1;
 }
 
-function createExpressionFinder(needle: string, known: string): Finder {
+function createExpressionFinder(needle: string, known: KnownText): Finder {
   if (needle === '') return () => [];
-  const isMentioned = findExpression(known, toExpression(needle)).length > 0;
+  const isMentioned = findExpression(known.text, toExpression(needle)).length > 0;
   const isShort = needle.length < 3;
   return (feedback) =>
     findExpression(feedback, needle).filter((span) => isAsserted(feedback, span, known) || (!isMentioned && !isShort));
@@ -225,13 +235,15 @@ function createExpressionFinder(needle: string, known: string): Finder {
 
 /** Words so common that only a statement about the answer gives them a meaning. */
 const commonWords = new Set(
-  'yes no true false none zero all both even odd increasing decreasing positive negative undefined correct'.split(' '),
+  'yes no true false none zero all both even odd increasing decreasing positive negative undefined infinity correct'.split(
+    ' ',
+  ),
 );
 
-function createWordsFinder(words: string, known: string): Finder {
+function createWordsFinder(words: string, known: KnownText): Finder {
   const escaped = words.replaceAll(/[^a-z0-9]+/g, '[^a-z0-9]+');
   const pattern = new RegExp(`(?<![a-z0-9])${escaped}(?![a-z0-9])`, 'g');
-  const isMentioned = known.search(pattern) !== -1;
+  const isMentioned = known.text.search(pattern) !== -1;
   const isCommon = words.length < 4 || commonWords.has(words);
   return (feedback) =>
     [...feedback.matchAll(pattern)]

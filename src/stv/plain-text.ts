@@ -29,7 +29,8 @@ const commands: Readonly<Record<string, string>> = {
   to: '→',
   rightarrow: '→',
   implies: '→',
-  infty: '∞',
+  infty: 'infinity',
+  over: ' over ',
   circ: '°',
   percent: '%',
   left: '',
@@ -70,6 +71,7 @@ const signs: Readonly<Record<string, string>> = {
   '⇒': '→',
   '⟹': '→',
   '⟶': '→',
+  '∞': 'infinity',
   '≃': '≈',
   '≅': '≈',
   '∼': '≈',
@@ -136,14 +138,15 @@ function readSign(original: string, index: number, before: string): readonly [st
   const power = superscripts.indexOf(char);
   if (power !== -1) {
     const digit = char === '⁻' ? '-' : String(power);
-    return [superscripts.includes(original[index - 1] ?? ' ') ? digit : `^${digit}`, 1];
+    const isPower = /[\p{L}\d)}\]]$/u.test(original.slice(Math.max(0, index - 2), index)); // else the top of ⁷⁄₂
+    return [superscripts.includes(original[index - 1] ?? ' ') || !isPower ? digit : `^${digit}`, 1];
   }
   if (otherDigits.test(char)) return [String(digitOf(char)), char.length];
   const decomposed = char.normalize('NFKC');
   // ½ comes apart into 1⁄2; behind a digit it is a mixed number
   if (decomposed.includes('⁄')) {
     const fraction = decomposed.replace('⁄', '/');
-    return [/\d\s*$/.test(before) ? ` ${fraction}` : fraction, char.length];
+    return [/\d\s*$/.test(before.slice(-8)) ? ` ${fraction}` : fraction, char.length];
   }
   if (/\s/.test(decomposed)) return [char === '\n' || char === '\r' ? '\n' : ' ', char.length];
   return [decomposed.toLowerCase(), char.length];

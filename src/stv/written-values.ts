@@ -25,6 +25,9 @@ interface Parsed {
 /** No written value is longer; bounds the work per place. */
 const MAX_LENGTH = 120;
 
+/** More than any feedback states: what bounds the work on a text made of nothing but numbers. */
+const MAX_VALUES = 4_096;
+
 /** All readings, overlapping ones included: `1,250` is a thousand and some, and 1 and 250 as well. */
 export function findWrittenValues(text: string): readonly WrittenValue[] {
   const found: WrittenValue[] = [];
@@ -33,6 +36,7 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
     found.push({ start, end: parsed.end, value: parsed.value, numDecimals: parsed.numDecimals, isLooseWord });
   };
   for (const match of text.matchAll(valueStart)) {
+    if (found.length >= MAX_VALUES) break;
     const start = match.index;
     const before = text[start - 1] ?? '';
     // inside a number; behind a point only if that ends a sentence
@@ -49,6 +53,7 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
     }
   }
   for (const match of text.matchAll(numberWords)) {
+    if (found.length >= MAX_VALUES) break;
     const value = valueOfWords(match[0]);
     if (value === undefined) continue;
     const isSingle = !/[\s-]/.test(match[0].trim());
@@ -60,7 +65,7 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
 const valueStart = /\d|\.\d|\\frac|\\sqrt|√|π|\bpi\b|\bsqrt\b|square root|[({](?=\s{0,4}-?\s{0,4}[\d\\√π])/g;
 
 /** What may follow a number and make more of it; most numbers stand alone, and are done with at one look. */
-const continued = /^\s*(?:[.,'/*^(√π…]|\\frac|\\sqrt|\\overline|sqrt|pi\b|over\b|and\s+\d|\d)/;
+const continued = /^\s*(?:[.,'_/*^(√π…]|\\frac|\\sqrt|\\overline|sqrt|pi\b|over\b|and\s+\d|\d)/;
 
 function isDigit(unit: string): boolean {
   return unit >= '0' && unit <= '9' && unit.length === 1;
@@ -121,10 +126,14 @@ function parseNumbers(text: string, start: number): readonly Parsed[] {
     const parsed = match === null ? undefined : toNumber(match);
     if (parsed !== undefined) readings.push({ ...parsed, end: start + parsed.end });
   };
-  read(/^\d{1,3}(?:([, '])\d{3})(?:\1\d{3})*(?:\.(\d+))?(?!\d)/, (match) => ({
+  read(/^\d{1,3}(?:([, '_])\d{3})(?:\1\d{3})*(?:\.(\d+))?(?!\d)/, (match) => ({
     end: match[0].length,
-    value: Number(match[0].replaceAll(/[, ']/g, '')),
+    value: Number(match[0].replaceAll(/[, '_]/g, '')),
     numDecimals: match[2]?.length,
+  }));
+  read(/^\d{1,3}(?:\.\d{3}){2,}(?![\d,])/, (match) => ({
+    end: match[0].length,
+    value: Number(match[0].replaceAll('.', '')),
   }));
   read(/^\d{1,3}(?:\.\d{3})+,(\d+)(?!\d)/, (match) => ({
     end: match[0].length,

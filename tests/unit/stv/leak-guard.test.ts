@@ -149,6 +149,9 @@ const forms: readonly (readonly [answer: string, forms: readonly string[]])[] = 
   ['no solution', ['no solution', 'No solution', 'no  solution', '\\text{no solution}']],
   ['isosceles', ['isosceles', 'Isosceles', '**isosceles**']],
   ['0', ['0', '0.0', '$0$', 'x = 0']],
+  ['1000000', ['1,000,000', '1 000 000', '1_000_000', '1.000.000', '10^6', 'a million', '1000000.0']],
+  ['50\\%', ['50%', '50 percent', '0.5', '1/2', '½']],
+  ['\\frac{7}{2}', ['{7 \\over 2}', '⁷⁄₂', '7 over 2', '3.5', '3 1/2']],
 ];
 
 /** In an assertion only: words that mean other things as well. */
@@ -158,6 +161,7 @@ const assertedForms: readonly (readonly [answer: string, forms: readonly string[
   ['1/2', ['a half', 'one half', 'one-half']],
   ['B', ['B', '(B)', '\\text{B}']],
   ['yes', ['yes', '"yes"']],
+  ['\\infty', ['infinity', '∞', '\\infty', '$\\infty$']],
 ];
 
 const unrelated = { problem: 'Solve the exercise on the sheet.', solution: 'I am not sure how to begin.' };
