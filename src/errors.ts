@@ -73,9 +73,9 @@ export class StvError extends Error {
   }
 }
 
-/** Wraps anything thrown into an StvError, keeping one that already is. */
-export function toStvError(thrown: unknown, code: ErrorCode = 'internal'): StvError {
+/** Wraps anything thrown into an StvError, keeping one that already is. `words` take the place of a foreign message where a caller sees it. */
+export function toStvError(thrown: unknown, code: ErrorCode = 'internal', words?: string): StvError {
   if (thrown instanceof StvError) return thrown;
-  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  const message = words ?? (thrown instanceof Error ? thrown.message : String(thrown));
   return new StvError(code, message, { cause: thrown });
 }

@@ -154,7 +154,7 @@ export class LiveRun {
       }
       await this.#writing;
     } catch (thrown) {
-      this.#failure ??= toStvError(thrown);
+      this.#failure ??= toStvError(thrown, 'internal', 'The run failed because of a defect of the server.');
     } finally {
       this.#isEnded = true;
       this.#log.compact(maxEndedChars);
@@ -182,7 +182,7 @@ export class LiveRun {
       try {
         await writer.write(batch, this.#state);
       } catch (thrown) {
-        const failure = toStvError(thrown, 'storage_full');
+        const failure = toStvError(thrown, 'storage_full', 'What the run did could not be stored.');
         if (failure.code === 'conflict') {
           this.release(
             new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.'),

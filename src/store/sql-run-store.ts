@@ -264,7 +264,9 @@ export class SqlRunStore implements RunStore {
   }
 
   async share(id: string, tokenDigest: string): Promise<void> {
-    await this.#db.updateTable('runs').set({ share_digest: tokenDigest }).where('id', '=', id).execute();
+    await this.#write((trx) =>
+      trx.updateTable('runs').set({ share_digest: tokenDigest }).where('id', '=', id).execute(),
+    );
   }
 
   async findShared(tokenDigest: string): Promise<StoredRun | undefined> {

@@ -308,6 +308,17 @@ describe('a store that fails', () => {
     expect(ready.json()).toMatchObject({ status: 'ready', reason: expect.stringContaining('stored') });
   });
 
+  it('with an error that is not ours ends the run in our words', async () => {
+    const append = async (): Promise<never> => {
+      throw new Error('insert into events values (the private text)');
+    };
+    const { app } = await buildApp({ store: withFaults(await openStore(), { append }), engine: slow });
+    const answer = await post(app, '/solve', { ...solveBody, stream: true });
+    const end = parseEvents(answer.body).at(-1)?.data as { error: { code: string; message: string } };
+    expect(end.error).toMatchObject({ code: 'storage_full', message: 'What the run did could not be stored.' });
+    expect(answer.body).not.toContain('private');
+  });
+
   it('in mid-run ends it, and the caller keeps what was found', async () => {
     const store = await openStore();
     let appends = 0;
