@@ -184,9 +184,7 @@ export class HostClient {
     const lost = [...this.#entries.values()];
     const suspect = lost.find(({ id }) => id === this.#suspectAtWork);
     this.#suspectAtWork = undefined;
-    // a suspect's own step has one culprit; any other step may have had any of those that do not run alone
-    const blamed = suspect === undefined ? lost.filter(({ isSuspect }) => !isSuspect) : [suspect];
-    this.#crashes.blame(blamed.map(({ hash }) => hash));
+    this.#crashes.blame(culprits(lost, suspect).map(({ hash }) => hash));
     const what = event === 'hung' ? 'stopped answering' : 'ended unexpectedly';
     this.#failAll(
       new StvError('engine_crashed', `The engine ${what} and is starting again; the request was lost.`, {
@@ -207,4 +205,15 @@ export class HostClient {
     this.#entries.clear();
     for (const { receiver } of entries) receiver.fail(error);
   }
+}
+
+/**
+ * Whom to blame for the death of a host. A suspect's own step has one culprit, and so has a host with one request at work; any other
+ * step may have had any of those that do not run alone.
+ */
+function culprits(lost: readonly Entry[], suspectAtWork: Entry | undefined): readonly Entry[] {
+  if (suspectAtWork !== undefined) return [suspectAtWork];
+  const [only, ...others] = lost;
+  if (only?.hasStarted === true && others.length === 0) return [only];
+  return lost.filter(({ isSuspect }) => !isSuspect);
 }

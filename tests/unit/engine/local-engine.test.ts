@@ -389,6 +389,21 @@ describe('LocalEngine', () => {
     expect(codes[2]).toEqual(['ok', 'request_quarantined', 'ok']);
   });
 
+  it('quarantines a request that was alone with the host both times, also where it died between two steps', async () => {
+    const { engine, hosts } = await start();
+    const codes: string[] = [];
+    for (let time = 0; time < 3; time++) {
+      while (engine.status().state !== 'ready') await sleep(1);
+      const answer = async (): Promise<void> => {
+        for await (const event of engine.generate(request('alone', { maxTokens: 400, ignoreEos: true }))) {
+          if (event.type === 'delta') hosts.at(-1)?.kill();
+        }
+      };
+      codes.push(await codeOf(answer()));
+    }
+    expect(codes).toEqual(['engine_crashed', 'engine_crashed', 'request_quarantined']);
+  });
+
   it('drains: takes nothing new, finishes what is open', async () => {
     const { engine } = await start();
     const open = collect(engine, request('x', { maxTokens: 100, ignoreEos: true }));
