@@ -33,3 +33,20 @@ it('the dashboard is JSON whose panels do not overlap', () => {
   );
   expect(new Set(cells).size).toBe(cells.length);
 });
+
+it.each([
+  ['rounds to acceptance', 'stv_solve_rounds_bucket'],
+  ['accept rate by round', 'stv_solve_round_verdicts_total'],
+  ['undetermined rate', 'stv_verdicts_total'],
+  ['disagreement of votes', 'stv_verifier_agreement_ratio_sum'],
+  ['tokens by role', 'stv_tokens_total'],
+  ['queue', 'stv_sequences_waiting'],
+  ['time in the queue', 'stv_queue_duration_seconds_bucket'],
+  ['batch width', 'stv_step_sequences_bucket'],
+  ['prefix hits', 'stv_prefix_cache_hit_tokens_total'],
+  ['drafted and accepted tokens', 'stv_prediction_tokens_total'],
+  ['errors by type', 'stv_errors_total'],
+])('the dashboard shows %s', (_, metric) => {
+  const { panels } = JSON.parse(file('grafana/dashboard.json')) as { readonly panels: readonly object[] };
+  expect(panels.some((panel) => JSON.stringify(panel).includes(metric))).toBe(true);
+});
