@@ -191,7 +191,7 @@ export class LocalEngine implements Engine {
     let stream: GenerationStream | undefined;
     try {
       checkSamplingParams(request.sampling);
-      checkTokenIds(request.sampling.logitBias?.keys() ?? [], this.#vocabSize(model), 'logit_bias');
+      checkTokenIds(request.sampling.logitBias?.keys() ?? [], this.#tableOf(model).vocabSize, 'logit_bias');
       const [prompt] = await this.#encode(open, request, ['']);
       const maxTokens = fitMaxTokens(request, prompt, this.#limits(model));
       const prediction = await this.#encodePrediction(open, request.prediction, maxTokens);
@@ -264,7 +264,7 @@ export class LocalEngine implements Engine {
   async detokenize(model: string, tokens: readonly number[]): Promise<string> {
     const index = this.#resolve(model);
     // under which name the caller gave them, only the caller knows
-    checkTokenIds(tokens, this.#vocabSize(index));
+    checkTokenIds(tokens, this.#tableOf(index).vocabSize);
     return this.#text.decode(index, tokens);
   }
 
@@ -312,10 +312,10 @@ export class LocalEngine implements Engine {
     return model;
   }
 
-  #vocabSize(model: number): number {
+  #tableOf(model: number): TextService['tables'][number] {
     const table = this.#text.tables[model];
-    if (table === undefined) throw new Error(`There is no text model ${model}.`);
-    return table.vocabSize;
+    if (table === undefined) throw new Error(`There is no token table ${model}.`);
+    return table;
   }
 
   /** As configured, until the host has told what the checkpoint allows. */
@@ -380,8 +380,7 @@ export class LocalEngine implements Engine {
       prediction,
     }: { request: GenerateRequest; prompt: Int32Array; maxTokens: number; prediction: Int32Array | undefined },
   ): GenerationStream {
-    const table = this.#text.tables[open.model];
-    if (table === undefined) throw new Error(`There is no token table ${open.model}.`);
+    const table = this.#tableOf(open.model);
     const stopTokens = request.ignoreEos === true ? [] : table.stopTokenIds;
     const { stop, includeStop = false, logprobs, promptLogprobs, sampling, priority, shareKey } = request;
     const stream = new GenerationStream({
