@@ -1,10 +1,10 @@
 /** The LiteLLM proxy in front of the server, asked by the official client as if it were OpenAI. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { freePort } from '../support/free-port.ts';
 import { freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
 import { clientsFolder, pythonProgram, type Report } from './client-programs.ts';
 
@@ -12,16 +12,6 @@ let server: RunningServer;
 let proxy: ChildProcess;
 let printed = '';
 let client: OpenAI;
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const address = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no port was given');
-  return address.port;
-}
 
 beforeAll(async () => {
   server = await startServer();

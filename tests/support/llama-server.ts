@@ -1,9 +1,8 @@
 /** A real llama-server with SmolLM2 on loopback: the remote that the end-to-end tests of remote engines talk to. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { pull, sourcesFolder } from '../../src/models/pull.ts';
+import { freePort } from './free-port.ts';
 import { dataDir } from './start-server.ts';
 
 /** Path of the program; `scripts/build-llama-server.sh FOLDER` makes it. */
@@ -18,14 +17,6 @@ export interface LlamaServer {
   kill(): Promise<void>;
   /** Sequences that it works on now. */
   numBusy(): Promise<number>;
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 /** Two slots of 2048 tokens each. */
