@@ -1,6 +1,7 @@
 // Mixed traffic on both roles for a long time: what grows, what is held, what the metrics counted.
 import path from 'node:path';
 import { ask, endedOnce, post, words } from '../support/client.mjs';
+import { heapInUse, inspectable } from '../support/heap.mjs';
 import { mebibytes, milliseconds, percentile, randomOf, sleep } from '../support/report.mjs';
 import { openHandles, processFacts, scratchFolder, startServer } from '../support/server.mjs';
 
@@ -94,12 +95,16 @@ class Count {
 
 export async function run(report, { seconds, seed, growth, slowdown }) {
   report.section(`Mixed traffic of ${numClients} clients for ${seconds} s (seed ${seed})`);
-  const server = await startServer({ args: ['--database', path.join(scratchFolder(), 'runs.db')] });
+  const server = await startServer({
+    args: ['--database', path.join(scratchFolder(), 'runs.db')],
+    env: inspectable,
+  });
   const count = new Count();
   const random = randomOf(seed);
   const state = { url: server.url, random, count, next: seed * 1_000_000, turn: 0, stray: [] };
   try {
     await traffic(state, Math.min(120, seconds / 4));
+    const heapBefore = await heapInUse(server);
     const before = await atRest(server);
     const samples = [];
     const sampler = setInterval(() => {
@@ -109,12 +114,23 @@ export async function run(report, { seconds, seed, growth, slowdown }) {
     const begun = performance.now();
     const done = await traffic(state, seconds).finally(() => clearInterval(sampler));
     const middle = begun + (performance.now() - begun) / 2;
+    const heapAfter = await heapInUse(server);
     const after = await atRest(server);
 
     report.figure('requests', `${done.length}: ${JSON.stringify(countBy(done, ({ spec }) => spec.name))}`);
     report.figure('they ended', JSON.stringify(countBy(done, ({ result }) => result.error?.code ?? result.end)));
     report.check('each ended once', state.stray.length === 0, JSON.stringify(state.stray.slice(0, 3)));
+    const heapGrowth = heapAfter / heapBefore - 1;
+    report.figure(
+      'heap of the api after a collection',
+      `${mebibytes(heapBefore)}, then ${mebibytes(heapAfter)} (${(heapGrowth * 100).toFixed(1)} %)`,
+    );
+    report.check(`it grew by less than ${(growth * 100).toFixed(0)} %`, heapGrowth < growth);
     for (const name of ['api', 'engine']) {
+      report.figure(
+        `resident memory, ${name}, mean of each quarter`,
+        quarters(samples, name).map(mebibytes).join(', '),
+      );
       const { first, share } = growthOf(samples, name);
       report.figure(
         `resident memory, ${name}`,
@@ -213,6 +229,15 @@ async function atRest(server) {
     slotsUsed: metrics.sum('stv_kv_cache_slots', { state: 'used' }),
     numOpen: metrics.sum('stv_open_streams') + metrics.sum('stv_solves_running'),
   };
+}
+
+/** Shows whether what grew went on growing. */
+function quarters(samples, name) {
+  const length = Math.ceil(samples.length / 4);
+  return [0, 1, 2, 3].map((at) => {
+    const part = samples.slice(at * length, (at + 1) * length);
+    return part.reduce((sum, sample) => sum + sample[name], 0) / part.length;
+  });
 }
 
 /** The line of least squares through the samples: its value at the first, and by which share it is higher at the last. */
