@@ -103,7 +103,8 @@ export async function run(report, { seconds, seed, growth, slowdown }) {
   const random = randomOf(seed);
   const state = { url: server.url, random, count, next: seed * 1_000_000, turn: 0, stray: [] };
   try {
-    await traffic(state, Math.min(120, seconds / 4));
+    // resident memory reaches its size in about a thousand requests, which on one core take a quarter of an hour
+    await traffic(state, Math.min(900, seconds / 4));
     const heapBefore = await heapInUse(server);
     const before = await atRest(server);
     const samples = [];
