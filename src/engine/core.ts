@@ -29,7 +29,7 @@ export interface EngineCoreOptions {
   readonly batchDelayMs?: number;
   readonly minAwaitedTokens?: number;
   /** Milliseconds, monotonic. */
-  readonly now?: () => number;
+  readonly now?: (() => number) | undefined;
   /** Called before a step that holds nothing but this suspect. */
   readonly onSuspectStep?: (id: number) => void;
 }

@@ -22,6 +22,8 @@ export interface HostLoopOptions {
   readonly post: (message: FromHost) => void;
   /** The host cannot go on, or is done; called after the last message. */
   readonly exit: (code: number) => void;
+  /** Clock of the steps; default performance.now. */
+  readonly now?: () => number;
 }
 
 export class HostLoop {
@@ -73,6 +75,7 @@ export class HostLoop {
           chunkTokens: model.chunkTokens,
           reusePrefixes: model.reusePrefixes,
           isDrafting: model.drafting,
+          now: this.#options.now,
           onSuspectStep: (id) => this.#options.post({ type: 'suspect-step', model: index, id }),
         }),
       );

@@ -42,7 +42,10 @@ export class InPlaceHost implements HostLink {
 
   constructor(events: HostEvents, model: FakeCausalLMOptions) {
     this.#events = events;
+    // a step takes as long on a busy machine: how much is guessed follows from it
+    let nowMs = 0;
     this.#loop = new HostLoop({
+      now: () => nowMs++,
       openModel: ({ numSlots, maxLength, maxLanes, maxBatchedTokens }) => {
         const opened = new FakeCausalLM({
           numSlots,

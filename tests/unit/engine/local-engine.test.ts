@@ -77,11 +77,10 @@ describe('LocalEngine', () => {
     expect(written).toBe(text.slice(0, text.indexOf('END')));
     const { completionTokens, acceptedPredictionTokens, rejectedPredictionTokens } = end.usage;
     expect(completionTokens).toBe(text.indexOf('END') + 3);
-    // how much is guessed in a step follows from how long steps take, so a busy machine guesses less
-    expect(acceptedPredictionTokens).toBeGreaterThan(10);
+    expect(acceptedPredictionTokens).toBeGreaterThan(25);
     expect(acceptedPredictionTokens).toBeLessThan(completionTokens);
     expect(rejectedPredictionTokens).toBeGreaterThan(0);
-    expect(steps.length).toBeLessThan(completionTokens);
+    expect(steps.length).toBeLessThan(25);
     expect(hosts[0]?.received.find(({ type }) => type === 'add')).toMatchObject({ sequence: { shareKey: 'key-7' } });
   });
 
