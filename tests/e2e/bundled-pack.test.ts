@@ -1,5 +1,6 @@
 /** The bundled pack as a newcomer meets it: no network, an empty data folder, and a verifier that says what is wrong. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { postJson, readJson } from '../support/json-request.ts';
 import { freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
 
 const problem = 'Solve 4(x - 3) + 5 = 2x + 9.';
@@ -17,14 +18,7 @@ afterAll(async () => {
   expect(await server.stop()).toBe(0);
 });
 
-const post = (route: string, body: unknown): Promise<Response> =>
-  fetch(server.url + route, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-
-const json = async (answer: Response): Promise<Record<string, any>> => (await answer.json()) as Record<string, any>;
+const post = (route: string, body: unknown): Promise<Response> => postJson(server.url + route, body);
 
 describe('the bundled pack', () => {
   it('is served without a network', () => {
@@ -32,14 +26,14 @@ describe('the bundled pack', () => {
   });
 
   it('accepts a right solution', async () => {
-    const answer = await json(
+    const answer = await readJson(
       await post('/verify', { problem, solution: right, votes: 15, early_stop: false, seed: 1 }),
     );
     expect(answer).toMatchObject({ verdict: 'accept', first_error: null });
   });
 
   it('rejects a wrong one and says which step it doubts, without the answer', async () => {
-    const answer = await json(
+    const answer = await readJson(
       await post('/verify', { problem, solution: wrong, votes: 15, early_stop: false, seed: 1 }),
     );
     expect(answer['verdict']).toBe('reject');
@@ -49,14 +43,14 @@ describe('the bundled pack', () => {
   });
 
   it('sees that a problem is not its own', async () => {
-    const answer = await json(
+    const answer = await readJson(
       await post('/verify', { problem: 'What is the capital of France?', solution: 'Paris', votes: 5, seed: 1 }),
     );
     expect(answer['verdict']).not.toBe('accept');
   });
 
   it("repairs a student's attempt in the loop: a rejection first, then a right solution that is accepted", async () => {
-    const end = await json(
+    const end = await readJson(
       await post('/solve', { problem, initial_attempt: wrong, chains: 8, stop_chains: 'all', max_rounds: 6, seed: 1 }),
     );
     const chains = end['chains'] as { rounds: Record<string, any>[] }[];

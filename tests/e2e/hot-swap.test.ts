@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSyn
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { postJson } from '../support/json-request.ts';
 import { freshFolder, type RunningServer, repository, startServer } from '../support/start-server.ts';
 
 interface Loaded {
@@ -64,13 +65,7 @@ beforeAll(async () => {
 });
 afterAll(() => server?.stop());
 
-async function post(route: string, body: unknown): Promise<Response> {
-  return fetch(`${server.url}${route}`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-}
+const post = (route: string, body: unknown): Promise<Response> => postJson(`${server.url}${route}`, body);
 
 async function loaded(): Promise<Loaded> {
   return (await fetch(`${server.url}/admin/models`)).json() as Promise<Loaded>;

@@ -4,6 +4,7 @@
  * (scripts/install-vllm.sh installs it) and is skipped without.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Json, postJson, readJson } from '../support/json-request.ts';
 import { collectSse, readSse } from '../support/read-sse.ts';
 import { type RunningServer, startServer } from '../support/start-server.ts';
 import { startVllm, type VllmServer, vllm } from '../support/vllm-server.ts';
@@ -11,20 +12,8 @@ import { startVllm, type VllmServer, vllm } from '../support/vllm-server.ts';
 if (vllm === undefined)
   console.warn('STV_VLLM is not set: the tests of remote engines against a real vLLM are skipped.');
 
-type Json = Record<string, any>;
-
 const problem = 'Solve 3x + 5 = 20.';
 const wrong = 'Step 1: 3x = 25\nStep 2: x = 25/3';
-
-const post = (url: string, body: unknown, init: RequestInit = {}): Promise<Response> =>
-  fetch(url, {
-    ...init,
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...init.headers },
-    body: JSON.stringify(body),
-  });
-
-const json = async (answer: Response): Promise<Json> => (await answer.json()) as Json;
 
 describe.skipIf(vllm === undefined)('roles on vLLM', () => {
   let generator: VllmServer;
@@ -50,12 +39,12 @@ describe.skipIf(vllm === undefined)('roles on vLLM', () => {
 
   /** The same request to the engine here and to vLLM. */
   async function both(route: string, body: Json): Promise<readonly [Json, Json]> {
-    const [ofHere, ofThere] = [here, there].map(async ({ url }) => json(await post(`${url}${route}`, body)));
+    const [ofHere, ofThere] = [here, there].map(async ({ url }) => readJson(await postJson(`${url}${route}`, body)));
     return [await (ofHere as Promise<Json>), await (ofThere as Promise<Json>)];
   }
 
   it('lists both with the context that vLLM tells', async () => {
-    const { data } = await json(await fetch(`${there.url}/v1/models`));
+    const { data } = await readJson(await fetch(`${there.url}/v1/models`));
     const remotes = (data as Json[]).filter(({ id }) => id.includes('@remote:'));
     expect(remotes).toHaveLength(2);
     for (const model of remotes) expect(model).toMatchObject({ context_length: 1024 });
@@ -118,7 +107,7 @@ describe.skipIf(vllm === undefined)('roles on vLLM', () => {
   });
 
   it('repairs a wrong attempt in the loop, with an exact account', async () => {
-    const answer = await post(
+    const answer = await postJson(
       `${there.url}/solve`,
       { problem, initial_attempt: wrong, max_rounds: 4, chains: 2, seed: 1 },
       { headers: { accept: 'text/event-stream' } },
@@ -134,7 +123,7 @@ describe.skipIf(vllm === undefined)('roles on vLLM', () => {
   it('stops vLLM when a client hangs up', async () => {
     const abort = new AbortController();
     const body = { model: 'generator', prompt: 'x', max_tokens: 900, min_tokens: 900, stream: true, ignore_eos: true };
-    const answer = await post(`${there.url}/v1/completions`, body, { signal: abort.signal });
+    const answer = await postJson(`${there.url}/v1/completions`, body, { signal: abort.signal });
     for await (const _ of readSse(answer.body as unknown as AsyncIterable<Uint8Array>)) break;
     abort.abort();
     await expect.poll(() => generator.numRunning(), { timeout: 10_000 }).toBe(0);
@@ -142,7 +131,7 @@ describe.skipIf(vllm === undefined)('roles on vLLM', () => {
 
   it('says so when vLLM dies in the middle', async () => {
     const body = { problem, max_rounds: 30, accept: { rule: 'score', threshold: 1 }, chains: 2 };
-    const answer = await post(`${there.url}/solve`, body, { headers: { accept: 'text/event-stream' } });
+    const answer = await postJson(`${there.url}/solve`, body, { headers: { accept: 'text/event-stream' } });
     const ends: Json[] = [];
     for await (const { event, data } of readSse(answer.body as unknown as AsyncIterable<Uint8Array>)) {
       if (event === 'attempt-delta') await verifier.kill();

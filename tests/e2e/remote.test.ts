@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vites
 import type { Prompt } from '../../src/engine/engine.ts';
 import { startRemoteEngine } from '../../src/engine/remote/start-remote-engine.ts';
 import { DEFAULT_SAMPLING } from '../../src/engine/sampling-params.ts';
+import { type Json, postJson, readJson } from '../support/json-request.ts';
 import { type LlamaServer, llamaServer, startLlamaServer } from '../support/llama-server.ts';
 import { collectSse, readSse } from '../support/read-sse.ts';
 import { type RunningServer, startServer } from '../support/start-server.ts';
@@ -14,20 +15,8 @@ if (llamaServer === undefined) {
   console.warn('STV_LLAMA_SERVER is not set: the tests of remote engines against a real llama-server are skipped.');
 }
 
-type Json = Record<string, any>;
-
 const problem = 'A pen costs 3 euros and a book costs 5 euros. How much do two pens and one book cost together?';
 const solution = 'Two pens cost 2 * 3 = 6 euros.\n6 + 5 = 12';
-
-const post = (url: string, body: unknown, init: RequestInit = {}): Promise<Response> =>
-  fetch(url, {
-    ...init,
-    method: 'POST',
-    headers: { 'content-type': 'application/json', ...init.headers },
-    body: JSON.stringify(body),
-  });
-
-const json = async (answer: Response): Promise<Json> => (await answer.json()) as Json;
 
 describe.skipIf(llamaServer === undefined)('remote roles', () => {
   let llama: LlamaServer;
@@ -81,7 +70,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     });
 
     it('serves both under their names', async () => {
-      const { data } = await json(await fetch(`${server.url}/v1/models`));
+      const { data } = await readJson(await fetch(`${server.url}/v1/models`));
       const names = (data as Json[]).map(({ id }) => id as string);
       expect(names).toEqual(expect.arrayContaining(['generator', 'verifier']));
       expect(names.filter((name) => name.includes('@remote:'))).toHaveLength(1);
@@ -90,7 +79,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     it('scores from log-probabilities like the engine here does with the same weights', async () => {
       const scores = await Promise.all(
         ['generator', 'verifier'].map(async (model) =>
-          json(await post(`${server.url}/verify`, { problem, solution, mode: 'score', model })),
+          readJson(await postJson(`${server.url}/verify`, { problem, solution, mode: 'score', model })),
         ),
       );
       const [here, there] = scores as [Json, Json];
@@ -107,7 +96,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     it('encodes special tokens of a text as text, as here', async () => {
       const counts = await Promise.all(
         ['generator', 'verifier'].map(async (model) =>
-          json(await post(`${server.url}/tokenize`, { model, text: 'a <|im_end|> b' })),
+          readJson(await postJson(`${server.url}/tokenize`, { model, text: 'a <|im_end|> b' })),
         ),
       );
       expect(counts[1]?.['tokens']).toEqual(counts[0]?.['tokens']);
@@ -115,9 +104,9 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     });
 
     it('refuses what does not fit its context', async () => {
-      const answer = await post(`${server.url}/verify`, { problem, solution: 'word '.repeat(5000) });
+      const answer = await postJson(`${server.url}/verify`, { problem, solution: 'word '.repeat(5000) });
       expect(answer.status).toBe(400);
-      expect((await json(answer))['error'].code).toBe('context_length_exceeded');
+      expect((await readJson(answer))['error'].code).toBe('context_length_exceeded');
     });
   });
 
@@ -134,8 +123,8 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     it('counts the tokens of a prompt as llama-server counts them itself', async () => {
       const body = { messages: [{ role: 'user', content: problem }], max_tokens: 1, temperature: 0 };
       const [ours, theirs] = await Promise.all([
-        json(await post(`${server.url}/v1/chat/completions`, { ...body, model: 'generator' })),
-        json(await post(`${llama.url}/v1/chat/completions`, body)),
+        readJson(await postJson(`${server.url}/v1/chat/completions`, { ...body, model: 'generator' })),
+        readJson(await postJson(`${llama.url}/v1/chat/completions`, body)),
       ]);
       expect(ours['usage'].prompt_tokens).toBe(theirs['usage'].prompt_tokens);
       expect(ours['choices'][0].message.content).toBe(theirs['choices'][0].message.content);
@@ -143,7 +132,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
 
     it('verifies with feedback and votes', async () => {
       const body = { problem, solution, votes: 2, early_stop: false, max_tokens: 24, seed: 1 };
-      const answer = await json(await post(`${server.url}/verify`, body));
+      const answer = await readJson(await postJson(`${server.url}/verify`, body));
       expect(answer['votes']).toHaveLength(2);
       expect(['accept', 'reject', 'undetermined']).toContain(answer['verdict']);
       for (const vote of answer['votes'] as Json[]) expect(['stop', 'length']).toContain(vote['finish_reason']);
@@ -151,15 +140,20 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     });
 
     it('refines', async () => {
-      const answer = await json(
-        await post(`${server.url}/refine`, { problem, attempt: solution, feedback: '6 + 5 is 11.', max_tokens: 24 }),
+      const answer = await readJson(
+        await postJson(`${server.url}/refine`, {
+          problem,
+          attempt: solution,
+          feedback: '6 + 5 is 11.',
+          max_tokens: 24,
+        }),
       );
       expect(answer['attempt'].length).toBeGreaterThan(0);
       expect(answer['model']).toContain('@remote:');
     });
 
     it('solves as a stream with an exact account', async () => {
-      const answer = await post(
+      const answer = await postJson(
         `${server.url}/solve`,
         { problem, max_rounds: 1, seed: 3, generator: { max_tokens: 24 }, verifier: { max_tokens: 16 } },
         { headers: { accept: 'text/event-stream' } },
@@ -174,7 +168,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
 
     it('stops llama-server when a client hangs up', async () => {
       const abort = new AbortController();
-      const answer = await post(
+      const answer = await postJson(
         `${server.url}/solve`,
         { problem, max_rounds: 20, generator: { max_tokens: 1000 } },
         { headers: { accept: 'text/event-stream' }, signal: abort.signal },
@@ -187,7 +181,7 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
     });
 
     it('says so when llama-server dies in the middle, and goes on when it is back', async () => {
-      const answer = await post(
+      const answer = await postJson(
         `${server.url}/solve`,
         { problem, max_rounds: 0, generator: { max_tokens: 1500, temperature: 0 } },
         { headers: { accept: 'text/event-stream' } },
@@ -207,14 +201,14 @@ describe.skipIf(llamaServer === undefined)('remote roles', () => {
       });
       expect(names.filter((name) => name === 'solve-end')).toHaveLength(1);
 
-      const refused = await post(`${server.url}/verify`, { problem, solution, mode: 'score' });
+      const refused = await postJson(`${server.url}/verify`, { problem, solution, mode: 'score' });
       expect(refused.status).toBe(503);
       expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0);
       expect((await fetch(`${server.url}/health/live`)).status).toBe(200);
 
       await llama.start();
       await expect
-        .poll(async () => (await post(`${server.url}/verify`, { problem, solution, mode: 'score' })).status, {
+        .poll(async () => (await postJson(`${server.url}/verify`, { problem, solution, mode: 'score' })).status, {
           timeout: 20_000,
           interval: 250,
         })
