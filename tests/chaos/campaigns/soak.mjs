@@ -232,18 +232,16 @@ async function atRest(server) {
   };
 }
 
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
 /** Shows whether what grew went on growing. */
 function quarters(samples, name) {
   const length = Math.ceil(samples.length / 4);
-  return [0, 1, 2, 3].map((at) => {
-    const part = samples.slice(at * length, (at + 1) * length);
-    return part.reduce((sum, sample) => sum + sample[name], 0) / part.length;
-  });
+  return [0, 1, 2, 3].map((at) => mean(samples.slice(at * length, (at + 1) * length).map((sample) => sample[name])));
 }
 
 /** The line of least squares through the samples: its value at the first, and by which share it is higher at the last. */
 function growthOf(samples, name) {
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
   const [at, bytes] = [mean(samples.map((sample) => sample.at)), mean(samples.map((sample) => sample[name]))];
   let above = 0;
   let below = 0;
