@@ -5,10 +5,12 @@
  * The verdict is elicited: the server writes everything around the feedback and the verdict's opening itself and reads the
  * probabilities of the verdict words there, so nothing that a text contains can be parsed as a verdict.
  */
+
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import { calibrate } from './calibration.ts';
 import { BudgetExhausted, clampToContext, type ResolvedRole, reserveCompletion, reserveTokens } from './call-plan.ts';
 import { type EngineCallContext, generateText, type SampledTokens, scoreCandidates } from './engine-call.ts';
+import { linkAbort } from './event-stream.ts';
 import { locateByPrefixes, locateFromFeedback } from './first-error.ts';
 import type { LeakFlag, LeakGuard } from './leak-guard.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
@@ -277,21 +279,32 @@ class Verification {
     if (steps.length <= 1) return steps[0];
     if (!this.#job.scorePrefixes) return undefined;
     return locateByPrefixes(steps, (cuts) =>
-      Promise.all(
-        cuts.map(async (numSteps) => {
-          const solution = this.#job.solution.slice(0, steps[numSteps - 1]?.end);
-          const prompt = this.#context.prompts.verify({ ...this.#job, solution });
-          const result = await scoreCandidates(this.#callContext(this.#context.signal), {
-            id: `${this.#job.id}-p${numSteps}`,
-            model: this.#job.model,
-            prompt: toEnginePrompt(prompt, this.#context.deps.pack.verdict.open),
-            candidates: this.#words,
-            priority: this.#job.priority,
-          });
-          return readVerdict(this.#context.deps.pack.verdict, result.logprobs).rawScore;
-        }),
-      ),
+      this.#scorePrefixes(cuts.map((numSteps) => ({ numSteps, end: steps[numSteps - 1]?.end }))),
     );
+  }
+
+  /** P(accept) of each prefix of the solution. One that fails stops the others: nothing runs on behind it. */
+  async #scorePrefixes(prefixes: readonly { readonly numSteps: number; readonly end: number | undefined }[]) {
+    const abort = linkAbort(this.#context.signal);
+    const open = prefixes.map(async ({ numSteps, end }) => {
+      const solution = this.#job.solution.slice(0, end);
+      const prompt = this.#context.prompts.verify({ ...this.#job, solution });
+      const result = await scoreCandidates(this.#callContext(abort.signal), {
+        id: `${this.#job.id}-p${numSteps}`,
+        model: this.#job.model,
+        prompt: toEnginePrompt(prompt, this.#context.deps.pack.verdict.open),
+        candidates: this.#words,
+        priority: this.#job.priority,
+      });
+      return readVerdict(this.#context.deps.pack.verdict, result.logprobs).rawScore;
+    });
+    try {
+      return await Promise.all(open);
+    } finally {
+      abort.abort();
+      await Promise.allSettled(open);
+      abort.dispose();
+    }
   }
 
   #logprobsOf(feedback: SampledTokens | undefined, words: readonly number[]): { readonly logprobs?: VoteLogprobs } {
