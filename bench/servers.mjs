@@ -1,20 +1,11 @@
 // Starts the servers that are compared, each in its own process on a free loopback port, and stops them by process id.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import getPort from 'get-port';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 async function untilReady(url, child, deadlineMs) {
   const end = Date.now() + deadlineMs;
@@ -60,7 +51,7 @@ async function start(command, args, { port, readyPath, env = {} }) {
 
 /** Our server with SmolLM2-135M as a user starts it. `args` are flags of `stv serve`. */
 export async function startStv(args = []) {
-  const port = await freePort();
+  const port = await getPort({ host: '127.0.0.1' });
   const serve = ['serve', '--pack', 'smollm2', '--port', `${port}`, ...args];
   return start(process.execPath, [path.join(root, 'dist/cli/main.js'), ...serve], {
     port,
@@ -70,7 +61,7 @@ export async function startStv(args = []) {
 
 /** llama-server with `parallel` slots of `context` tokens each and as many threads as the machine has cores. */
 export async function startLlama(binary, gguf, { parallel, context, threads }) {
-  const port = await freePort();
+  const port = await getPort({ host: '127.0.0.1' });
   const args = [
     '-m',
     gguf,

@@ -2,6 +2,7 @@
 // stand, then ENTRYPOINT + CMD as an unprivileged user and HEALTHCHECK against it. What it cannot show: the base image and
 // its packages (`apt-get` steps are passed over) and the isolation of a container.
 // Usage: node scripts/dockerfile-steps.mjs [TARGET]   (needs root to change the user; without, runs as the caller)
+
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
@@ -15,10 +16,10 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import getPort from 'get-port';
 
 const repository = fileURLToPath(new URL('..', import.meta.url));
 const target = process.argv[2] ?? 'cpu';
@@ -99,14 +100,6 @@ const steps = {
   EXPOSE() {},
 };
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 try {
   for (const line of lines) {
     const [, instruction, rest] = /^(\w+)\s+(.*)$/.exec(line.trim());
@@ -120,7 +113,7 @@ try {
   if (image?.user === undefined || image.user === 'root')
     throw new Error(`Stage ${target} must set a USER other than root.`);
 
-  const port = `${await freePort()}`;
+  const port = `${await getPort({ host: '127.0.0.1' })}`;
   const data = path.join(image.folder, 'data');
   const key = randomBytes(24).toString('base64url');
   const keys = path.join(image.folder, 'keys.json');

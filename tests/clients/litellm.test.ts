@@ -1,10 +1,11 @@
 /** The LiteLLM proxy in front of the server, asked by the official client as if it were OpenAI. */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
+import getPort from 'get-port';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { freePort } from '../support/free-port.ts';
 import { freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
 import { clientsFolder, pythonProgram, type Report } from './client-programs.ts';
 
@@ -15,7 +16,7 @@ let client: OpenAI;
 
 beforeAll(async () => {
   server = await startServer();
-  const port = await freePort();
+  const port = await getPort({ host: '127.0.0.1' });
   const command = pythonProgram('litellm', 'litellm');
   const config = path.join(clientsFolder, 'litellm.yaml');
   proxy = spawn(command, ['--config', config, '--host', '127.0.0.1', '--port', String(port)], {

@@ -1,9 +1,11 @@
 /** A real vLLM on the CPU with one model of the bundled pack, on loopback: a remote that takes and gives token ids. */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';
-import { freePort } from './free-port.ts';
+import getPort from 'get-port';
 import { repository } from './start-server.ts';
+import { untilHealthy } from './until-healthy.ts';
 
 /** Path of the program; `scripts/install-vllm.sh FOLDER` installs it. */
 export const vllm: string | undefined = process.env['STV_VLLM'];
@@ -18,7 +20,7 @@ export interface VllmServer {
 }
 
 export async function startVllm(program: string, role: 'generator' | 'verifier'): Promise<VllmServer> {
-  const port = await freePort();
+  const port = await getPort({ host: '127.0.0.1' });
   const url = `http://127.0.0.1:${port}`;
   const model = path.join(repository, 'packs/stv-mini', role);
   const args = ['serve', model, '--host', '127.0.0.1', '--port', `${port}`, '--served-model-name', `mini-${role}`];
@@ -39,36 +41,24 @@ export async function startVllm(program: string, role: 'generator' | 'verifier')
       },
     },
   );
-  let log = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.on('data', (bytes) => {
-      log = (log + bytes).slice(-4000);
-    });
-  }
   const kill = async (): Promise<void> => {
     if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const exit = once(child, 'exit');
     process.kill(-child.pid, 'SIGKILL');
     await exit;
   };
-  for (const end = Date.now() + 280_000; Date.now() < end; ) {
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`vLLM ended:\n${log}`);
-    const isReady = await fetch(`${url}/health`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-    if (isReady) {
-      return {
-        url,
-        kill,
-        async numRunning() {
-          const metrics = await (await fetch(`${url}/metrics`)).text();
-          return Number(/^vllm:num_requests_running\{[^}]*\} (\S+)$/m.exec(metrics)?.[1] ?? Number.NaN);
-        },
-      };
-    }
-    await new Promise((resolve) => setTimeout(resolve, 250));
+  try {
+    await untilHealthy(child, url, 280_000);
+  } catch (error) {
+    await kill();
+    throw error;
   }
-  await kill();
-  throw new Error(`vLLM was not ready in time:\n${log}`);
+  return {
+    url,
+    kill,
+    async numRunning() {
+      const metrics = await (await fetch(`${url}/metrics`)).text();
+      return Number(/^vllm:num_requests_running\{[^}]*\} (\S+)$/m.exec(metrics)?.[1] ?? Number.NaN);
+    },
+  };
 }

@@ -2,10 +2,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import getPort from 'get-port';
 import { sleep, until } from './report.mjs';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -19,15 +19,6 @@ export function scratchFolder() {
   const folder = mkdtempSync(path.join(tmpdir(), 'stv-chaos-'));
   process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
   return folder;
-}
-
-export async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
 }
 
 /** Processes that are still there end with the campaign, whatever ends it. */
@@ -177,7 +168,7 @@ export class Server {
 /** @param {{args?: string[], env?: Record<string, string>, command?: string[]}} options `command` goes before `node` */
 export async function createServerProcess({ args = [], env = {}, command = [] } = {}) {
   if (!existsSync(stvCommand)) throw new Error('dist/ is missing: npm run build comes first.');
-  return new Server({ port: await freePort(), args, env, command });
+  return new Server({ port: await getPort({ host: '127.0.0.1' }), args, env, command });
 }
 
 export async function startServer(options) {
