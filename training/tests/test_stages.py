@@ -93,6 +93,7 @@ def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "gates:" in said and "export:" in said
     pack = tmp_path / "run" / "pack"
     data = json.loads((pack / "pack.json").read_text())
+    assert [data["sampling"][role]["temperature"] for role in ("generator", "verifier")] == [0.7, 0.4]
     run = Run(load_config(CONFIGS / "smoke.toml", {"run.out": str(tmp_path / "run")}))
     ids = torch.tensor([run.tokenizer.encode("<|user|>3x + 4 = 19<|end|><|assistant|>Step 1: 3x = 15")])
     for role, name in (("generator", "vil"), ("verifier", "stv")):
@@ -232,6 +233,9 @@ def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkey
     for seed in range(3):
         vil_stage.grpo_step(run, model, optimizer, [turn, turn], seed)
     assert probability() > before
+    after = probability()
+    vil_stage.grpo_step(run, model, optimizer, [turn, turn], 3, factor=0.0)
+    assert probability() == after, "the rate has fallen to nothing"
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
@@ -340,6 +344,22 @@ def test_students_err_on_levels_where_the_generator_does_not() -> None:
     assert not any(one.result.correct for one in wrong)
     levels = [one.problem.level for one in wrong]
     assert 15 < levels.count(1) < 45 and levels.count(1) + levels.count(6) == 60
+
+
+def test_no_verdict_can_be_guessed_from_the_level() -> None:
+    def judged(level: int, right: bool, seed: int) -> Judged:
+        problem = make_problem("equations", level, Random(seed))
+        return Judged(problem, *student_attempt(problem, Random(seed), right))
+
+    easy = [judged(1, at > 0, at) for at in range(60)]
+    hard = [judged(6, at % 3 == 0, 100 + at) for at in range(90)]
+    pool = Balanced([*easy, *hard], 1, student_share=0.3)
+    drawn = [pool.draw(n, 1) for n in range(400)]
+    assert [one.result.correct for one in drawn] == [True, False] * 200
+    assert [one.problem.level for one in drawn[::2]] == [one.problem.level for one in drawn[1::2]]
+    assert {one.problem.level for one in drawn} == {1, 6}
+    assert sum(one in hard for one in drawn) > 100, "the generator's own, where it has some"
+    assert sum(one is easy[0] for one in drawn) == 0, "its only wrong attempt at that level is not repeated"
 
 
 def test_user_problems(tmp_path: Path) -> None:

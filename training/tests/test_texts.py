@@ -10,7 +10,7 @@ import pytest
 
 from stv_train import prompts
 from stv_train.config import BaseConfig
-from stv_train.documents import DocumentSource, Mix, corrected, encode
+from stv_train.documents import DocumentSource, Mix, corrected, encode, true_review
 from stv_train.tasks.mistakes import wrong_attempt
 from stv_train.tasks.problems import TASKS, make_problem, read_problem, split_of
 from stv_train.tasks.steps import attempt_lines, check, standing_after
@@ -144,16 +144,31 @@ def test_drills_are_right_problems_of_the_training_split_and_only_results_are_le
         document = source.draw(number)
         row = encode(document, tokenizer, 1024)
         assert row is not None
-        for question, answer in document.turns:
+        for prompt, answer in document.turns:
+            question = prompt.removeprefix("<|user|>").partition("<|end|>")[0]
             if "times" in question or any(letter.isalpha() for letter in question):
                 continue
             problem = read_problem(question)
-            assert check(problem, f"Step 1: {answer}").correct, question
+            assert check(problem, answer).correct, question
             assert split_of(problem.canonical) == "train"
             num_calculations += 1
         taught = [tokenizer.decode(row.ids[start:stop]) for start, stop in (*row.learned, (row.num_prompt, len(row.ids)))]
-        assert [text.removeprefix("Step 1: ") for text in taught] == [answer for _, answer in document.turns]
+        assert taught == [answer for _, answer in document.turns]
     assert num_calculations > 200
+
+
+def test_checks_are_true_reviews_of_short_attempts_of_both_classes() -> None:
+    source = DocumentSource(Mix({"check": 1.0}, {"equations:1-7": 1.0, "order:3-4": 1.0}), 14)
+    verdicts = []
+    for number in range(40):
+        for prompt, answer in source.draw(number).turns:
+            text, attempt = (part.partition("<|end|>")[0] for part in prompt.removeprefix("<|user|>").split("<|assistant|>")[:2])
+            problem = read_problem(text)
+            assert split_of(problem.canonical) == "train"
+            result = check(problem, attempt)
+            assert answer in (true_review(result), prompts.score_text("accept" if result.correct else "reject"))
+            verdicts.append(result.correct)
+    assert 80 < sum(verdicts) < 160
 
 
 def test_corrected_attempt_keeps_what_is_right_and_is_right() -> None:

@@ -18,7 +18,9 @@ from .statistics import expected_calibration_error, fit_temperature, logit, sigm
 def accept_scores(run: Run, verifier: Llama, judged: list[Judged], seed: int) -> list[float]:
     """P(accept) among the verdict words, read behind the verifier's own feedback, as the server elicits it."""
     written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
-    reviews = complete(verifier, run.tokenizer, written, Sampling(1.0, run.config.verifier.max_new_tokens), seed)
+    reviews = complete(
+        verifier, run.tokenizer, written, Sampling(run.config.export.verifier_temperature, run.config.verifier.max_new_tokens), seed
+    )
     words = [run.tokenizer.encode(word)[0] for word in prompts.VERDICTS]
     scores = []
     for prompt, review in zip(written, reviews, strict=True):

@@ -56,6 +56,7 @@ class BaseConfig:
     kinds: dict[str, float] = field(
         default_factory=lambda: {
             "drill": 0.08,
+            "check": 0.04,
             "solve": 0.16,
             "refine": 0.40,
             "teacher": 0.26,
@@ -127,6 +128,7 @@ class VilConfig:
     group: int = 8
     muon_lr: float = 0.001
     adam_lr: float = 0.0003
+    decay: float = 0.5  # share of ViL's steps in which the rate falls; RLVR's stays
     clip: float = 0.2
     temperature: float = 1.0
     max_new_tokens: int = 320
@@ -159,6 +161,7 @@ class ExportConfig:
     max_mib: float = 24.0
     weights: str = "float32"  # float32, bfloat16
     temperature: float = 1.0  # of the pack's generator, attempts and refinements alike
+    verifier_temperature: float = 1.0  # of the pack's verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +316,7 @@ def _check(config: Config) -> None:
         name, _, level = task.partition("-")
         levels = TASKS.get(name, 0)
         need(level.isdigit() and 1 <= int(level) <= levels, f"hf.tasks names {task!r}; it takes TASK-LEVEL, as in order-1.")
-    need(0 < config.export.temperature <= 2, f"export.temperature must be above 0 and at most 2, not {config.export.temperature}.")
+    for name, value in (("temperature", config.export.temperature), ("verifier_temperature", config.export.verifier_temperature)):
+        need(0 < value <= 2, f"export.{name} must be above 0 and at most 2, not {value}.")
     for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
         need(value > 0, f"{name} must be above 0, not {value}.")

@@ -16,6 +16,8 @@ from .tokenizer import END, PackTokenizer
 OUTSIDE_FEEDBACK = "This problem is outside what I can check."
 OUTSIDE_ANSWER = "This problem is outside what I can solve."
 DRILL_TURNS = 8
+CHECK_TURNS = 6
+CHECK_LEVELS = 2  # lowest levels of each task: attempts of a line or two
 GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
 
 
@@ -29,7 +31,7 @@ class Document:
     answer: str
     head: str = ""
     learned: str = ""
-    turns: tuple[tuple[str, str], ...] = ()  # questions and answers of a drill, instead of prompt and answer
+    turns: tuple[tuple[str, str], ...] = ()  # prompts and answers of a drill, one after the other, instead of one of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,11 @@ class DocumentSource:
         kind = rng.choices(list(self.mix.kinds), list(self.mix.kinds.values()))[0]
         match kind:
             case "drill":
-                return Document(kind, "", "", turns=tuple(drill(rng) for _ in range(DRILL_TURNS)))
+                asked = (drill(rng) for _ in range(DRILL_TURNS))
+                turns = tuple((prompts.generate_prompt(question), solution_text([answer])) for question, answer in asked)
+                return Document(kind, "", "", turns=turns)
+            case "check":
+                return Document(kind, "", "", turns=tuple(self._check_turn(rng) for _ in range(CHECK_TURNS)))
             case "solve":
                 problem = self.problem(rng)
                 return Document(kind, prompts.generate_prompt(problem.text), solution_text(solve(problem)))
@@ -157,6 +163,15 @@ class DocumentSource:
             case "outside":
                 return self._outside(rng)
         raise ValueError(f"unknown kind of document {kind!r}")
+
+    def _check_turn(self, rng: Random) -> tuple[str, str]:
+        """A short attempt and its review: whether a single step holds is learned on these, as sums are on drills."""
+        kinds = [kind for task in self.mix.tasks for kind in kinds_of(task)[:CHECK_LEVELS]]
+        problem = make_problem(*rng.choice(kinds), rng)
+        attempt, result = student_attempt(problem, rng, rng.random() < 0.5)
+        verdict = "accept" if result.correct else "reject"
+        answer = prompts.score_text(verdict) if rng.random() < 0.1 else true_review(result)
+        return prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), answer
 
     def _refine(self, rng: Random) -> Document:
         problem, attempt, result = self.wrong(rng)
@@ -284,10 +299,10 @@ def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Enc
 def _encode_turns(turns: tuple[tuple[str, str], ...], tokenizer: PackTokenizer) -> Encoded:
     ids: list[int] = []
     ranges = []
-    for question, answer in turns:
-        ids += tokenizer.encode(prompts.generate_prompt(question))
+    for prompt, answer in turns:
+        ids += tokenizer.encode(prompt)
         start = len(ids)
-        ids += [*tokenizer.encode(solution_text([answer])), END]
+        ids += [*tokenizer.encode(answer), END]
         ranges.append((start, len(ids)))
     return Encoded(ids, ranges[-1][0], tuple(ranges[:-1]))
 

@@ -62,6 +62,7 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
     if fitted.get("verifier") == verifier:
         pack["calibration"] = {"temperature": fitted["temperature"]}
     pack["sampling"]["generator"]["temperature"] = config.temperature
+    pack["sampling"]["verifier"]["temperature"] = config.verifier_temperature
     write_json(building / "pack.json", pack)
     (building / "README.md").write_text(card(run, generator, verifier))
     size = sum(path.stat().st_size for path in building.rglob("*") if path.is_file()) / 2**20

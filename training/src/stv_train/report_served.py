@@ -45,8 +45,9 @@ def served_sections(run: Run) -> list[str]:
         "## Evaluation of what is served\n\n"
         f"Packs of this run behind the server (stv {served['server']}), int8 graphs, through `stv eval`: test problems that nothing was "
         f"trained or tuned on, {settings.chains} chains, up to {settings.rounds} refinements, generator at temperature "
-        f"{run.config.export.temperature:g}. Bins by the base generator's right answers in 32 samples (PyTorch): Hardest 0, Hard below "
-        "0.2; the evaluated attempts are other samples. Right is what states the right final answer. Intervals: 95 %, bootstrap over "
+        f"{run.config.export.temperature:g}, verifier at {run.config.export.verifier_temperature:g}. Bins by the base generator's "
+        "right answers in 32 samples (PyTorch): Hardest 0, Hard below 0.2; the evaluated attempts are other samples. Right is what "
+        "states the right final answer. Intervals: 95 %, bootstrap over "
         f"problems. A pair is generator+verifier; the pack is `{served['pack']}`; `base` as verifier is the untrained one. "
         f"All of it took {served['seconds']:,.0f} s.\n"
     )

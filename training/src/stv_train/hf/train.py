@@ -241,7 +241,7 @@ def _vil_step(
         prompt = setting.prompts.refine_prompt(row["problem"], row["attempt"], feedback.strip() or "The solution is wrong.")
         turns.append(AnswerTurn(prompt, row["answer"]))
     peft_model.set_adapter(GENERATOR)
-    return grpo_step(_Bounded(setting), generator, _Scheduled(optimizer, factor), turns, seed)
+    return grpo_step(_Bounded(setting), generator, optimizer, turns, seed, factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,22 +254,6 @@ class AnswerTurn:
 
     def reward(self, attempt: str) -> float:
         return float(same_answer(final_answer(attempt), self.answer))
-
-
-class _Scheduled:
-    """The adapter's optimizer at this step's share of its rate: GRPO steps at a constant one."""
-
-    def __init__(self, inner: LoraAdamW, factor: float) -> None:
-        self.inner, self.factor = inner, factor
-
-    def zero_grad(self) -> None:
-        self.inner.zero_grad()
-
-    def clip(self, limit: float) -> float:
-        return self.inner.clip(limit)
-
-    def step(self, factor: float) -> None:
-        self.inner.step(factor * self.factor)
 
 
 class _Bounded:

@@ -62,7 +62,7 @@ class Loop:
 def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged], rounds: int, temperature: float) -> Loop:
     """The loop from the attempts `first` on; an accepted attempt stays as it is. Right is what states the right answer."""
     seed = run.config.run.seed + 70_000
-    limit = run.config.verifier.max_new_tokens
+    reviewing = Sampling(run.config.export.verifier_temperature, run.config.verifier.max_new_tokens, run.config.rollout.batch)
     current = list(first)
     accepted = [False] * len(first)
     spent = [len(run.tokenizer.encode(one.attempt)) + 1 for one in first]
@@ -77,7 +77,7 @@ def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged]
             for at in open_rows:
                 spent[at] += 1
         elif protocol.verifier is not None and open_rows:
-            reviews = complete(protocol.verifier, run.tokenizer, asked, Sampling(1.0, limit, run.config.rollout.batch), seed + 2 * number)
+            reviews = complete(protocol.verifier, run.tokenizer, asked, reviewing, seed + 2 * number)
             for place, (at, review) in enumerate(zip(open_rows, reviews, strict=True)):
                 said, verdicts[place] = prompts.split_review(review)
                 spent[at] += len(run.tokenizer.encode(review)) + 1

@@ -52,8 +52,13 @@ class Task:
     is_score: bool = False
 
 
+FEW = 24
+"""Attempts of a class and level that are not worth repeating: students' take their place."""
+
+
 class Balanced:
-    """Endless draws of attempts, half right and half wrong, levels weighed by the root of their number within a class.
+    """Endless draws of attempts in pairs of a right and a wrong one of the same level, so that no verdict can be guessed from the
+    kind of problem; levels weigh as the roots of their numbers of right and of wrong attempts together.
 
     A share are students' attempts, levels weighed alike: people hand in their own work, which is not spoiled as the generator's is."""
 
@@ -69,20 +74,23 @@ class Balanced:
         for right, name in ((True, "right"), (False, "wrong")):
             if not self.groups[right]:
                 raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
+        self.all = {right: [one for group in groups.values() for one in group] for right, groups in self.groups.items()}
+        self.keys = sorted({key for groups in self.groups.values() for key in groups})
+        self.weights = [sum(len(groups.get(key, [])) ** 0.5 for groups in self.groups.values()) for key in self.keys]
 
     def draw(self, number: int, seed: int) -> Judged:
-        rng = Random(f"{seed}:balanced:{number}")
+        pair = Random(f"{seed}:pair:{number // 2}")
+        key = pair.choices(self.keys, self.weights)[0]
+        is_student = pair.random() < self.student_share
+        if is_student and self.kinds:
+            key = pair.choice(self.kinds)
         right = number % 2 == 0
-        groups = self.groups[right]
-        keys = sorted(groups)
-        # Between level by level and by count: a level with three attempts is not repeated a thousand times.
-        key = rng.choices(keys, [len(groups[k]) ** 0.5 for k in keys])[0]
-        group = groups[key]
-        one = group[rng.randrange(len(group))]
-        if rng.random() >= self.student_share:
-            return one
+        rng = Random(f"{seed}:balanced:{number}")
+        group = self.groups[right].get(key, [])
+        if not is_student and (len(group) >= FEW or not key[1]):
+            return rng.choice(group or self.all[right])
         # People make mistakes on easy problems too, where the generator has none to show.
-        problem = make_problem(*rng.choice(self.kinds), rng) if self.kinds else one.problem
+        problem = make_problem(*key, rng) if key[1] else rng.choice(self.all[right]).problem
         return Judged(problem, *student_attempt(problem, rng, right))
 
 

@@ -18,7 +18,7 @@ from ..documents import DocumentSource, Encoded, Mix
 from ..errors import TrainError
 from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
-from ..optim import MuonAdamW
+from ..optim import MuonAdamW, schedule
 from ..policy import Policy, Setting, Steps
 from ..probes import attempt_all, complete, texts, validation_problems
 from ..run import Interrupted, Progress, Run, fingerprint
@@ -194,7 +194,9 @@ def _train(
                 if patience and since_best >= patience:
                     run.say(f"{name}: no gain in {patience} probes, ends at step {step}")
                     break
-            facts = grpo_step(run, model, optimizer, turns(model, step), seed + step)
+            # RLVR ends when it no longer gains, which nobody knows before: only a fixed number of steps can end in a falling rate.
+            factor = 1.0 if patience else schedule(step, steps, decay=config.decay)
+            facts = grpo_step(run, model, optimizer, turns(model, step), seed + step, factor)
             step += 1
             run.log(name, step=step, **facts)
             progress.update(step, "  ".join(f"{key} {value:.3f}" for key, value in facts.items()))
@@ -212,8 +214,10 @@ def _train(
     return model
 
 
-def grpo_step(run: Setting, model: Llama | Sampler, optimizer: Steps, turns: Sequence[Rewarded], seed: int) -> dict[str, float]:
-    """Samples a group per turn and takes one gradient step; groups without a difference in reward teach nothing."""
+def grpo_step(
+    run: Setting, model: Llama | Sampler, optimizer: Steps, turns: Sequence[Rewarded], seed: int, factor: float = 1.0
+) -> dict[str, float]:
+    """Samples a group per turn and takes one gradient step at `factor` of the rate; groups without a difference in reward teach nothing."""
     config, tokenizer = run.config.vil, run.tokenizer
     if not turns:
         return {"reward": 0.0, "useful_groups": 0.0}
@@ -235,11 +239,13 @@ def grpo_step(run: Setting, model: Llama | Sampler, optimizer: Steps, turns: Seq
         "tokens": float(sum(len(c.ids) for c in sampled)),
     }
     if rows:
-        _step_on(run, model, optimizer, rows, advantages)
+        _step_on(run, model, optimizer, rows, advantages, factor)
     return facts
 
 
-def _step_on(run: Setting, model: Policy, optimizer: Steps, rows: list[tuple[Encoded, int]], advantages: torch.Tensor) -> None:
+def _step_on(
+    run: Setting, model: Policy, optimizer: Steps, rows: list[tuple[Encoded, int]], advantages: torch.Tensor, factor: float
+) -> None:
     config = run.config.vil
     num_tokens = sum(len(row.ids) - row.num_prompt for row, _ in rows)
     optimizer.zero_grad()
@@ -260,7 +266,7 @@ def _step_on(run: Setting, model: Policy, optimizer: Steps, rows: list[tuple[Enc
         loss = grpo_loss(logprobs, logprobs.detach(), samples, advantages, config.clip)
         (loss * (int(batch.answers.sum()) / num_tokens)).backward()  # type: ignore[no-untyped-call]
     optimizer.clip(1.0)
-    optimizer.step(1.0)
+    optimizer.step(factor)
 
 
 __all__ = ["CONTROLS", "answer_reward", "train_rlvr", "train_vil"]
