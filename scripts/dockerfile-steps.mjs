@@ -2,7 +2,6 @@
 // stand, then ENTRYPOINT + CMD as an unprivileged user and HEALTHCHECK against it. What it cannot show: the base image and
 // its packages (`apt-get` steps are passed over) and the isolation of a container.
 // Usage: node scripts/dockerfile-steps.mjs [TARGET]   (needs root to change the user; without, runs as the caller)
-
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {

@@ -5,7 +5,6 @@
  * The verdict is elicited: the server writes everything around the feedback and the verdict's opening itself and reads the
  * probabilities of the verdict words there, so nothing that a text contains can be parsed as a verdict.
  */
-
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import { calibrate } from './calibration.ts';
 import { BudgetExhausted, clampToContext, type ResolvedRole, reserveCompletion, reserveTokens } from './call-plan.ts';

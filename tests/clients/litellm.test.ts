@@ -1,5 +1,4 @@
 /** The LiteLLM proxy in front of the server, asked by the official client as if it were OpenAI. */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';

@@ -1,5 +1,4 @@
 /** A real llama-server with SmolLM2 on loopback: the remote that the end-to-end tests of remote engines talk to. */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import getPort from 'get-port';

@@ -1,5 +1,4 @@
 /** A real vLLM on the CPU with one model of the bundled pack, on loopback: a remote that takes and gives token ids. */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import path from 'node:path';

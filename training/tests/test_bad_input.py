@@ -84,7 +84,7 @@ def test_a_review_without_feedback_or_verdict_accepts_nothing(
     for review, accepted, generic in (("", 0.0, True), ("Step 1: no", 0.0, False), ("Step 1: ok\nVerdict: accept", 1.0, False)):
         script = Scripted(review, right)
         monkeypatch.setattr(loops_stage, "complete", script)
-        loop = run_loop(trained, model, Protocol("own", model), first, 1, 1.0)
+        loop = run_loop(trained, model, Protocol("own", model), first, 1)
         assert loop.accept_rate[0] == accepted
         assert loop.pass_at_1 == ([0.0, 1.0] if not accepted else [0.0, 0.0]), "what is accepted stays"
         refinements = [text for text in script.asked if not text.endswith("Check<|end|><|assistant|>")]
@@ -92,7 +92,7 @@ def test_a_review_without_feedback_or_verdict_accepts_nothing(
     # With the truth as verdict nothing wrong is ever accepted, and a right answer at once.
     script = Scripted("", right)
     monkeypatch.setattr(loops_stage, "complete", script)
-    told = run_loop(trained, model, Protocol("truth", None, "truth", "true"), first, 2, 1.0)
+    told = run_loop(trained, model, Protocol("truth", None, "truth", "true"), first, 2)
     assert told.accept_rate == told.pass_at_1 == [0.0, 1.0, 1.0] and len(script.asked) == 1
 
 

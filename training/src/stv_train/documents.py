@@ -71,8 +71,12 @@ def review_feedback(result: Check) -> str:
     return "\n".join([*(f"Step {number}: ok" for number in range(1, first)), result.feedback])
 
 
+def verdict_of(result: Check) -> str:
+    return "accept" if result.correct else "reject"
+
+
 def true_review(result: Check) -> str:
-    return prompts.review_text(review_feedback(result), "accept" if result.correct else "reject")
+    return prompts.review_text(review_feedback(result), verdict_of(result))
 
 
 def hint_of(result: Check) -> str:
@@ -83,8 +87,7 @@ def hint_of(result: Check) -> str:
 
 
 def teacher_prompt(problem: Problem, attempt: str, result: Check) -> str:
-    verdict = "accept" if result.correct else "reject"
-    return prompts.teacher_prompt(problem.text, attempt, verdict, hint_of(result))
+    return prompts.teacher_prompt(problem.text, attempt, verdict_of(result), hint_of(result))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +145,7 @@ class DocumentSource:
                 problem, attempt, result = (self.wrong if rng.random() < 0.75 else self.right)(rng)
                 prompt = teacher_prompt(problem, attempt, result)
                 if rng.random() < 0.05:  # score mode: the verdict alone
-                    return with_attempt(
-                        kind, problem, attempt, result, prompt, prompts.score_text("accept" if result.correct else "reject")
-                    )
+                    return with_attempt(kind, problem, attempt, result, prompt, prompts.score_text(verdict_of(result)))
                 return with_attempt(kind, problem, attempt, result, prompt, true_review(result))
             case "reference":
                 problem, attempt, result = (self.wrong if rng.random() < 0.6 else self.right)(rng)
@@ -157,9 +158,8 @@ class DocumentSource:
                 return with_attempt(kind, problem, attempt, result, prompt, true_review(result))
             case "score":
                 problem, attempt, result = (self.wrong if rng.random() < 0.5 else self.right)(rng)
-                verdict = "accept" if result.correct else "reject"
                 prompt = prompts.verify_prompt(problem.text, attempt)
-                return with_attempt(kind, problem, attempt, result, prompt, prompts.score_text(verdict))
+                return with_attempt(kind, problem, attempt, result, prompt, prompts.score_text(verdict_of(result)))
             case "outside":
                 return self._outside(rng)
         raise ValueError(f"unknown kind of document {kind!r}")
@@ -169,8 +169,7 @@ class DocumentSource:
         kinds = [kind for task in self.mix.tasks for kind in kinds_of(task)[:CHECK_LEVELS]]
         problem = make_problem(*rng.choice(kinds), rng)
         attempt, result = student_attempt(problem, rng, rng.random() < 0.5)
-        verdict = "accept" if result.correct else "reject"
-        answer = prompts.score_text(verdict) if rng.random() < 0.1 else true_review(result)
+        answer = prompts.score_text(verdict_of(result)) if rng.random() < 0.1 else true_review(result)
         return prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), answer
 
     def _refine(self, rng: Random) -> Document:

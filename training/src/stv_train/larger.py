@@ -13,7 +13,7 @@ from .files import read_jsonl
 from .model import Llama, ModelConfig
 from .probes import attempt_all
 from .run import Run
-from .sampler import Sampling
+from .stages.loops import attempt_sampling
 from .statistics import bootstrap
 from .tasks.problems import read_problem
 from .tasks.steps import states_answer
@@ -42,8 +42,8 @@ def larger_pass_at_1(run: Run, problems: Path) -> dict[str, Any] | None:
     found: dict[str, Any] = {"run": run.config.evaluate.larger, "parameters": model.num_parameters(), "bins": {}}
     for name in dict.fromkeys(row["bin"] for row in rows):
         chosen = [read_problem(row["problem"], row["task"], row["level"]) for row in rows if row["bin"] == name]
-        sampling = Sampling(run.config.export.temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
-        judged = attempt_all(model, run.tokenizer, [p for p in chosen for _ in range(chains)], sampling, run.config.run.seed + 67_000)
+        repeated = [p for p in chosen for _ in range(chains)]
+        judged = attempt_all(model, run.tokenizer, repeated, attempt_sampling(run), run.config.run.seed + 67_000)
         right = [states_answer(one.problem, one.attempt) for one in judged]
         shares = [sum(right[at * chains : (at + 1) * chains]) / chains for at in range(len(chosen))]
         low, high = bootstrap(shares)

@@ -59,9 +59,15 @@ class Loop:
         }
 
 
-def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged], rounds: int, temperature: float) -> Loop:
+def attempt_sampling(run: Run) -> Sampling:
+    """As the pack's generator is sampled, attempts and refinements alike."""
+    return Sampling(run.config.export.temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
+
+
+def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged], rounds: int) -> Loop:
     """The loop from the attempts `first` on; an accepted attempt stays as it is. Right is what states the right answer."""
     seed = run.config.run.seed + 70_000
+    attempting = attempt_sampling(run)
     reviewing = Sampling(run.config.export.verifier_temperature, run.config.verifier.max_new_tokens, run.config.rollout.batch)
     current = list(first)
     accepted = [False] * len(first)
@@ -100,8 +106,7 @@ def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged]
             asked = [prompts.generate_prompt(current[at].problem.text) for at in open_rows]
         else:
             asked = [prompts.refine_prompt(current[at].problem.text, current[at].attempt, feedback[at]) for at in open_rows]
-        sampling = Sampling(temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
-        for at, text in zip(open_rows, complete(generator, run.tokenizer, asked, sampling, seed + 2 * number + 1), strict=True):
+        for at, text in zip(open_rows, complete(generator, run.tokenizer, asked, attempting, seed + 2 * number + 1), strict=True):
             current[at] = Judged(current[at].problem, text, check(current[at].problem, text))
             spent[at] += len(run.tokenizer.encode(text)) + 1
     by_problem: dict[str, list[bool]] = {}
@@ -144,16 +149,14 @@ def run_loops(run: Run, problems: list[Binned], chains: int) -> dict[str, list[L
     """All protocols on each bin of `problems`, from the same first attempts."""
     config = run.config.evaluate
     generator = run.load_model("base")
-    temperature = run.config.export.temperature
-    sampling = Sampling(temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
     found: dict[str, list[Loop]] = {}
     for name in dict.fromkeys(one.bin for one in problems):
         chosen: list[Problem] = [one.problem for one in problems if one.bin == name]
         repeated = [problem for problem in chosen for _ in range(chains)]
-        first = attempt_all(generator, run.tokenizer, repeated, sampling, run.config.run.seed + 65_000)
+        first = attempt_all(generator, run.tokenizer, repeated, attempt_sampling(run), run.config.run.seed + 65_000)
         found[name] = []
         for protocol in protocols(run):
-            loop = run_loop(run, generator, protocol, first, config.rounds, temperature)
+            loop = run_loop(run, generator, protocol, first, config.rounds)
             found[name].append(loop)
             run.say(
                 f"loop {name} ({len(chosen)} problems) {loop.name:28} pass@1 "

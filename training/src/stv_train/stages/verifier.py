@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import prompts
 from ..batches import answer_loss, batches, collate
-from ..documents import Encoded, make_outside_attempt, review_feedback, teacher_prompt
+from ..documents import Encoded, make_outside_attempt, review_feedback, teacher_prompt, verdict_of
 from ..errors import TrainError
 from ..losses import (
     class_advantages,
@@ -70,12 +70,12 @@ class Balanced:
         }
         for one in judged:
             self.groups[one.result.correct][one.problem.task, one.problem.level].append(one)
-        self.kinds = sorted({key for groups in self.groups.values() for key in groups if key[1]})
         for right, name in ((True, "right"), (False, "wrong")):
             if not self.groups[right]:
                 raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
         self.all = {right: [one for group in groups.values() for one in group] for right, groups in self.groups.items()}
         self.keys = sorted({key for groups in self.groups.values() for key in groups})
+        self.kinds = [key for key in self.keys if key[1]]
         self.weights = [sum(len(groups.get(key, [])) ** 0.5 for groups in self.groups.values()) for key in self.keys]
 
     def draw(self, number: int, seed: int) -> Judged:
@@ -107,7 +107,7 @@ def make_task(run: Run, pool: Balanced, number: int, seed: int) -> Task:
         problem, attempt = one.problem.text, one.attempt
         student = prompts.verify_prompt(problem, attempt)
         teacher = teacher_prompt(one.problem, attempt, one.result)
-        truth = "accept" if one.result.correct else "reject"
+        truth = verdict_of(one.result)
     if rng.random() < config.score_share:
         opening = prompts.pack_json()["verdict"]["open"]
         return Task(student + opening, teacher + opening, truth, problem, attempt, True)
