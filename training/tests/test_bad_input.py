@@ -20,8 +20,9 @@ from stv_train.stages import vil as vil_stage
 from stv_train.stages.bins import BINS, bin_of, binned_problems
 from stv_train.stages.loops import Protocol, run_loop
 from stv_train.stages.vil import train_rlvr
+from stv_train.tasks.checking import check
 from stv_train.tasks.problems import make_problem, split_of
-from stv_train.tasks.steps import check, solution_text, solve
+from stv_train.tasks.steps import solution_text, solve
 from test_stages import CONFIGS, copy_of, interrupt_after, same, trained, weights  # noqa: F401
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from random import Random
 
-from stv_train.documents import Mix
+from stv_train.documents import FEW, Mix
 from stv_train.drawing import Order, draw_buffer, drawer
 from stv_train.tasks.mistakes import student_attempt
 from stv_train.tasks.problems import make_problem
@@ -33,7 +33,7 @@ def test_a_buffer_is_the_same_whether_prepared_asked_for_or_drawn_at_once() -> N
 def test_own_attempts_are_read_in_the_other_process(tmp_path: Path) -> None:
     rng, path = Random(1), tmp_path / "own.jsonl"
     with path.open("w") as out:
-        for _ in range(8):
+        for _ in range(FEW):
             problem = make_problem("equations", 1, rng)
             attempt, _ = student_attempt(problem, rng, False)
             row = {"problem": problem.text, "task": problem.task, "level": problem.level, "attempt": attempt}

@@ -28,9 +28,9 @@ from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answe
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
+from stv_train.tasks.checking import check
 from stv_train.tasks.mistakes import student_attempt
 from stv_train.tasks.problems import make_problem, read_problem, split_of
-from stv_train.tasks.steps import check
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -1,5 +1,6 @@
 """The exact checker against sympy, and the promises of generators, mistakes and feedback."""
 
+import re
 from fractions import Fraction
 from random import Random
 
@@ -7,10 +8,12 @@ import pytest
 import sympy
 from sympy.parsing.sympy_parser import implicit_multiplication, parse_expr, standard_transformations
 
+from stv_train.documents import review_feedback
 from stv_train.errors import OutsideDomain
-from stv_train.tasks.mistakes import statements, wrong_attempt, wrong_statements
+from stv_train.tasks.checking import check, leaks
+from stv_train.tasks.mistakes import statements, student_attempt, wrong_attempt, wrong_statements
 from stv_train.tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of, vary_spacing
-from stv_train.tasks.steps import attempt_lines, check, leaks, solution_text, solve
+from stv_train.tasks.steps import attempt_lines, solution_text, solve
 
 KINDS = [(task, level) for task, levels in TASKS.items() for level in range(1, levels + 1)]
 RULES = (*standard_transformations, implicit_multiplication)
@@ -18,8 +21,6 @@ RULES = (*standard_transformations, implicit_multiplication)
 
 def judge_value(text: str) -> sympy.Expr:
     """sympy's reading of one side; a/b without spaces binds tightest here, so it gets brackets."""
-    import re
-
     text = re.sub(r"(?<![\w)])(\d+)/(\d+)", r"(\1/\2)", text)
     return parse_expr(text.replace("÷", "/").replace("×", "*").replace("·", "*"), transformations=RULES, evaluate=True)
 
@@ -96,7 +97,47 @@ def test_finding_says_what_is_wrong() -> None:
     assert check(problem, "hello").finding == "this line cannot be read."
     assert check(problem, "").finding == "there is no solution."
     last = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 9")
-    assert last.feedback == "Step 5: 16 / 2 is not 9."
+    assert last.feedback == "Step 5: 2 times 9 is 18, not 16.", "an answer is checked by the way back, which does not give it away"
+
+
+def test_a_review_works_out_each_step_before_it_judges_it() -> None:
+    problem = read_problem("4(x - 3) + 5 = 2x + 9")
+    wrong = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 8 = 2x + 9")
+    assert review_feedback(wrong) == "Step 1: 4 times x is 4x, 4 times -3 is -12, ok\nStep 2: -12 + 5 is -7, not -8."
+    copied = check(problem, "4x - 12 + 5 = 2x + 8")
+    assert review_feedback(copied) == "Step 1: 4 times x is 4x, 4 times -3 is -12, 9 was copied as 8."
+    right = check(read_problem("x/2 = 4"), "x = 8")
+    assert review_feedback(right) == "Step 1: 2 times x/2 is x, 2 times 4 is 8, ok"
+    sum_ = read_problem("20 - 3 + 4")
+    assert review_feedback(check(sum_, "17 + 4\n20")) == "Step 1: 20 - 3 is 17, ok\nStep 2: 20 - 4 is 16, not 17."
+    assert review_feedback(check(sum_, "20 - 3 = 17\n17 + 4 = 21")) == "Step 1: 20 - 3 is 17, ok\nStep 2: 21 - 4 is 17, ok"
+
+
+def test_lines_that_were_left_out_are_worked_out_too() -> None:
+    problem = read_problem("3(x + 2) + 1 = 22")
+    assert review_feedback(check(problem, "3x = 15\nx = 5")).startswith(
+        "Step 1: 3 times x is 3x, 3 times 2 is 6, 6 + 1 is 7, 22 - 7 is 15, ok\n"
+    )
+    early = check(read_problem("3x + 7 = 22"), "x = 6")
+    assert review_feedback(early) == "Step 1: 22 - 7 is 15, 3 times 6 is 18, not 15."
+    assert early.expected == "x = 5"
+    told = check(read_problem("3x + 1 = 16"), "x = 6")
+    assert review_feedback(told) == "Step 1: 16 - 1 is 15, 3 times 6 is 18, not 15."
+    same = check(read_problem("5x + 20 = 25"), "x = 2")
+    assert review_feedback(same) == "Step 1: 25 - 20 is 5, 5 times 2 is 10, not 5."
+
+
+@pytest.mark.parametrize(("task", "level"), KINDS)
+def test_all_that_a_review_works_out_is_true(task: str, level: int) -> None:
+    rng = Random(f"worked{task}{level}")
+    for at in range(20):
+        problem = make_problem(task, level, rng)
+        attempt, result = student_attempt(problem, rng, at % 2 == 0)
+        assert len(result.worked) == (result.first_error or result.num_steps)
+        for text in [claim for worked in result.worked for claim in worked]:
+            operation, value = text.split(" is ")
+            left, by, right = operation.partition(" times ")
+            assert judge_value(f"({left}) * ({right})" if by else left) == judge_value(value), (problem.text, attempt, text)
 
 
 def test_other_right_ways_are_accepted() -> None:
@@ -115,7 +156,7 @@ def test_statements_about_parts() -> None:
     wrong_order = check(problem, "12 + 30 = 42\n42 * 2 = 84")
     assert (wrong_order.first_error, wrong_order.finding) == (1, "this does not follow from the line before.")
     assert check(problem, "30 * 2 = 50\n12 + 50 = 62").feedback == "Step 1: 30 * 2 is 60, not 50."
-    assert check(problem, "30 * 2 = 60\n12 + 60 = 82").feedback == "Step 2: 12 + 60 is not 82."
+    assert check(problem, "30 * 2 = 60\n12 + 60 = 82").feedback == "Step 2: 82 - 60 is 22, not 12."
     chain = read_problem("20 - 3 + 4 + 5")
     assert check(chain, "4 + 5 = 9\n20 - 3 = 17\n17 + 9 = 26").correct
     assert check(chain, "3 + 4 = 7\n20 - 7 = 13\n13 + 5 = 18").first_error == 1, "a minus before a sum"

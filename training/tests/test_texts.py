@@ -11,9 +11,10 @@ import pytest
 from stv_train import prompts
 from stv_train.config import BaseConfig
 from stv_train.documents import DocumentSource, Mix, corrected, encode, true_review
+from stv_train.tasks.checking import check
 from stv_train.tasks.mistakes import wrong_attempt
 from stv_train.tasks.problems import TASKS, make_problem, read_problem, split_of
-from stv_train.tasks.steps import attempt_lines, check, standing_after
+from stv_train.tasks.steps import attempt_lines, standing_after
 from stv_train.tokenizer import PackTokenizer, tokenizer_json, vocabulary
 
 TEXTS = [

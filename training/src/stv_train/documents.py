@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from random import Random
 
 from . import prompts
+from .tasks.checking import Check, check
 from .tasks.equations import NAMES
 from .tasks.mistakes import student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
-from .tasks.steps import Check, Leaf, Problem, attempt_lines, check, solution_text, solve, standing_after
+from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 
 OUTSIDE_FEEDBACK = "This problem is outside what I can check."
 OUTSIDE_ANSWER = "This problem is outside what I can solve."
 DRILL_TURNS = 8
 CHECK_TURNS = 6
+FEW = 24  # own attempts of a level and verdict below which students' take their place
 CHECK_LEVELS = 2  # lowest levels of each task: attempts of a line or two
 GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
 
@@ -49,26 +51,31 @@ Judgement = tuple[Problem, str, Check]
 
 
 class OwnAttempts:
-    """Attempts of the generator to learn from, told apart once: checking thousands takes many seconds."""
+    """Attempts of the generator to learn from, by task and level, told apart once: checking thousands takes many seconds."""
 
     def __init__(self, attempts: Iterable[OwnAttempt] = ()) -> None:
-        self.wrong: list[Judgement] = []
-        self.right: list[Judgement] = []
+        self._kinds: dict[tuple[str, int, bool], list[Judgement]] = {}
         for own in attempts:
             problem = read_problem(own.problem, own.task, own.level)
             result = check(problem, own.attempt)
-            (self.right if result.correct else self.wrong).append((problem, own.attempt, result))
+            self._kinds.setdefault((own.task, own.level, result.correct), []).append((problem, own.attempt, result))
+
+    def like(self, problem: Problem, right: bool) -> list[Judgement]:
+        """Right or wrong ones of the problem's task and level; none where there are too few to be drawn again and again."""
+        found = self._kinds.get((problem.task, problem.level, right), [])
+        return found if len(found) >= FEW else []
 
 
 NO_ATTEMPTS = OwnAttempts()
 
 
 def review_feedback(result: Check) -> str:
-    """The feedback part of a true verification: each right step, then the finding."""
-    if result.correct:
-        return "\n".join(f"Step {number}: ok" for number in range(1, result.num_steps + 1))
-    first = result.first_error or 1
-    return "\n".join([*(f"Step {number}: ok" for number in range(1, first)), result.feedback])
+    """The feedback part of a true verification: for each step what it follows from, worked out, and then `ok` or the finding."""
+    ends = ["ok"] * len(result.worked)
+    if not result.correct:
+        ends[-1] = result.finding
+    lines = zip(result.worked, ends, strict=True)
+    return "\n".join(f"Step {number}: " + ", ".join([*worked, end]) for number, (worked, end) in enumerate(lines, 1))
 
 
 def verdict_of(result: Check) -> str:
@@ -112,19 +119,20 @@ class DocumentSource:
         return make_problem(*rng.choices(kinds, [self.mix.falling ** (level - 1) for _, level in kinds])[0], rng)
 
     def wrong(self, rng: Random) -> Judgement:
-        if self.own.wrong and rng.random() < self.own_share:
-            return rng.choice(self.own.wrong)
-        while True:
-            problem = self.problem(rng)
-            attempt, result = student_attempt(problem, rng, False)
-            if not result.correct:
-                return problem, attempt, result
+        return self._attempt(rng, False)
 
     def right(self, rng: Random) -> Judgement:
-        if self.own.right and rng.random() < self.own_share:
-            return rng.choice(self.own.right)
-        problem = self.problem(rng)
-        return problem, *student_attempt(problem, rng, True)
+        return self._attempt(rng, True)
+
+    def _attempt(self, rng: Random, right: bool) -> Judgement:
+        """The level is drawn before the attempt: were right and wrong ones drawn from all levels together, the level would tell."""
+        while True:
+            problem = self.problem(rng)
+            if (own := self.own.like(problem, right)) and rng.random() < self.own_share:
+                return rng.choice(own)
+            attempt, result = student_attempt(problem, rng, right)
+            if result.correct == right:
+                return problem, attempt, result
 
     def draw(self, number: int) -> Document:
         rng = Random(f"{self.seed}:{number}")

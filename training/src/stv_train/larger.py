@@ -15,8 +15,8 @@ from .probes import attempt_all
 from .run import Run
 from .stages.loops import attempt_sampling
 from .statistics import bootstrap
+from .tasks.checking import states_answer
 from .tasks.problems import read_problem
-from .tasks.steps import states_answer
 
 
 def load_other(run: Run, folder: Path, name: str = "base") -> Llama:

@@ -12,9 +12,12 @@ from .documents import GENERIC_FEEDBACK, hint_of, review_feedback, teacher_promp
 from .model import Llama
 from .policy import Tokens
 from .sampler import Completion, Sampling, sample
+from .tasks.checking import Check, check
 from .tasks.problems import all_kinds, make_problem
-from .tasks.steps import Check, Problem, check
+from .tasks.steps import Problem
 from .tokenizer import PackTokenizer
+
+REVIEW_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def solve_probe(model: Llama, tokenizer: PackTokenizer, tasks: dict[str, float],
 def teacher_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], seed: int) -> float:
     """Share of wrong attempts for which the teacher's greedy feedback is exactly the true one."""
     written = [teacher_prompt(one.problem, one.attempt, one.result) for one in wrong]
-    reviews = complete(model, tokenizer, written, Sampling(temperature=0.0, max_new_tokens=160), seed)
+    reviews = complete(model, tokenizer, written, Sampling(temperature=0.0, max_new_tokens=REVIEW_TOKENS), seed)
     right = sum(prompts.split_review(r) == (review_feedback(one.result), "reject") for r, one in zip(reviews, wrong, strict=True))
     return right / max(len(wrong), 1)
 
@@ -87,10 +90,10 @@ def refine_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], te
 
 def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged], temperature: float, seed: int) -> dict[str, float]:
     """Verdict accuracy per class, first error found, leaks and verdicts that cannot be read."""
-    from .tasks.steps import leaks
+    from .tasks.checking import leaks
 
     written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
-    reviews = complete(model, tokenizer, written, Sampling(temperature=temperature, max_new_tokens=160), seed)
+    reviews = complete(model, tokenizer, written, Sampling(temperature=temperature, max_new_tokens=REVIEW_TOKENS), seed)
     counts = dict.fromkeys(("right", "accepted", "wrong", "rejected", "located", "exact", "unread", "leaks"), 0)
     for one, review in zip(judged, reviews, strict=True):
         feedback, verdict = prompts.split_review(review)
@@ -103,7 +106,7 @@ def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged],
             counts["wrong"] += 1
             counts["rejected"] += verdict == "reject"
             last = feedback.splitlines()[-1] if feedback else ""
-            counts["located"] += verdict == "reject" and last.startswith(f"Step {one.result.first_error}: ") and not last.endswith(": ok")
+            counts["located"] += verdict == "reject" and last.startswith(f"Step {one.result.first_error}: ") and not last.endswith("ok")
             counts["exact"] += verdict == "reject" and feedback == review_feedback(one.result)
     right, wrong = max(counts["right"], 1), max(counts["wrong"], 1)
     return {

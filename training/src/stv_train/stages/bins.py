@@ -9,8 +9,9 @@ from ..model import Llama
 from ..probes import Judged, attempt_all
 from ..run import Run
 from ..sampler import Sampling
+from ..tasks.checking import states_answer
 from ..tasks.problems import all_kinds, make_problem
-from ..tasks.steps import Problem, states_answer
+from ..tasks.steps import Problem
 
 SAMPLES = 32
 FIRST = 8  # samples of every problem; an easy one is known by them and costs no more

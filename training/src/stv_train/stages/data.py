@@ -15,8 +15,9 @@ from ..errors import OutsideDomain, TrainError
 from ..files import read_jsonl, write_jsonl
 from ..probes import Judged
 from ..run import Run
+from ..tasks.checking import check
 from ..tasks.problems import SPLITS, all_kinds, make_problem, read_problem, split_of
-from ..tasks.steps import Problem, check, solution_text, solve
+from ..tasks.steps import Problem, solution_text, solve
 from .rollout import load_attempts, rollout_path, row
 
 

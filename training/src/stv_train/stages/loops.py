@@ -18,7 +18,8 @@ from ..probes import Judged, attempt_all, complete
 from ..run import Run
 from ..sampler import Sampling
 from ..statistics import bootstrap
-from ..tasks.steps import Problem, check, states_answer
+from ..tasks.checking import check, states_answer
+from ..tasks.steps import Problem
 from .bins import Binned, binned_problems
 
 VERIFIERS = (("untrained", "base"), ("SFT", "sft"), ("verdict RL", "verdict-rl"), ("meta-verifier RL", "meta-rl"), ("STV", "stv"))

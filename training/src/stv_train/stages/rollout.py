@@ -17,8 +17,9 @@ from ..probes import Judged, texts
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling, sample
 from ..server import post_json
+from ..tasks.checking import check
 from ..tasks.problems import read_problem, split_of
-from ..tasks.steps import Problem, check
+from ..tasks.steps import Problem
 
 CHUNK = 2048  # attempts per file of a rollout: what an interrupt can cost
 

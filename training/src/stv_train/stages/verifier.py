@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import prompts
 from ..batches import answer_loss, batches, collate
-from ..documents import Encoded, make_outside_attempt, review_feedback, teacher_prompt, verdict_of
+from ..documents import FEW, Encoded, make_outside_attempt, review_feedback, teacher_prompt, verdict_of
 from ..errors import TrainError
 from ..losses import (
     class_advantages,
@@ -50,10 +50,6 @@ class Task:
     problem: str
     attempt: str
     is_score: bool = False
-
-
-FEW = 24
-"""Attempts of a class and level that are not worth repeating: students' take their place."""
 
 
 class Balanced:
@@ -286,16 +282,18 @@ def _chunks(pairs: list[tuple[Encoded, Encoded, int]]) -> list[list[tuple[Encode
 
 
 def probe_attempts(run: Run, generator: Llama) -> list[Judged]:
-    """Attempts of the base generator at validation problems, as many right as wrong."""
+    """Attempts of the base generator at validation problems, of each level as many right as wrong."""
     seed = run.config.run.seed + 31
-    per_level = max(4, run.config.gates.problems // 10)
-    problems = validation_problems(run.config.data.tasks, per_level, seed)
-    judged = attempt_all(generator, run.tokenizer, problems, Sampling(), seed)
-    right = [one for one in judged if one.result.correct]
-    wrong = [one for one in judged if not one.result.correct]
-    count = min(len(right), len(wrong), 200)
+    problems = validation_problems(run.config.data.tasks, max(4, run.config.gates.problems // 4), seed)
+    groups: dict[tuple[str, int], dict[bool, list[Judged]]] = defaultdict(lambda: {True: [], False: []})
+    for one in (judged := attempt_all(generator, run.tokenizer, problems, Sampling(), seed)):
+        groups[one.problem.task, one.problem.level][one.result.correct].append(one)
     rng = Random(seed)
-    return rng.sample(right, count) + rng.sample(wrong, count) if count else judged
+    pairs = []
+    for group in groups.values():
+        count = min(len(group[True]), len(group[False]), 20)
+        pairs += rng.sample(group[True], count) + rng.sample(group[False], count)
+    return pairs or judged
 
 
 # --- The meta-verifier ------------------------------------------------------------------------------------------------
@@ -343,7 +341,7 @@ def claims_true_defect(judged: Judged, feedback: str) -> bool:
     """Whether the last step that the feedback objects to is the first wrong one."""
     if judged.result.correct:
         return False
-    objections = [line for line in feedback.splitlines() if line.startswith("Step ") and not line.endswith(": ok")]
+    objections = [line for line in feedback.splitlines() if line.startswith("Step ") and not line.endswith("ok")]
     return bool(objections) and objections[-1].startswith(f"Step {judged.result.first_error}: ")
 
 

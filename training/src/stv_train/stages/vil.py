@@ -23,7 +23,8 @@ from ..policy import Policy, Setting, Steps
 from ..probes import attempt_all, complete, texts, validation_problems
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampler, Sampling, sample
-from ..tasks.steps import Problem, solution_text, solve, states_answer
+from ..tasks.checking import states_answer
+from ..tasks.steps import Problem, solution_text, solve
 from .verifier import MICRO_TOKENS
 
 CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -10,7 +11,7 @@ from random import Random
 
 from ..errors import OutsideDomain
 from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, linear, number_text, parse, variables
-from .steps import Leaf, Line, Origin, canonical_lines
+from .steps import Claim, Leaf, Line, Origin, Undo, canonical_lines
 
 COPY = Origin("copy")
 Path = tuple[str, ...]
@@ -81,6 +82,22 @@ def _without_signs(tree: Expr) -> Expr:
     raise OutsideDomain("an expression here has no unknown")
 
 
+def _undo(node: Bin) -> Undo | None:
+    """The way back from the result of one operation on two numbers to the first of them."""
+    a, b = node.left, node.right
+    if not isinstance(a, Num) or not isinstance(b, Num) or (node.op in "*/" and not b.numerator):
+        return None
+    op = {"+": "-", "-": "+", "*": "/", "/": "*"}[node.op]
+    by = b.value
+    back: Callable[[Fraction], Fraction] = {
+        "+": lambda value: value - by,
+        "-": lambda value: value + by,
+        "*": lambda value: value / by,
+        "/": lambda value: value * by,
+    }[node.op]
+    return Undo(lambda leaf: _text(Bin(op, Num(leaf.numerator, leaf.denominator), b)), back, a.value)
+
+
 def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
     """One operation on two numbers: what takes its place, and the origins of the numbers there."""
     a, b = node.left, node.right
@@ -91,7 +108,7 @@ def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
     if node.op in "+-":
         sign = 1 if node.op == "+" else -1
         if a.denominator == b.denominator:
-            return Num(a.numerator + sign * b.numerator, a.denominator), [Origin("sum", text, operands)]
+            return Num(a.numerator + sign * b.numerator, a.denominator), [Origin("sum", text, operands, _undo(node))]
         common = lcm(a.denominator, b.denominator)
 
         def widened(num: Num) -> tuple[Num, Origin]:
@@ -104,15 +121,15 @@ def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
         return Bin(node.op, left, right), [from_left, from_right]
     if node.op == "*":
         made = Num(a.numerator * b.numerator, a.denominator * b.denominator)
-        return made, [Origin("times", text, operands)]
+        return made, [Origin("times", text, operands, _undo(node))]
     if not b.numerator:
         raise OutsideDomain("division by zero")
     if a.denominator == b.denominator == 1:
         value = Fraction(a.numerator, b.numerator)
         if value.denominator == 1:
-            return Num(value.numerator), [Origin("divide", text, operands)]
+            return Num(value.numerator), [Origin("divide", text, operands, _undo(node))]
         sign = 1 if b.numerator > 0 else -1
-        return Num(sign * a.numerator, abs(b.numerator)), [Origin("divide", text, operands)]
+        return Num(sign * a.numerator, abs(b.numerator)), [Origin("divide", text, operands, _undo(node))]
     sign = 1 if b.numerator > 0 else -1
     turned = Num(sign * b.denominator, abs(b.numerator))
     return Bin("*", a, turned), [COPY, Origin("flip", f"1 ÷ {_text(b, False)}", (b.value,))]
@@ -183,8 +200,8 @@ class Expression:
         same = isinstance(previous, Expression | PercentQuestion) and self.value() == previous.value()
         return self if same else None
 
-    def objection(self, answer: Fraction) -> str:
-        return ""
+    def claims(self, previous: Line) -> list[Claim]:
+        return []
 
     def answer(self) -> Fraction | None:
         tree = self.tree
@@ -264,8 +281,8 @@ class PercentQuestion:
     def after(self, previous: Line) -> Line | None:
         return None
 
-    def objection(self, answer: Fraction) -> str:
-        return ""
+    def claims(self, previous: Line) -> list[Claim]:
+        return []
 
     def answer(self) -> Fraction | None:
         return None
@@ -299,7 +316,8 @@ class Statement:
         return Statement(tuple(_fill(part, rest) for part in self.parts))
 
     def after(self, previous: Line) -> Line | None:
-        if not isinstance(previous, Expression | PercentQuestion) or self.objection(Fraction(0)):
+        equal = all(linear(left)[1] == linear(right)[1] for left, right in pairwise(self.parts))
+        if not isinstance(previous, Expression | PercentQuestion) or not equal:
             return None
         first, last = self.parts[0], self.parts[-1]
         if linear(first)[1] == previous.value():
@@ -309,14 +327,15 @@ class Statement:
         made = _substitute(previous.tree, first, last)
         return None if made is None else Expression(made)
 
-    def objection(self, answer: Fraction) -> str:
+    def claims(self, previous: Line) -> list[Claim]:
+        whole = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
+        out = []
         for left, right in pairwise(self.parts):
-            value = linear(left)[1]
-            if value != linear(right)[1]:
-                if value == answer:
-                    return f"{_text(left)} is not {_text(right)}."
-                return f"{_text(left)} is {number_text(value)}, not {_text(right)}."
-        return ""
+            value, got = (linear(part)[1] for part in (left, right))
+            undo = _undo(left) if whole and isinstance(left, Bin) else None
+            want, said = (Leaf(number.numerator, number.denominator) for number in (value, got))
+            out.append(Claim(_text(left), want, said, undo))
+        return out
 
     def answer(self) -> Fraction | None:
         return None

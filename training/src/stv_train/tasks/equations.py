@@ -13,7 +13,7 @@ from random import Random
 
 from ..errors import OutsideDomain
 from .expression import Bin, Expr, Neg, Num, Var, linear, number_text, parse, variables
-from .steps import Leaf, Line, Origin, canonical_lines
+from .steps import Claim, Leaf, Line, Origin, Undo, canonical_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,13 @@ def _single(term: Term, name: str) -> str:
     return ("-" if term.numerator < 0 else "") + _term_text(term, name)
 
 
+def _back_by(added: list[Term], start: Term) -> Undo:
+    """From a sum of numbers back to its first one."""
+    back = [replace(term, numerator=-term.numerator) for term in added]
+    total = sum((term.coefficient for term in back), Fraction(0))
+    return Undo(lambda leaf: _signed([leaf.text(), *(_single(term, "") for term in back)]), lambda value: value + total, start.coefficient)
+
+
 @dataclass(frozen=True, slots=True)
 class Equation:
     """left = right; a line of a solution of a linear equation."""
@@ -195,8 +202,8 @@ class Equation:
     def after(self, previous: Line) -> Line | None:
         return self if self.follows(previous) else None
 
-    def objection(self, answer: Fraction) -> str:
-        return ""
+    def claims(self, previous: Line) -> list[Claim]:
+        return []
 
     def answer(self) -> Fraction | None:
         if len(self.left) == len(self.right) == 1:
@@ -295,7 +302,7 @@ class Equation:
                     origins.append(COPY)
                 else:
                     operation = _signed([_single(t, self.name) for t in parts])
-                    origins.append(Origin("sum", operation, tuple(t.coefficient for t in parts)))
+                    origins.append(Origin("sum", operation, tuple(t.coefficient for t in parts), _back_by(parts[1:], parts[0])))
             if not out:
                 out.append(Term(0))
                 origins.append(COPY)
@@ -333,7 +340,7 @@ class Equation:
         right = self.right[0]
         moved = replace(constant, numerator=-constant.numerator)
         operation = _signed([_single(right, self.name), _single(moved, self.name)])
-        origin = Origin("move", operation, (right.coefficient, constant.coefficient))
+        origin = Origin("move", operation, (right.coefficient, constant.coefficient), _back_by([moved], right))
         return Equation((var,), (Term(right.numerator - constant.numerator),), self.name), [COPY, origin]
 
     def _divide(self) -> tuple[Line, list[Origin]] | None:
@@ -345,7 +352,9 @@ class Equation:
         value = right / coefficient
         operation = f"{_single(self.right[0], self.name)} / {number_text(coefficient)}"
         made = Equation((Term(1, var=True),), (Term(value.numerator, value.denominator),), self.name)
-        return made, [COPY, Origin("divide", operation, (right, coefficient))]
+        by = number_text(coefficient)
+        undo = Undo(lambda leaf: f"{by} times {leaf.text()}", lambda value: coefficient * value, right)
+        return made, [COPY, Origin("divide", operation, (right, coefficient), undo)]
 
 
 def read_equation(text: str, name: str | None = None) -> Equation:

@@ -7,8 +7,11 @@ from fractions import Fraction
 from random import Random
 
 from ..errors import OutsideDomain
+from .checking import Check, check
 from .equations import Equation
-from .steps import MAX_STEPS, Check, Leaf, Line, Origin, Problem, check, solution_text, solve
+from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, attempt_lines, solution_text, solve
+
+LEFT_OUT = 0.2  # share of attempts with lines left out
 
 
 def _slip(value: int, rng: Random) -> int:
@@ -162,10 +165,28 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[st
     return attempt, check(problem, attempt)
 
 
+def _leave_out(attempt: str, rng: Random) -> str:
+    """The attempt without one or two lines before its last: people do two things at once."""
+    lines = attempt_lines(attempt)
+    for _ in range(rng.choice((1, 1, 2))):
+        if len(lines) > 1:
+            lines.pop(rng.randrange(len(lines) - 1))
+    return solution_text(lines)
+
+
 def student_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
-    """What a person may hand in: by the book or in statements, right or with a typical mistake; and its check."""
+    """What a person may hand in: by the book, with lines left out, or in statements, right or with a typical mistake; and its check."""
     stated = problem.task != "equations" and rng.random() < 0.25
     if right:
-        attempt = (statements(problem) if stated else None) or solution_text(solve(problem))
-        return attempt, check(problem, attempt)
-    return (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng)
+        attempt, result = _attempt_and_check(problem, (statements(problem) if stated else None) or solution_text(solve(problem)))
+    else:
+        attempt, result = (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng)
+    if not stated and rng.random() < LEFT_OUT:
+        shorter, other = _attempt_and_check(problem, _leave_out(attempt, rng))
+        if other.correct == right:
+            return shorter, other
+    return attempt, result
+
+
+def _attempt_and_check(problem: Problem, attempt: str) -> tuple[str, Check]:
+    return attempt, check(problem, attempt)

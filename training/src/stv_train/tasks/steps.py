@@ -1,4 +1,4 @@
-"""What a worked solution is, whatever the task: lines, the canonical next line, the first wrong step, its feedback.
+"""What a worked solution is, whatever the task: lines, the canonical next line, where its numbers come from.
 
 A task gives `Line`s: readable, comparable by meaning (`follows`), with a canonical next line that says for every
 number on it where it comes from. Checking, explaining and making mistakes are then the same code for all tasks.
@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Protocol
 
 from ..errors import OutsideDomain
+from .expression import number_text
 
 MAX_STEPS = 40
 STEP = re.compile(r"^\s*(?:step\s*(\d+)\s*[:.)]|(\d+)[.)]\s)\s*", re.IGNORECASE)
@@ -47,6 +48,36 @@ class Origin:
     kind: str
     operation: str = ""
     operands: tuple[Fraction, ...] = ()
+    undo: Undo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The way back from a claimed result: a final answer is checked by it, because working it out would give it away."""
+
+    write: Callable[[Leaf], str]
+    value: Callable[[Fraction], Fraction]
+    start: Fraction
+    """What the way back must lead to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A number of a line that comes from an operation: what the operation gives (`want`) and what the line says (`got`)."""
+
+    operation: str
+    want: Leaf
+    got: Leaf
+    undo: Undo | None = None
+
+    def shown(self) -> tuple[str, str]:
+        """The operation worked out, and what the line should have agreed with: empty when it does."""
+        if self.undo is not None:
+            value = self.undo.value(self.got.value)
+            text = f"{self.undo.write(self.got)} is {number_text(value)}"
+            return text, "" if value == self.undo.start else number_text(self.undo.start)
+        same = self.want.value == self.got.value and self.want.suffix == self.got.suffix
+        return f"{self.operation} is {self.want.text()}", "" if same else self.got.text()
 
 
 class Line(Protocol):
@@ -66,8 +97,8 @@ class Line(Protocol):
         Mostly the line itself: same solution, or same value. A statement about a part (`30 * 2 = 60`) leaves the whole."""
         ...
 
-    def objection(self, answer: Fraction) -> str:
-        """What is wrong with the line in itself, whatever stood before; empty when nothing is. Never states the answer."""
+    def claims(self, previous: Line) -> list[Claim]:
+        """What the line says in itself about numbers (`30 * 2 = 60`), whatever it makes of the line before."""
         ...
 
     def next(self) -> tuple[Line, list[Origin]] | None:
@@ -92,26 +123,6 @@ class Problem:
     """The same for every wording, spacing and name of the unknown; its hash decides the split."""
 
     answer: Fraction
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    correct: bool
-    num_steps: int
-    first_error: int | None = None  # counts from 1
-    finding: str = ""  # "4 times -3 is -12, not -3."
-    expected: str = ""  # the canonical line for that step, from the attempt's own line before it
-    kind: str = ""
-
-    @property
-    def feedback(self) -> str:
-        """Names the first wrong step and what is wrong with it, never the answer; empty when all is right."""
-        return "" if self.correct else f"Step {self.first_error}: {self.finding}"
-
-
-NOT_FOLLOWING = "this does not follow from the line before."
-UNREADABLE = "this line cannot be read."
-UNFINISHED = "this is not the answer yet."
 
 
 def canonical_lines(line: Line) -> list[Line]:
@@ -140,73 +151,6 @@ def attempt_lines(attempt: str) -> list[str]:
     return [STEP.sub("", line).strip() for line in attempt.splitlines() if line.strip()]
 
 
-def explain(previous: Line, expected: Line, origins: list[Origin], line: Line, answer: Fraction) -> tuple[str, str]:
-    """(finding, kind) for a wrong `line` that should have been `expected`. Never states the answer."""
-    if objection := line.objection(answer):
-        return objection, "statement"
-    if line.shape() != expected.shape():
-        return _explain_missing(expected, line) or (NOT_FOLLOWING, "other")
-    before, after = expected.leaves(), line.leaves()
-    for want, got, origin in zip(before, after, origins, strict=True):
-        if want == got:
-            continue
-        if not origin.operation:
-            return f"{want.text()} was copied as {got.text()}.", "copy"
-        if want.value == answer:
-            return f"{origin.operation} is not {got.text()}.", origin.kind
-        return f"{origin.operation} is {want.text()}, not {got.text()}.", origin.kind
-    return NOT_FOLLOWING, "other"
-
-
-def _explain_missing(expected: Line, line: Line) -> tuple[str, str] | None:
-    want, got = expected.leaves(), line.leaves()
-    if len(got) != len(want) - 1:
-        return None
-    for index, leaf in enumerate(want):
-        if want[:index] + want[index + 1 :] == got:
-            return f"the term {leaf.text()} is missing.", "missing"
-    return None
-
-
-def check(problem: Problem, attempt: str) -> Check:
-    """Exact: an attempt is right when every line follows from the one before and the last states the answer."""
-    texts = attempt_lines(attempt)
-    if not texts:
-        return Check(False, 0, 1, "there is no solution.", "", "empty")
-    previous = problem.line
-    for number, text in enumerate(texts, 1):
-        step = previous.next()
-        expected = step[0].text() if step else previous.text()
-        if number > MAX_STEPS:
-            return Check(False, number, number, "there are too many steps.", expected, "long")
-        try:
-            line = problem.read(text)
-            standing = line.after(previous)
-        except OutsideDomain:
-            return Check(False, len(texts), number, UNREADABLE, expected, "unreadable")
-        if standing is None:
-            finding, kind = explain(previous, step[0], step[1], line, problem.answer) if step else (NOT_FOLLOWING, "other")
-            if leaks(finding, problem, attempt):
-                finding = NOT_FOLLOWING
-            return Check(False, len(texts), number, finding, expected, kind)
-        previous = standing
-    if previous.answer() is None:
-        step = previous.next()
-        return Check(False, len(texts), len(texts), UNFINISHED, step[0].text() if step else "", "unfinished")
-    return Check(True, len(texts))
-
-
-def states_answer(problem: Problem, attempt: str) -> bool:
-    """Whether the last line states the right answer, however it got there: all that a grader of final answers sees."""
-    lines = attempt_lines(attempt)
-    if not lines:
-        return False
-    try:
-        return problem.read(lines[-1]).answer() == problem.answer
-    except OutsideDomain:
-        return False
-
-
 def standing_after(problem: Problem, lines: list[str]) -> Line:
     """What stands after right lines. Raises OutsideDomain where one does not follow."""
     current = problem.line
@@ -216,24 +160,3 @@ def standing_after(problem: Problem, lines: list[str]) -> Line:
             raise OutsideDomain(f"{text!r} does not follow")
         current = standing
     return current
-
-
-_NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
-
-
-def leaks(feedback: str, problem: Problem, attempt: str) -> bool:
-    """True when the feedback gives the answer away: states it as such, or holds a number equal to it that neither the
-    problem nor the attempt shows. The step number of `Step k:` is not such a number."""
-    body = re.sub(r"\bStep \d+\b", "", feedback)
-    shown = {_fraction(found) for found in _NUMBER.findall(problem.text + "\n" + "\n".join(attempt_lines(attempt)))}
-    stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", body)}
-    if problem.answer in stated:
-        return True
-    return problem.answer in {_fraction(found) for found in _NUMBER.findall(body)} - shown
-
-
-def _fraction(text: str) -> Fraction | None:
-    try:
-        return Fraction(text)
-    except ZeroDivisionError:
-        return None

@@ -1,0 +1,187 @@
+"""Is an attempt right, and if not, where and why: exact, and worded as a review is, each result before its judgement."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ..errors import OutsideDomain
+from .steps import MAX_STEPS, Claim, Line, Origin, Problem, attempt_lines
+
+MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have its next one worked out
+NOT_FOLLOWING = "this does not follow from the line before."
+UNREADABLE = "this line cannot be read."
+UNFINISHED = "this is not the answer yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    correct: bool
+    num_steps: int
+    first_error: int | None = None  # counts from 1
+    finding: str = ""  # "4 times -3 is -12, not -3."
+    expected: str = ""  # the canonical line for that step, from the attempt's own line before it
+    kind: str = ""
+    worked: tuple[tuple[str, ...], ...] = ()  # for each step as far as the first wrong one, what was worked out: "21 - 5 is 16"
+
+    @property
+    def feedback(self) -> str:
+        """Names the first wrong step and what is wrong with it, never the answer; empty when all is right."""
+        return "" if self.correct else f"Step {self.first_error}: {self.finding}"
+
+
+def claims_of(expected: Line, origins: list[Origin], line: Line) -> list[Claim]:
+    """The numbers of `line`, of the shape of `expected`, that come from operations."""
+    wanted, got = expected.leaves(), line.leaves()
+    last = len(wanted) - 1 if expected.answer() is not None else None
+    return [
+        Claim(origin.operation, want, found, origin.undo if at == last else None)
+        for at, (want, found, origin) in enumerate(zip(wanted, got, origins, strict=True))
+        if origin.operation
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class LineReview:
+    """What is to be said about one line: what was worked out, then the finding where it is wrong."""
+
+    worked: tuple[str, ...] = ()
+    finding: str = ""
+    kind: str = ""
+    expected: str = ""
+    skipped: tuple[str, ...] = ()  # worked out before, of lines that the attempt left out: the student may not know these numbers
+
+
+def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...], str]:
+    """(worked, finding): the claims up to the first wrong one, and what is wrong with that; it never states the answer."""
+    worked: list[str] = []
+    for claim in claims:
+        text, other = claim.shown()
+        if other and claim.undo is None and claim.want.value == answer:
+            return tuple(worked), f"{claim.operation} is not {other}."
+        if other:
+            return tuple(worked), f"{text}, not {other}."
+        worked.append(text)
+    return tuple(worked), ""
+
+
+def review_line(problem: Problem, previous: Line, line: Line) -> LineReview:
+    """A line that can be read, below `previous`. What it follows from is worked out before it is judged: a verifier that has to
+    say `ok` or not before it has written the result would have to do the sum in its head."""
+    follows = line.after(previous) is not None
+    if stated := line.claims(previous):
+        worked, finding = review_claims(stated, problem.answer)
+        if follows or finding:
+            return LineReview(worked, finding, "statement" if finding else "")
+        return LineReview(worked, NOT_FOLLOWING, "other")
+    skipped: tuple[str, ...] = ()
+    current, first = previous, ""
+    for ahead in range(MAX_SKIPPED + 1):
+        step = current.next()
+        if step is None:
+            break
+        expected, origins = step
+        first = first or expected.text()
+        answers_early = line.answer() is not None and expected.answer() is None  # `x = 4` has the shape of `3x = 12`
+        if line.shape() == expected.shape() and not answers_early:
+            return _review_like(problem, expected, origins, line, skipped, follows, first)
+        if ahead == 0 and not follows and (finding := _missing(expected, line)):
+            return LineReview(_all_worked(expected, origins), finding, "missing", first)
+        skipped += _all_worked(expected, origins)
+        current = expected
+    return LineReview(expected=first) if follows else LineReview((), NOT_FOLLOWING, "other", first)
+
+
+def _all_worked(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
+    return tuple(f"{o.operation} is {leaf.text()}" for leaf, o in zip(expected.leaves(), origins, strict=True) if o.operation)
+
+
+def _review_like(
+    problem: Problem, expected: Line, origins: list[Origin], line: Line, skipped: tuple[str, ...], follows: bool, first: str
+) -> LineReview:
+    """`line` has the shape of `expected`, a canonical line one or more steps ahead; `skipped` leads there."""
+    pairs = list(zip(expected.leaves(), line.leaves(), strict=True))
+    worked, finding = review_claims(claims_of(expected, origins, line), problem.answer)
+    if follows:
+        same = all(want.value == got.value for want, got in pairs)
+        return LineReview(worked, expected=first, skipped=skipped) if same else LineReview(expected=first)
+    kind = next((o.kind for (want, got), o in zip(pairs, origins, strict=True) if o.operation and want != got), "other")
+    if not finding:
+        copied = next(((want, got) for want, got in pairs if want != got), None)
+        kind = "copy" if copied else "other"
+        finding = f"{copied[0].text()} was copied as {copied[1].text()}." if copied else NOT_FOLLOWING
+    return LineReview(worked, finding, kind, expected.text() if skipped else first, skipped)
+
+
+def _missing(expected: Line, line: Line) -> str:
+    want, got = expected.leaves(), line.leaves()
+    if len(got) == len(want) - 1:
+        for index, leaf in enumerate(want):
+            if want[:index] + want[index + 1 :] == got:
+                return f"the term {leaf.text()} is missing."
+    return ""
+
+
+def check(problem: Problem, attempt: str) -> Check:
+    """Exact: an attempt is right when every line follows from the one before and the last states the answer."""
+    texts = attempt_lines(attempt)
+    if not texts:
+        return Check(False, 0, 1, "there is no solution.", "", "empty", ((),))
+    previous = problem.line
+    done: list[tuple[str, ...]] = []
+    for number, text in enumerate(texts, 1):
+        step = previous.next()
+        expected = step[0].text() if step else previous.text()
+        if number > MAX_STEPS:
+            return Check(False, number, number, "there are too many steps.", expected, "long", (*done, ()))
+        try:
+            line = problem.read(text)
+            standing = line.after(previous)
+        except OutsideDomain:
+            return Check(False, len(texts), number, UNREADABLE, expected, "unreadable", (*done, ()))
+        found = review_line(problem, previous, line)
+        if leaks(", ".join([*found.skipped, found.finding]), problem, attempt):
+            found = LineReview((), found.finding and NOT_FOLLOWING, found.kind, found.expected)
+        done.append(found.skipped + found.worked)
+        if standing is None:
+            return Check(False, len(texts), number, found.finding, found.expected or expected, found.kind, tuple(done))
+        previous = standing
+    if previous.answer() is None:
+        step = previous.next()
+        return Check(False, len(texts), len(texts), UNFINISHED, step[0].text() if step else "", "unfinished", tuple(done))
+    return Check(True, len(texts), worked=tuple(done))
+
+
+def states_answer(problem: Problem, attempt: str) -> bool:
+    """Whether the last line states the right answer, however it got there: all that a grader of final answers sees."""
+    lines = attempt_lines(attempt)
+    if not lines:
+        return False
+    try:
+        return problem.read(lines[-1]).answer() == problem.answer
+    except OutsideDomain:
+        return False
+
+
+_NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
+
+
+def leaks(feedback: str, problem: Problem, attempt: str) -> bool:
+    """True when the feedback gives the answer away: states it as such, or holds a number equal to it that neither the
+    problem nor the attempt shows. The step number of `Step k:` is not such a number, and a step that is called `ok` only
+    repeats what the attempt says."""
+    body = re.sub(r"\bStep \d+\b", "", feedback)
+    objections = "\n".join(line for line in body.splitlines() if not line.endswith("ok"))
+    shown = {_fraction(found) for found in _NUMBER.findall(problem.text + "\n" + "\n".join(attempt_lines(attempt)))}
+    stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", objections)}
+    if problem.answer in stated:
+        return True
+    return problem.answer in {_fraction(found) for found in _NUMBER.findall(body)} - shown
+
+
+def _fraction(text: str) -> Fraction | None:
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        return None
