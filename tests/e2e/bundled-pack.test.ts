@@ -3,10 +3,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { postJson, readJson } from '../support/json-request.ts';
 import { freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
 
-const problem = 'Solve 4(x - 3) + 5 = 2x + 9.';
-const right = '4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 8';
-// the bracket is forgotten
-const wrong = '4x - 3 + 5 = 2x + 9\n4x + 2 = 2x + 9\n2x = 7\nx = 7/2';
+const problem = 'Solve 5x - 7 = 2x + 8.';
+const right = '3x - 7 = 8\n3x = 15\nx = 5';
+// 7 is taken away instead of added
+const wrong = '3x - 7 = 8\n3x = 1\nx = 1/3';
 
 let server: RunningServer;
 
@@ -37,9 +37,9 @@ describe('the bundled pack', () => {
       await post('/verify', { problem, solution: wrong, votes: 15, early_stop: false, seed: 1 }),
     );
     expect(answer['verdict']).toBe('reject');
-    expect(answer['feedback']).toMatch(/^(Step \d: ok\n)*Step \d: (?!ok).+$/);
+    expect(answer['feedback']).toMatch(/^(Step \d: (.+, )?ok\n)*Step \d: .*(?<!ok)$/);
     expect(answer['first_error'].quote).toMatch(/=/);
-    expect(answer['feedback']).not.toMatch(/x = 8\b/);
+    expect(answer['feedback']).not.toMatch(/x = 5\b/);
   });
 
   it('sees that a problem is not its own', async () => {
@@ -56,7 +56,7 @@ describe('the bundled pack', () => {
     const chains = end['chains'] as { rounds: Record<string, any>[] }[];
     const repaired = chains.filter(({ rounds }) => {
       const last = rounds.at(-1);
-      return rounds[0]?.['verdict'] === 'reject' && last?.['verdict'] === 'accept' && last['answer'] === '8';
+      return rounds[0]?.['verdict'] === 'reject' && last?.['verdict'] === 'accept' && last['answer'] === '5';
     });
     expect(repaired.length, JSON.stringify(chains)).toBeGreaterThan(0);
   });

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import torch
 
 from . import prompts
 from .files import write_json
 from .model import Llama
-from .probes import Judged, complete
+from .probes import Judged, complete, validation_problems
 from .run import Run
 from .sampler import Sampling
 from .stages.verifier import probe_attempts
 from .statistics import expected_calibration_error, fit_temperature, logit, sigmoid
+from .tasks.mistakes import student_attempt
+
+STUDENTS_PER_LEVEL = 12
 
 
 @torch.no_grad()
@@ -31,18 +36,28 @@ def accept_scores(run: Run, verifier: Llama, judged: list[Judged], seed: int) ->
     return scores
 
 
+def student_attempts(run: Run) -> list[Judged]:
+    """A right and a wrong one at each of some validation problems: people hand in their own work."""
+    rng = Random(run.config.run.seed + 92)
+    problems = validation_problems(run.config.data.tasks, STUDENTS_PER_LEVEL, run.config.run.seed + 93)
+    return [Judged(problem, *student_attempt(problem, rng, right)) for problem in problems for right in (True, False)]
+
+
 def calibrate(run: Run, name: str) -> dict[str, float]:
-    """Fits on one half of the validation attempts, measures the error on the other, writes `calibration.json`."""
-    judged = probe_attempts(run, run.load_model("base"))
+    """Fits on one half of the validation attempts, the generator's and students', measures the error on the other, writes
+    `calibration.json`. A temperature that does not lower the error there is not kept."""
+    judged = [*probe_attempts(run, run.load_model("base")), *student_attempts(run)]
+    Random(run.config.run.seed).shuffle(judged)
     scores = accept_scores(run, run.load_model(name), judged, run.config.run.seed + 91)
     truths = [one.result.correct for one in judged]
     fit, held = slice(0, None, 2), slice(1, None, 2)
     temperature = fit_temperature(scores[fit], truths[fit])
     scaled = [sigmoid(logit(score) / temperature) for score in scores[held]]
+    before, after = (expected_calibration_error(some, truths[held]) for some in (scores[held], scaled))
     figures = {
-        "temperature": round(temperature, 4),
-        "ece_before": expected_calibration_error(scores[held], truths[held]),
-        "ece_after": expected_calibration_error(scaled, truths[held]),
+        "temperature": round(temperature, 4) if after < before else 1.0,
+        "ece_before": before,
+        "ece_after": after,
         "attempts": float(len(judged)),
     }
     write_json(run.folder / "calibration.json", {"verifier": name, "temperature": figures["temperature"]})

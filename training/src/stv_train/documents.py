@@ -19,7 +19,7 @@ OUTSIDE_ANSWER = "This problem is outside what I can solve."
 DRILL_TURNS = 8
 CHECK_TURNS = 6
 FEW = 24  # own attempts of a level and verdict below which students' take their place
-CHECK_LEVELS = 2  # lowest levels of each task: attempts of a line or two
+CHECK_LEVELS = 3  # lowest levels of each task: attempts of a line or two
 GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
 
 
