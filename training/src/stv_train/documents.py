@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 
 from . import prompts
-from .tasks.checking import Check, check
+from .tasks.checking import OK, Check, check
 from .tasks.equations import NAMES
 from .tasks.mistakes import student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
@@ -71,7 +71,7 @@ NO_ATTEMPTS = OwnAttempts()
 
 def review_feedback(result: Check) -> str:
     """The feedback part of a true verification: for each step what it follows from, worked out, and then `ok` or the finding."""
-    ends = ["ok"] * len(result.worked)
+    ends = [OK] * len(result.worked)
     if not result.correct:
         ends[-1] = result.finding
     lines = zip(result.worked, ends, strict=True)

@@ -12,7 +12,7 @@ from .documents import GENERIC_FEEDBACK, hint_of, review_feedback, teacher_promp
 from .model import Llama
 from .policy import Tokens
 from .sampler import Completion, Sampling, sample
-from .tasks.checking import Check, check
+from .tasks.checking import Check, check, leaks, objections
 from .tasks.problems import all_kinds, make_problem
 from .tasks.steps import Problem
 from .tokenizer import PackTokenizer
@@ -90,8 +90,6 @@ def refine_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], te
 
 def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged], temperature: float, seed: int) -> dict[str, float]:
     """Verdict accuracy per class, first error found, leaks and verdicts that cannot be read."""
-    from .tasks.checking import leaks
-
     written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
     reviews = complete(model, tokenizer, written, Sampling(temperature=temperature, max_new_tokens=REVIEW_TOKENS), seed)
     counts = dict.fromkeys(("right", "accepted", "wrong", "rejected", "located", "exact", "unread", "leaks"), 0)
@@ -106,7 +104,7 @@ def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged],
             counts["wrong"] += 1
             counts["rejected"] += verdict == "reject"
             last = feedback.splitlines()[-1] if feedback else ""
-            counts["located"] += verdict == "reject" and last.startswith(f"Step {one.result.first_error}: ") and not last.endswith("ok")
+            counts["located"] += verdict == "reject" and last.startswith(f"Step {one.result.first_error}: ") and bool(objections(last))
             counts["exact"] += verdict == "reject" and feedback == review_feedback(one.result)
     right, wrong = max(counts["right"], 1), max(counts["wrong"], 1)
     return {

@@ -31,8 +31,9 @@ from ..policy import Policy, Setting, Steps
 from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Completion, Sampling, sample
+from ..tasks.checking import objections
 from ..tasks.mistakes import student_attempt
-from ..tasks.problems import make_problem
+from ..tasks.problems import all_kinds, make_problem
 from ..tokenizer import END
 from .rollout import load_attempts, rollout_path
 
@@ -52,6 +53,13 @@ class Task:
     is_score: bool = False
 
 
+def by_verdict_and_level(judged: list[Judged]) -> dict[bool, dict[tuple[str, int], list[Judged]]]:
+    groups: dict[bool, dict[tuple[str, int], list[Judged]]] = {True: defaultdict(list), False: defaultdict(list)}
+    for one in judged:
+        groups[one.result.correct][one.problem.task, one.problem.level].append(one)
+    return groups
+
+
 class Balanced:
     """Endless draws of attempts in pairs of a right and a wrong one of the same level, so that no verdict can be guessed from the
     kind of problem; levels weigh as the roots of their numbers of right and of wrong attempts together.
@@ -60,12 +68,7 @@ class Balanced:
 
     def __init__(self, judged: list[Judged], seed: int, student_share: float = 0.0) -> None:
         self.student_share = student_share
-        self.groups: dict[bool, dict[tuple[str, int], list[Judged]]] = {
-            True: defaultdict(list),
-            False: defaultdict(list),
-        }
-        for one in judged:
-            self.groups[one.result.correct][one.problem.task, one.problem.level].append(one)
+        self.groups = by_verdict_and_level(judged)
         for right, name in ((True, "right"), (False, "wrong")):
             if not self.groups[right]:
                 raise TrainError(f"Among the attempts none is {name}: a verifier needs both. Draw more attempts or change the levels.")
@@ -285,14 +288,14 @@ def probe_attempts(run: Run, generator: Llama) -> list[Judged]:
     """Attempts of the base generator at validation problems, of each level as many right as wrong."""
     seed = run.config.run.seed + 31
     problems = validation_problems(run.config.data.tasks, max(4, run.config.gates.problems // 4), seed)
-    groups: dict[tuple[str, int], dict[bool, list[Judged]]] = defaultdict(lambda: {True: [], False: []})
-    for one in (judged := attempt_all(generator, run.tokenizer, problems, Sampling(), seed)):
-        groups[one.problem.task, one.problem.level][one.result.correct].append(one)
+    judged = attempt_all(generator, run.tokenizer, problems, Sampling(), seed)
+    groups = by_verdict_and_level(judged)
     rng = Random(seed)
     pairs = []
-    for group in groups.values():
-        count = min(len(group[True]), len(group[False]), 20)
-        pairs += rng.sample(group[True], count) + rng.sample(group[False], count)
+    for kind in dict.fromkeys(all_kinds(run.config.data.tasks)):
+        right, wrong = groups[True].get(kind, []), groups[False].get(kind, [])
+        count = min(len(right), len(wrong), 20)
+        pairs += rng.sample(right, count) + rng.sample(wrong, count)
     return pairs or judged
 
 
@@ -341,8 +344,8 @@ def claims_true_defect(judged: Judged, feedback: str) -> bool:
     """Whether the last step that the feedback objects to is the first wrong one."""
     if judged.result.correct:
         return False
-    objections = [line for line in feedback.splitlines() if line.startswith("Step ") and not line.endswith("ok")]
-    return bool(objections) and objections[-1].startswith(f"Step {judged.result.first_error}: ")
+    claimed = [line for line in objections(feedback) if line.startswith("Step ")]
+    return bool(claimed) and claimed[-1].startswith(f"Step {judged.result.first_error}: ")
 
 
 @torch.no_grad()

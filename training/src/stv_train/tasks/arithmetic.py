@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -88,14 +87,12 @@ def _undo(node: Bin) -> Undo | None:
     if not isinstance(a, Num) or not isinstance(b, Num) or (node.op in "*/" and not b.numerator):
         return None
     op = {"+": "-", "-": "+", "*": "/", "/": "*"}[node.op]
-    by = b.value
-    back: Callable[[Fraction], Fraction] = {
-        "+": lambda value: value - by,
-        "-": lambda value: value + by,
-        "*": lambda value: value / by,
-        "/": lambda value: value * by,
-    }[node.op]
-    return Undo(lambda leaf: _text(Bin(op, Num(leaf.numerator, leaf.denominator), b)), back, a.value)
+
+    def way(leaf: Leaf) -> tuple[str, Fraction]:
+        back = Bin(op, Num(leaf.numerator, leaf.denominator), b)
+        return _text(back), linear(back)[1]
+
+    return Undo(way, a.value)
 
 
 def _operation(node: Bin) -> tuple[Expr, list[Origin]]:

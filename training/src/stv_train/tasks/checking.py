@@ -13,6 +13,7 @@ MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have 
 NOT_FOLLOWING = "this does not follow from the line before."
 UNREADABLE = "this line cannot be read."
 UNFINISHED = "this is not the answer yet."
+OK = "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class LineReview:
     worked: tuple[str, ...] = ()
     finding: str = ""
     kind: str = ""
-    expected: str = ""
+    expected: str = ""  # the canonical line that it was compared with, where that is not the next one
     skipped: tuple[str, ...] = ()  # worked out before, of lines that the attempt left out: the student may not know these numbers
 
 
@@ -66,52 +67,50 @@ def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...
     return tuple(worked), ""
 
 
-def review_line(problem: Problem, previous: Line, line: Line) -> LineReview:
+def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> LineReview:
     """A line that can be read, below `previous`. What it follows from is worked out before it is judged: a verifier that has to
     say `ok` or not before it has written the result would have to do the sum in its head."""
-    follows = line.after(previous) is not None
     if stated := line.claims(previous):
         worked, finding = review_claims(stated, problem.answer)
         if follows or finding:
             return LineReview(worked, finding, "statement" if finding else "")
         return LineReview(worked, NOT_FOLLOWING, "other")
     skipped: tuple[str, ...] = ()
-    current, first = previous, ""
+    current = previous
     for ahead in range(MAX_SKIPPED + 1):
         step = current.next()
         if step is None:
             break
         expected, origins = step
-        first = first or expected.text()
         answers_early = line.answer() is not None and expected.answer() is None  # `x = 4` has the shape of `3x = 12`
         if line.shape() == expected.shape() and not answers_early:
-            return _review_like(problem, expected, origins, line, skipped, follows, first)
+            return _review_like(problem, expected, origins, line, skipped, follows)
         if ahead == 0 and not follows and (finding := _missing(expected, line)):
-            return LineReview(_all_worked(expected, origins), finding, "missing", first)
+            return LineReview(_all_worked(expected, origins), finding, "missing")
         skipped += _all_worked(expected, origins)
         current = expected
-    return LineReview(expected=first) if follows else LineReview((), NOT_FOLLOWING, "other", first)
+    return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
 
 
 def _all_worked(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
-    return tuple(f"{o.operation} is {leaf.text()}" for leaf, o in zip(expected.leaves(), origins, strict=True) if o.operation)
+    return tuple(claim.worked() for claim in claims_of(expected, origins, expected))
 
 
 def _review_like(
-    problem: Problem, expected: Line, origins: list[Origin], line: Line, skipped: tuple[str, ...], follows: bool, first: str
+    problem: Problem, expected: Line, origins: list[Origin], line: Line, skipped: tuple[str, ...], follows: bool
 ) -> LineReview:
     """`line` has the shape of `expected`, a canonical line one or more steps ahead; `skipped` leads there."""
     pairs = list(zip(expected.leaves(), line.leaves(), strict=True))
     worked, finding = review_claims(claims_of(expected, origins, line), problem.answer)
     if follows:
         same = all(want.value == got.value for want, got in pairs)
-        return LineReview(worked, expected=first, skipped=skipped) if same else LineReview(expected=first)
+        return LineReview(worked, skipped=skipped) if same else LineReview()
     kind = next((o.kind for (want, got), o in zip(pairs, origins, strict=True) if o.operation and want != got), "other")
     if not finding:
         copied = next(((want, got) for want, got in pairs if want != got), None)
         kind = "copy" if copied else "other"
         finding = f"{copied[0].text()} was copied as {copied[1].text()}." if copied else NOT_FOLLOWING
-    return LineReview(worked, finding, kind, expected.text() if skipped else first, skipped)
+    return LineReview(worked, finding, kind, expected.text() if skipped else "", skipped)
 
 
 def _missing(expected: Line, line: Line) -> str:
@@ -131,26 +130,32 @@ def check(problem: Problem, attempt: str) -> Check:
     previous = problem.line
     done: list[tuple[str, ...]] = []
     for number, text in enumerate(texts, 1):
-        step = previous.next()
-        expected = step[0].text() if step else previous.text()
         if number > MAX_STEPS:
-            return Check(False, number, number, "there are too many steps.", expected, "long", (*done, ()))
+            return Check(False, number, number, "there are too many steps.", _next_text(previous), "long", (*done, ()))
         try:
             line = problem.read(text)
             standing = line.after(previous)
         except OutsideDomain:
-            return Check(False, len(texts), number, UNREADABLE, expected, "unreadable", (*done, ()))
-        found = review_line(problem, previous, line)
-        if leaks(", ".join([*found.skipped, found.finding]), problem, attempt):
+            return Check(False, len(texts), number, UNREADABLE, _next_text(previous), "unreadable", (*done, ()))
+        found = review_line(problem, previous, line, standing is not None)
+        told = [*found.skipped, found.finding]
+        if any(told) and leaks(", ".join(told), problem, attempt):
             found = LineReview((), found.finding and NOT_FOLLOWING, found.kind, found.expected)
         done.append(found.skipped + found.worked)
         if standing is None:
-            return Check(False, len(texts), number, found.finding, found.expected or expected, found.kind, tuple(done))
+            expected = found.expected or _next_text(previous)
+            return Check(False, len(texts), number, found.finding, expected, found.kind, tuple(done))
         previous = standing
     if previous.answer() is None:
         step = previous.next()
         return Check(False, len(texts), len(texts), UNFINISHED, step[0].text() if step else "", "unfinished", tuple(done))
     return Check(True, len(texts), worked=tuple(done))
+
+
+def _next_text(line: Line) -> str:
+    """The canonical line below `line`; `line` itself where nothing is left to do."""
+    step = line.next()
+    return step[0].text() if step else line.text()
 
 
 def states_answer(problem: Problem, attempt: str) -> bool:
@@ -164,6 +169,11 @@ def states_answer(problem: Problem, attempt: str) -> bool:
         return False
 
 
+def objections(feedback: str) -> list[str]:
+    """The lines of a feedback that do not end in `ok`."""
+    return [line for line in feedback.splitlines() if not line.endswith(OK)]
+
+
 _NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
 
 
@@ -172,9 +182,8 @@ def leaks(feedback: str, problem: Problem, attempt: str) -> bool:
     problem nor the attempt shows. The step number of `Step k:` is not such a number, and a step that is called `ok` only
     repeats what the attempt says."""
     body = re.sub(r"\bStep \d+\b", "", feedback)
-    objections = "\n".join(line for line in body.splitlines() if not line.endswith("ok"))
     shown = {_fraction(found) for found in _NUMBER.findall(problem.text + "\n" + "\n".join(attempt_lines(attempt)))}
-    stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", objections)}
+    stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", "\n".join(objections(body)))}
     if problem.answer in stated:
         return True
     return problem.answer in {_fraction(found) for found in _NUMBER.findall(body)} - shown

@@ -156,8 +156,9 @@ def _single(term: Term, name: str) -> str:
 def _back_by(added: list[Term], start: Term) -> Undo:
     """From a sum of numbers back to its first one."""
     back = [replace(term, numerator=-term.numerator) for term in added]
+    texts = [_single(term, "") for term in back]
     total = sum((term.coefficient for term in back), Fraction(0))
-    return Undo(lambda leaf: _signed([leaf.text(), *(_single(term, "") for term in back)]), lambda value: value + total, start.coefficient)
+    return Undo(lambda leaf: (_signed([leaf.text(), *texts]), leaf.value + total), start.coefficient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +354,7 @@ class Equation:
         operation = f"{_single(self.right[0], self.name)} / {number_text(coefficient)}"
         made = Equation((Term(1, var=True),), (Term(value.numerator, value.denominator),), self.name)
         by = number_text(coefficient)
-        undo = Undo(lambda leaf: f"{by} times {leaf.text()}", lambda value: coefficient * value, right)
+        undo = Undo(lambda leaf: (f"{by} times {leaf.text()}", coefficient * leaf.value), right)
         return made, [COPY, Origin("divide", operation, (right, coefficient), undo)]
 
 

@@ -178,15 +178,13 @@ def student_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Ch
     """What a person may hand in: by the book, with lines left out, or in statements, right or with a typical mistake; and its check."""
     stated = problem.task != "equations" and rng.random() < 0.25
     if right:
-        attempt, result = _attempt_and_check(problem, (statements(problem) if stated else None) or solution_text(solve(problem)))
+        attempt = (statements(problem) if stated else None) or solution_text(solve(problem))
+        result = check(problem, attempt)
     else:
         attempt, result = (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng)
     if not stated and rng.random() < LEFT_OUT:
-        shorter, other = _attempt_and_check(problem, _leave_out(attempt, rng))
+        shorter = _leave_out(attempt, rng)
+        other = check(problem, shorter)
         if other.correct == right:
             return shorter, other
     return attempt, result
-
-
-def _attempt_and_check(problem: Problem, attempt: str) -> tuple[str, Check]:
-    return attempt, check(problem, attempt)

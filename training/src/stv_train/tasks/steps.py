@@ -55,10 +55,11 @@ class Origin:
 class Undo:
     """The way back from a claimed result: a final answer is checked by it, because working it out would give it away."""
 
-    write: Callable[[Leaf], str]
-    value: Callable[[Fraction], Fraction]
+    way: Callable[[Leaf], tuple[str, Fraction]]
+    """The operation that leads back from the claimed number, as it is written, and what it gives."""
+
     start: Fraction
-    """What the way back must lead to."""
+    """What it must give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,16 @@ class Claim:
     got: Leaf
     undo: Undo | None = None
 
+    def worked(self) -> str:
+        return f"{self.operation} is {self.want.text()}"
+
     def shown(self) -> tuple[str, str]:
-        """The operation worked out, and what the line should have agreed with: empty when it does."""
+        """What is worked out to check the claim, and what it should have agreed with: empty when it does."""
         if self.undo is not None:
-            value = self.undo.value(self.got.value)
-            text = f"{self.undo.write(self.got)} is {number_text(value)}"
-            return text, "" if value == self.undo.start else number_text(self.undo.start)
+            operation, value = self.undo.way(self.got)
+            return f"{operation} is {number_text(value)}", "" if value == self.undo.start else number_text(self.undo.start)
         same = self.want.value == self.got.value and self.want.suffix == self.got.suffix
-        return f"{self.operation} is {self.want.text()}", "" if same else self.got.text()
+        return self.worked(), "" if same else self.got.text()
 
 
 class Line(Protocol):
