@@ -21,18 +21,12 @@ afterAll(async () => {
   expect(await server.stop()).toBe(0);
 });
 
-/** lm-eval counts tokens itself, with the tokenizer that the server has prepared from the weights. */
-function tokenizerFolder(): string {
-  const models = path.join(dataDir, 'models');
-  for (const name of readdirSync(models)) {
-    const candidate = path.join(models, name);
-    try {
-      if (readdirSync(candidate).includes('tokenizer.json')) return candidate;
-    } catch {
-      // a file beside the folders
-    }
-  }
-  throw new Error(`${models} holds no prepared tokenizer.`);
+/** lm-eval counts tokens itself, with the tokenizer of the prepared weights that serve `generator`: the folder is shared by packs. */
+async function tokenizerFolder(): Promise<string> {
+  const { data } = (await (await fetch(`${server.url}/v1/models`)).json()) as Report;
+  const { root } = data.find((model: Report) => model['id'] === 'generator');
+  const digest = /@sha256:([0-9a-f]{64})$/.exec(root)?.[1] ?? '';
+  return path.join(dataDir, 'models', digest.slice(0, 32));
 }
 
 /** The log-probability of `continuation` after `text`, by our own reading of the route. */
@@ -61,7 +55,7 @@ it('scores choices and generates', async () => {
     model: 'generator',
     base_url: `${server.url}/v1/completions`,
     tokenizer_backend: 'huggingface',
-    tokenizer: tokenizerFolder(),
+    tokenizer: await tokenizerFolder(),
     max_length: '512',
   };
   const args = Object.entries(settings).map(([name, value]) => `${name}=${value}`);
