@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stv_train import prompts
 from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
@@ -209,8 +210,38 @@ def test_vil_learns_the_answer_reward(trained: Run, tmp_path: Path) -> None:
     assert answer_reward(problem, "") == answer_reward(problem, "Step 1: x = 5 …") == 0
 
 
+def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stv_train.stages import rejections as stage
+    from stv_train.stages import vil as vil_stage
+
+    overrides = {"vil__rejected": "6", "vil__prompts": "4", "vil__first_share": "0.25", "verifier__max_new_tokens": "24"}
+    run = copy_of(trained, tmp_path, **overrides)
+    model = run.load_model("base")
+    source = vil_stage._source(run, 3)
+    accepted, rejected = (prompts.review_text(*parts) for parts in (("Step 1: ok", "accept"), ("Step 1: 2 + 2 is 4, not 5.", "reject")))
+    monkeypatch.setattr(
+        stage, "complete", lambda model, tokenizer, asked, sampling, seed: [accepted, rejected, rejected] * (len(asked) // 3)
+    )
+    with monkeypatch.context() as inner:
+        interrupt_after(1, inner, stage, "write_jsonl")
+        with pytest.raises(stage.Interrupted):
+            stage.rejected_attempts(run, "vil", model, model, source, 3)
+    drawn = stage.rejected_attempts(run, "vil", model, model, source, 3)
+    assert len(drawn) == 6
+    assert {one["feedback"] for one in drawn} == {"Step 1: 2 + 2 is 4, not 5."}, "what is accepted is not refined"
+    monkeypatch.setattr(stage, "attempt_all", lambda *_: pytest.fail("they were drawn again"))
+    assert stage.rejected_attempts(run, "vil", model, model, source, 3) == drawn
+
+    steps = [vil_stage._refine_turns(source, drawn, run.config.vil, 3, step) for step in range(4)]
+    assert {len(step) for step in steps} == {4}, "a first attempt and three refinements"
+    prompts_of = [turn.prompt for step in steps for turn in step[1:]]
+    whole = sorted(prompts.refine_prompt(one["problem"], one["attempt"], one["feedback"]) for one in drawn)
+    assert sorted(prompts_of[:6]) == sorted(prompts_of[6:]) == whole, "each has its turn before one has a second"
+    assert prompts_of[:6] != prompts_of[6:]
+    assert len(vil_stage._refine_turns(source, [], run.config.vil, 3, 0)) == 1, "nothing was rejected: first attempts alone"
+
+
 def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stv_train import prompts
     from stv_train.optim import MuonAdamW
     from stv_train.stages import vil as vil_stage
 

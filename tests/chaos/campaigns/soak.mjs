@@ -96,6 +96,8 @@ class Count {
 export async function run(report, { seconds, seed, growth, slowdown }) {
   report.section(`Mixed traffic of ${numClients} clients for ${seconds} s (seed ${seed})`);
   const server = await startServer({
+    // what is served without a word said: two roles with weights of their own, and twenty times the requests of SmolLM2
+    pack: [],
     args: ['--database', path.join(scratchFolder(), 'runs.db')],
     env: inspectable,
   });

@@ -58,9 +58,10 @@ export function openHandles(pid) {
 }
 
 export class Server {
-  constructor({ port, args, env, command }) {
+  constructor({ port, pack, args, env, command }) {
     this.port = port;
     this.url = `http://127.0.0.1:${port}`;
+    this.pack = pack;
     this.args = args;
     this.env = env;
     this.command = command;
@@ -69,7 +70,7 @@ export class Server {
 
   /** Starts the process; resolves at once. */
   spawn() {
-    const serve = [stvCommand, 'serve', '--pack', 'smollm2', '--port', String(this.port), ...this.args];
+    const serve = [stvCommand, 'serve', ...this.pack, '--port', String(this.port), ...this.args];
     const [program, ...before] = [...this.command, process.execPath];
     this.child = spawn(program, [...before, ...serve], {
       cwd: root,
@@ -165,10 +166,13 @@ export class Server {
   }
 }
 
-/** @param {{args?: string[], env?: Record<string, string>, command?: string[]}} options `command` goes before `node` */
-export async function createServerProcess({ args = [], env = {}, command = [] } = {}) {
+/** Of a size at which the engine has something to do: the bundled pack answers before anybody can break into it. */
+const smollm2 = ['--pack', 'smollm2'];
+
+/** @param {{pack?: string[], args?: string[], env?: Record<string, string>, command?: string[]}} options `command` goes before `node` */
+export async function createServerProcess({ pack = smollm2, args = [], env = {}, command = [] } = {}) {
   if (!existsSync(stvCommand)) throw new Error('dist/ is missing: npm run build comes first.');
-  return new Server({ port: await getPort({ host: '127.0.0.1' }), args, env, command });
+  return new Server({ port: await getPort({ host: '127.0.0.1' }), pack, args, env, command });
 }
 
 export async function startServer(options) {

@@ -132,6 +132,7 @@ class VilConfig:
     clip: float = 0.2
     temperature: float = 1.0
     max_new_tokens: int = 320
+    rejected: int = 1024  # attempts that the verifier does not accept, drawn once; refinement turns take them in turn
     first_share: float = 0.25  # prompts of round 0 among the refinement turns
     std_normalization: bool = False
     probe_every: int = 10

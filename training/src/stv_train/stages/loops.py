@@ -65,11 +65,16 @@ def attempt_sampling(run: Run) -> Sampling:
     return Sampling(run.config.export.temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
 
 
+def review_sampling(run: Run) -> Sampling:
+    """As the pack's verifier is sampled."""
+    return Sampling(run.config.export.verifier_temperature, run.config.verifier.max_new_tokens, run.config.rollout.batch)
+
+
 def run_loop(run: Run, generator: Llama, protocol: Protocol, first: list[Judged], rounds: int) -> Loop:
     """The loop from the attempts `first` on; an accepted attempt stays as it is. Right is what states the right answer."""
     seed = run.config.run.seed + 70_000
     attempting = attempt_sampling(run)
-    reviewing = Sampling(run.config.export.verifier_temperature, run.config.verifier.max_new_tokens, run.config.rollout.batch)
+    reviewing = review_sampling(run)
     current = list(first)
     accepted = [False] * len(first)
     spent = [len(run.tokenizer.encode(one.attempt)) + 1 for one in first]

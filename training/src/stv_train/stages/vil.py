@@ -7,24 +7,28 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from .. import prompts
 from ..batches import collate
+from ..config import VilConfig
 from ..documents import DocumentSource, Encoded, Mix
 from ..errors import TrainError
 from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
 from ..optim import MuonAdamW, schedule
 from ..policy import Policy, Setting, Steps
-from ..probes import attempt_all, complete, texts, validation_problems
+from ..probes import attempt_all, texts, validation_problems
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampler, Sampling, sample
 from ..tasks.checking import states_answer
+from ..tasks.problems import read_problem
 from ..tasks.steps import Problem, solution_text, solve
+from .rejections import rejected_attempts
 from .verifier import MICRO_TOKENS
 
 CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")
@@ -72,17 +76,16 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed:
     frozen = run.load_model("base" if control == "vil-untrained" else verifier)
     source = _source(run, seed)
 
-    def turns(model: Llama, step: int) -> list[Turn]:
-        if control == "rlvr-longer":
-            return _first_turns(source, config.prompts, seed, step)
-        if control == "prefix":
-            return _prefix_turns(source, config.prompts, seed, step)
-        first = round(config.prompts * config.first_share)
-        refinements = _refine_turns(run, converged, frozen, source, config.prompts - first, seed, step)
-        return _first_turns(source, first, seed + 1, step) + refinements
-
-    model = run.load_model("rlvr")
-    return _train(run, name, model, turns, config.steps, patience=0, identity=fingerprint(config, name, verifier), own_seed=own_seed)
+    turns: Callable[[int], list[Turn]]
+    if control == "rlvr-longer":
+        turns = partial(_first_turns, source, config.prompts, seed)
+    elif control == "prefix":
+        turns = partial(_prefix_turns, source, config.prompts, seed)
+    else:
+        rows = rejected_attempts(run, name, converged, frozen, source, seed)
+        turns = partial(_refine_turns, source, rows, config, seed)
+    identity = fingerprint(config, name, verifier)
+    return _train(run, name, run.load_model("rlvr"), turns, config.steps, patience=0, identity=identity, own_seed=own_seed)
 
 
 def train_rlvr(run: Run) -> Llama:
@@ -95,7 +98,7 @@ def train_rlvr(run: Run) -> Llama:
         run,
         "rlvr",
         run.load_model("base"),
-        lambda _, step: _first_turns(source, config.prompts, seed, step),
+        partial(_first_turns, source, config.prompts, seed),
         config.rlvr_steps,
         patience=config.patience,
         identity=fingerprint(config, "rlvr"),
@@ -122,29 +125,28 @@ def _prefix_turns(source: DocumentSource, count: int, seed: int, step: int) -> l
     return turns
 
 
-def _refine_turns(run: Run, generator: Llama, verifier: Llama, source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
-    """Attempts of the converged generator that the frozen verifier does not accept, with its feedback."""
-    turns: list[Turn] = []
-    for attempt_round in range(8):
-        if len(turns) >= count:
-            break
-        at = seed + 1000 * step + attempt_round
-        problems = [turn.problem for turn in _first_turns(source, 2 * count, at, step)]
-        judged = attempt_all(generator, run.tokenizer, problems, Sampling(), at)
-        written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
-        reviews = complete(verifier, run.tokenizer, written, Sampling(1.0, run.config.verifier.max_new_tokens), at + 1)
-        for one, review in zip(judged, reviews, strict=True):
-            feedback, verdict = prompts.split_review(review)
-            if verdict != "accept" and feedback.strip():
-                turns.append(Turn(one.problem, prompts.refine_prompt(one.problem.text, one.attempt, feedback)))
-    return turns[:count]
+def _refine_turns(source: DocumentSource, rows: list[dict[str, Any]], config: VilConfig, seed: int, step: int) -> list[Turn]:
+    """Refinements of rejected attempts, in an order of its own each time that all have had their turn, after some first attempts."""
+    first = round(config.prompts * config.first_share)
+    turns = _first_turns(source, first, seed + 1, step)
+    for at in range(step * (config.prompts - first), (step + 1) * (config.prompts - first)) if rows else ():
+        time_round, place = divmod(at, len(rows))
+        row = rows[_order(len(rows), f"{seed}:rejected:{time_round}")[place]]
+        problem = read_problem(row["problem"], row["task"], row["level"])
+        turns.append(Turn(problem, prompts.refine_prompt(problem.text, row["attempt"], row["feedback"])))
+    return turns
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, key: str) -> list[int]:
+    return Random(key).sample(range(count), count)
 
 
 def _train(
     run: Run,
     name: str,
     model: Llama,
-    turns: Callable[[Llama, int], list[Turn]],
+    turns: Callable[[int], list[Turn]],
     steps: int,
     patience: int,
     identity: str,
@@ -197,7 +199,7 @@ def _train(
                     break
             # RLVR ends when it no longer gains, which nobody knows before: only a fixed number of steps can end in a falling rate.
             factor = 1.0 if patience else schedule(step, steps, decay=config.decay)
-            facts = grpo_step(run, model, optimizer, turns(model, step), seed + step, factor)
+            facts = grpo_step(run, model, optimizer, turns(step), seed + step, factor)
             step += 1
             run.log(name, step=step, **facts)
             progress.update(step, "  ".join(f"{key} {value:.3f}" for key, value in facts.items()))

@@ -1,0 +1,65 @@
+"""Attempts that the verifier does not accept, with its feedback: what ViL's refinement turns begin with.
+
+Generator and verifier are frozen in ViL, so their attempts and reviews are draws from one distribution for all of its steps: drawn
+once, in full batches, instead of anew for each step, where nine of ten were right, accepted and of no use."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from .. import prompts
+from ..documents import DocumentSource
+from ..files import read_jsonl, write_jsonl
+from ..model import Llama
+from ..probes import attempt_all, complete
+from ..run import Interrupted, Progress, Run, fingerprint
+from ..sampler import Sampling
+from ..tasks.steps import Problem
+from .loops import review_sampling
+from .rollout import rollout_path, row
+
+CHUNK = 512  # attempts per file at most: what an interrupt can cost
+MOST_CHUNKS = 40  # a verifier that accepts nearly everything is not asked for ever
+
+
+def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, source: DocumentSource, seed: int) -> list[dict[str, Any]]:
+    """`vil.rejected` rows as those of a rollout, with `feedback`, for the training of `name`; fewer where MOST_CHUNKS chunks of
+    attempts give fewer. Chunks already on disk are not drawn again."""
+    config, wanted = run.config, run.config.vil.rejected
+    chunk = min(CHUNK, wanted)
+    attempting = Sampling(config.rollout.temperature, config.rollout.max_new_tokens, config.rollout.batch)
+    identity = fingerprint(chunk, seed, source.mix, attempting, review_sampling(run))
+    folder = rollout_path(run, name).with_suffix("") / identity
+    rows: list[dict[str, Any]] = []
+    progress = Progress(f"{name}: attempts that are not accepted", wanted, "attempts")
+    with run.interruptible():
+        for number in range(MOST_CHUNKS):
+            if len(rows) >= wanted:
+                break
+            path = folder / f"{number:04}.jsonl"
+            if not path.exists():
+                problems = [source.problem(Random(f"{seed}:rejected:{number}:{at}")) for at in range(chunk)]
+                write_jsonl(path, _draw(run, generator, verifier, problems, attempting, seed + number))
+            rows += read_jsonl(path)
+            progress.update(min(len(rows), wanted))
+            if run.stopping:
+                raise Interrupted(f"{name} stopped at {len(rows):,} of {wanted:,} attempts that are not accepted")
+    rows = rows[:wanted]
+    run.log(f"{name}-rejections", rejected=len(rows), wrong=sum(not one["correct"] for one in rows))
+    return rows
+
+
+def _draw(run: Run, generator: Llama, verifier: Llama, problems: list[Problem], attempting: Sampling, seed: int) -> list[dict[str, Any]]:
+    judged = attempt_all(generator, run.tokenizer, problems, attempting, seed)
+    asked = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
+    reviews = complete(verifier, run.tokenizer, asked, review_sampling(run), seed)
+    rows = []
+    for one, review in zip(judged, reviews, strict=True):
+        feedback, verdict = prompts.split_review(review)
+        if verdict != "accept" and feedback.strip():
+            rows.append(row(one) | {"feedback": feedback})
+    return rows
+
+
+__all__ = ["rejected_attempts"]
