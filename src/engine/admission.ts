@@ -22,6 +22,8 @@ export interface Reservation {
   readonly estimatedTokens: number;
   /** Whose place it is; those without a key are bounded together by the queue alone. */
   readonly shareKey?: string | undefined;
+  /** What a request goes on with is not refused: as many wait as requests are at work, and what these have got would be lost. */
+  readonly isContinuation?: boolean | undefined;
 }
 
 /** One request's place in the queue. Every method may be called again without effect. */
@@ -96,9 +98,9 @@ export class Admission {
     if (shareKey !== undefined) this.#checkShare(shareKey, sequences);
   }
 
-  /** A place in the queue. Throws as `check` does. */
+  /** A place in the queue. Throws as `check` does, but never for a continuation. */
   reserve(reservation: Reservation): Ticket {
-    this.check(reservation);
+    if (reservation.isContinuation !== true) this.check(reservation);
     const { sequences, estimatedTokens, shareKey } = reservation;
     this.#queuedSequences += sequences;
     this.#queuedTokens += estimatedTokens;

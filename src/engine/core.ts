@@ -49,6 +49,9 @@ interface SampledLane {
   readonly logprobs: TokenLogprobs[];
 }
 
+/** How long the cache of a sequence is kept for the one that goes on from it: it comes within a few milliseconds, or not at all. */
+const HOLD_MS = 200;
+
 /** Weight of the newest step in the running mean of what a prompt token costs. */
 const COST_SMOOTHING = 0.1;
 
@@ -106,8 +109,7 @@ export class EngineCore {
   abort(id: number): void {
     const sequence = this.#sequences.get(id);
     if (sequence === undefined) return;
-    this.#sequences.delete(id);
-    this.#scheduler.remove(sequence, { keepContent: true });
+    this.#forget(sequence, { keepContent: true });
   }
 
   /** One step. `undefined` when there is no work. A failing model fails the sequences of the step, never the core. */
@@ -241,7 +243,8 @@ export class EngineCore {
 
   #forget(sequence: Sequence, { keepContent }: { keepContent: boolean }): void {
     this.#sequences.delete(sequence.id);
-    this.#scheduler.remove(sequence, { keepContent });
+    const isHeld = keepContent && sequence.spec.isContinued === true && sequence.numOutputTokens > 0;
+    this.#scheduler.remove(sequence, { keepContent, heldUntilMs: isHeld ? this.#now() + HOLD_MS : 0 });
   }
 
   #stats(

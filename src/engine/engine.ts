@@ -53,6 +53,8 @@ export interface GenerateRequest {
   readonly promptLogprobs?: number;
   /** Text that the output probably repeats; a draft source, never a constraint. */
   readonly prediction?: string;
+  /** A request follows that goes on from this text: what is cached of it is kept for a moment although others wait. */
+  readonly isContinued?: boolean;
   readonly priority: 'interactive' | 'batch';
   /** Whose share of the engine it takes: opaque, equal for all requests of one API key. Absent: all such requests share one. */
   readonly shareKey?: string;
@@ -130,6 +132,8 @@ export interface ScoreRequest {
   readonly prompt: Prompt;
   /** Distinct non-empty texts. */
   readonly candidates: readonly string[];
+  /** Goes on from a text that was generated a moment ago: never refused for a full queue, and ahead of what arrived lately. */
+  readonly isContinuation?: boolean;
   readonly priority: 'interactive' | 'batch';
   /** Whose share of the engine it takes: opaque, equal for all requests of one API key. Absent: all such requests share one. */
   readonly shareKey?: string;

@@ -228,14 +228,15 @@ export class LocalEngine implements Engine {
     const open = this.#open(model, { signal, deadline: request.deadline });
     try {
       checkCandidates(request.candidates);
-      const { priority, shareKey } = request;
+      const { priority, shareKey, isContinuation = false } = request;
       const [prompt, ...encodings] = await this.#encode(open, request, ['', ...request.candidates]);
       const limits = this.#limits(model);
       for (const encoding of [prompt, ...encodings])
         checkPrompt(request.prompt, encoding, { limits, numOutputTokens: 0 });
       const plan = planScore(prompt, encodings);
       const { start: onStart } = open;
-      const reader = new ScoreReader({ host: this.#host, model, priority, shareKey, now: this.#now, onStart });
+      const order = { priority, shareKey, isContinuation };
+      const reader = new ScoreReader({ host: this.#host, model, ...order, now: this.#now, onStart });
       open.onClose(() => reader.close());
       const results = await open.interruption.race(reader.read(plan));
       const endMs = this.#now();
@@ -344,13 +345,13 @@ export class LocalEngine implements Engine {
   /** Reserves a place, at once, and then encodes the prompt with each continuation. */
   async #encode(
     open: OpenRequest,
-    { prompt, shareKey }: Pick<GenerateRequest, 'prompt' | 'shareKey'>,
+    { prompt, shareKey, isContinuation }: Pick<ScoreRequest, 'prompt' | 'shareKey' | 'isContinuation'>,
     continuations: readonly string[],
   ): Promise<Encodings> {
     if (this.#isDraining) throw new StvError('draining', 'The server is shutting down and takes no new requests.');
     this.#host.checkReady();
     const estimatedTokens = Math.ceil(this.#estimate.of(prompt));
-    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens, shareKey }));
+    open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens, shareKey, isContinuation }));
     this.#emitQueue();
     const encodings = await open.interruption.race(this.#text.encode(open.model, prompt, continuations));
     const [first = new Int32Array(0), ...others] = encodings;
@@ -383,6 +384,7 @@ export class LocalEngine implements Engine {
     const table = this.#tableOf(open.model);
     const stopTokens = request.ignoreEos === true ? [] : table.stopTokenIds;
     const { stop, includeStop = false, logprobs, promptLogprobs, sampling, priority, shareKey } = request;
+    const { isContinued = false } = request;
     const stream = new GenerationStream({
       table,
       model: open.name,
@@ -399,7 +401,8 @@ export class LocalEngine implements Engine {
     });
     const promptRows = promptLogprobs === undefined ? [] : promptRowsOf(prompt, promptLogprobs);
     const expected = prediction === undefined ? {} : { prediction };
-    const spec = { prompt, maxTokens, stopTokens, sampling, priority, shareKey, logprobs, promptRows, ...expected };
+    const order = { priority, shareKey, isContinued };
+    const spec = { prompt, maxTokens, stopTokens, sampling, ...order, logprobs, promptRows, ...expected };
     const sequence = this.#host.send(open.model, stream, spec);
     stream.markSent();
     open.onClose(() => this.#host.abort(sequence));

@@ -33,6 +33,10 @@ export interface SequenceSpec {
   readonly promptRows: readonly PromptRowRequest[];
   /** What the output probably repeats, encoded; a draft source, never a constraint. */
   readonly prediction?: Int32Array;
+  /** A sequence follows at once that goes on from this one. */
+  readonly isContinued?: boolean;
+  /** Goes on from a sequence that has just ended. */
+  readonly isContinuation?: boolean;
   /** The host crashed while this request was open: it runs in steps of its own, announced, so that a second crash has a name. */
   readonly isSuspect?: boolean;
 }

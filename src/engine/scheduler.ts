@@ -2,8 +2,9 @@
  * Who runs next and how many tokens each gets: every sequence has `numComputedTokens` and a target, and a step hands out a token
  * budget so that the first catches up with the second. Chunked prefill, prefix hits and resumption are cases of that sentence.
  *
- * A sequence's `key` is its arrival time, plus the time its prompt needs alone, plus a fixed delay for `batch` work; smaller goes
- * first. So short prompts pass long ones and interactive work passes batch work, but only what arrives within that time: nothing
+ * A sequence's `key` is its arrival time, plus the time its prompt needs alone, plus a fixed delay for `batch` work, less a fixed
+ * lead for what goes on from a sequence that has just ended; smaller goes first. So short prompts pass long ones, interactive work
+ * passes batch work and verdicts pass what waits while their feedback was written, but only what arrives within that time: nothing
  * starves. Where several API keys or both priorities wait, `waiting-queue.ts` shares out the turns among them.
  *
  * No tensors, no clock of its own, no promises.
@@ -52,6 +53,9 @@ export interface Schedule {
   readonly budgetLeft: number;
 }
 
+/** How much earlier than others that arrived with it a continuation is served: its request has waited its turn once. */
+const CONTINUATION_LEAD_MS = 30_000;
+
 /** How many waiting sequences a step looks at beyond those it admits: those may all be waiting for one prefix. */
 const MAX_SKIPPED = 64;
 
@@ -86,7 +90,8 @@ export class Scheduler {
   /** @param msPerToken what a prompt token costs at present, for the order of service */
   add(spec: SequenceSpec, { nowMs, msPerToken }: { nowMs: number; msPerToken: number }): Sequence {
     const delay = spec.priority === 'batch' ? (this.#options.batchDelayMs ?? 10_000) : 0;
-    const key = nowMs + delay + msPerToken * spec.prompt.length;
+    const lead = spec.isContinuation === true ? CONTINUATION_LEAD_MS : 0;
+    const key = nowMs + delay - lead + msPerToken * spec.prompt.length;
     const { maxLength, isDrafting = false } = this.#options;
     const sequence = new Sequence(spec, { key, nowMs, maxLength, isDrafting });
     this.#waiting.add(sequence);
@@ -96,6 +101,7 @@ export class Scheduler {
   /** Hands out one step. The caller runs it and then calls `advance` for every lane. */
   schedule(nowMs: number): Schedule {
     this.#waiting.beginStep();
+    this.#slots.beginStep(nowMs);
     const preempted = this.#makeRoom();
     const schedule = this.#isSuspectsTurn ? undefined : this.#scheduleAll(nowMs);
     this.#isSuspectsTurn = !this.#isSuspectsTurn;
@@ -171,9 +177,13 @@ export class Scheduler {
     if (sequence.slot !== undefined) this.#slots.advance(sequence.slot, sequence.numComputedTokens);
   }
 
-  /** Takes a sequence out, whatever its phase. @param keepContent false if its cache cannot be trusted */
-  remove(sequence: Sequence, { keepContent }: { keepContent: boolean }): void {
-    if (!this.#waiting.remove(sequence)) this.#leaveSlot(sequence, keepContent);
+  /**
+   * Takes a sequence out, whatever its phase.
+   * @param keepContent false if its cache cannot be trusted
+   * @param heldUntilMs until when its slot is kept for a continuation, as long as others run
+   */
+  remove(sequence: Sequence, { keepContent, heldUntilMs = 0 }: { keepContent: boolean; heldUntilMs?: number }): void {
+    if (!this.#waiting.remove(sequence)) this.#leaveSlot(sequence, keepContent, heldUntilMs);
   }
 
   /** Throws unless the slots, the index and the queues tell one story. */
@@ -195,16 +205,22 @@ export class Scheduler {
   }
 
   get #canAdmit(): boolean {
-    return this.#running.length < this.#options.maxLanes && this.#slots.canAcquire;
+    return this.#running.length < this.#options.maxLanes && this.#slots.canAcquire(true);
   }
 
-  /** `undefined`: better wait, because a sequence that goes first is about to compute much of the same prefix. */
+  /**
+   * `undefined`: better wait, because a sequence that goes first is about to compute much of the same prefix, or because what is
+   * free is kept for continuations.
+   */
   #tryAdmit(sequence: Sequence, nowMs: number): Admission | undefined {
+    const { isContinuation = false } = sequence.spec;
+    // with nothing else to do, a step would be empty
+    if (!this.#slots.canAcquire(isContinuation || this.#running.length === 0)) return undefined;
     const target = sequence.computeTarget;
     const tokens = sequence.tokens(0, target);
     const found = this.#slots.lookup(tokens, sequence.maxCachedTokens);
     if (this.#isWorthAwaiting(sequence, found.plannedSlot, found.plannedLength - found.length)) return undefined;
-    const acquired = this.#slots.acquire(tokens, found);
+    const acquired = this.#slots.acquire(tokens, found, isContinuation);
     sequence.slot = acquired.slot;
     sequence.numComputedTokens = acquired.numCached;
     if (sequence.startedAtMs === undefined) {
@@ -252,12 +268,12 @@ export class Scheduler {
     return [victim];
   }
 
-  #leaveSlot(sequence: Sequence, keepContent: boolean): void {
+  #leaveSlot(sequence: Sequence, keepContent: boolean, heldUntilMs = 0): void {
     const place = this.#running.indexOf(sequence);
     if (place < 0 || sequence.slot === undefined) return;
     this.#running.splice(place, 1);
     this.#ownerOf.delete(sequence.slot);
-    this.#slots.release(sequence.slot, sequence.tokens(0, keepContent ? sequence.numComputedTokens : 0));
+    this.#slots.release(sequence.slot, sequence.tokens(0, keepContent ? sequence.numComputedTokens : 0), heldUntilMs);
     sequence.slot = undefined;
     sequence.numComputedTokens = 0;
     this.#waiting.leave(sequence);

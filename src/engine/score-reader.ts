@@ -10,6 +10,7 @@ export interface ScoreReaderOptions {
   readonly model: number;
   readonly priority: 'interactive' | 'batch';
   readonly shareKey: string | undefined;
+  readonly isContinuation: boolean;
   readonly now: () => number;
   /** The host has begun with the first path. */
   readonly onStart: () => void;
@@ -46,7 +47,7 @@ export class ScoreReader {
   }
 
   #readPath(path: ScorePlan['sequences'][number], sentAtMs: number): Promise<readonly PromptRowResult[]> {
-    const { host, model, priority, shareKey } = this.#options;
+    const { host, model, priority, shareKey, isContinuation } = this.#options;
     return new Promise((resolve, reject) => {
       const rows: PromptRowResult[] = [];
       const push = (output: SequenceOutput): void => {
@@ -56,7 +57,7 @@ export class ScoreReader {
       };
       const fail = (error: StvError): void => reject(error);
       const nothing = { maxTokens: 0, stopTokens: [], sampling: DEFAULT_SAMPLING, logprobs: undefined };
-      const spec = { ...nothing, priority, shareKey, ...path };
+      const spec = { ...nothing, priority, shareKey, isContinuation, ...path };
       this.#open.push(host.send(model, { push, fail }, spec));
     });
   }

@@ -10,6 +10,8 @@ interface Slot {
   numComputed: number;
   /** Tick of the last use; the smallest is evicted first. */
   lastUsed: number;
+  /** Unused, and until then for a continuation of what it holds. */
+  heldUntilMs: number;
 }
 
 export interface SlotManagerOptions {
@@ -45,10 +47,16 @@ export class SlotManager {
   readonly #reusePrefixes: boolean;
   readonly #minCopyTokens: number;
   #tick = 0;
+  #nowMs = 0;
   #numUsed = 0;
 
   constructor({ numSlots, maxLength, reusePrefixes, minCopyTokens = 8 }: SlotManagerOptions) {
-    this.#slots = Array.from({ length: numSlots }, () => ({ isUsed: false, numComputed: 0, lastUsed: 0 }));
+    this.#slots = Array.from({ length: numSlots }, () => ({
+      isUsed: false,
+      numComputed: 0,
+      lastUsed: 0,
+      heldUntilMs: 0,
+    }));
     this.#maxLength = maxLength;
     this.#reusePrefixes = reusePrefixes;
     this.#minCopyTokens = minCopyTokens;
@@ -63,8 +71,14 @@ export class SlotManager {
     return this.#slots.reduce((count, slot) => count + (!slot.isUsed && slot.numComputed > 0 ? 1 : 0), 0);
   }
 
-  get canAcquire(): boolean {
-    return this.#numUsed < this.#slots.length;
+  /** A step begins at that time. */
+  beginStep(nowMs: number): void {
+    this.#nowMs = nowMs;
+  }
+
+  /** @param mayTakeHeld also what is kept for continuations */
+  canAcquire(mayTakeHeld: boolean): boolean {
+    return this.#slots.some((slot) => !slot.isUsed && (mayTakeHeld || !this.#isHeld(slot)));
   }
 
   /** What the slots could spare a prompt of which at most `maxCached` tokens may come from a cache. Changes nothing. */
@@ -96,7 +110,7 @@ export class SlotManager {
    * Gives the sequence a slot with as much of its prefix as there is. Only if `canAcquire`.
    * @param tokens everything the sequence is going to compute first; indexed at once, so that others can wait for it
    */
-  acquire(tokens: Int32Array, found: PrefixLookup): Acquired {
+  acquire(tokens: Int32Array, found: PrefixLookup, isContinuation = false): Acquired {
     const victim = this.#leastRecentlyUsed();
     const source = found.slot;
     const sourceSlot = source === undefined ? undefined : this.#at(source);
@@ -105,8 +119,9 @@ export class SlotManager {
     let numCached = 0;
     let copyFrom: number | undefined;
     if (source !== undefined && sourceSlot !== undefined) {
-      // taken over when nothing is lost: it holds no more than the hit, or it would be evicted anyway
-      if (!sourceSlot.isUsed && (sourceSlot.numComputed === found.length || source === victim)) {
+      // taken over when nothing is lost: it was kept for this, or holds no more than the hit, or would be evicted anyway
+      const isWanted = this.#isHeld(sourceSlot) ? isContinuation : sourceSlot.numComputed === found.length;
+      if (!sourceSlot.isUsed && (isWanted || source === victim)) {
         number = source;
         numCached = found.length;
       } else if (isWorthCopying) {
@@ -117,6 +132,7 @@ export class SlotManager {
     const slot = this.#at(number);
     const numEvictedTokens = slot.numComputed - (copyFrom === undefined ? numCached : 0);
     slot.isUsed = true;
+    slot.heldUntilMs = 0;
     slot.numComputed = numCached;
     slot.lastUsed = ++this.#tick;
     if (sourceSlot !== undefined) sourceSlot.lastUsed = ++this.#tick;
@@ -134,13 +150,18 @@ export class SlotManager {
     slot.numComputed = numComputed;
   }
 
-  /** The sequence is done with the slot; `tokens` are those whose cache it holds, empty if the content is worth nothing. */
-  release(number: number, tokens: Int32Array): void {
+  /**
+   * The sequence is done with the slot.
+   * @param tokens those whose cache it holds, empty if the content is worth nothing
+   * @param heldUntilMs until when it is kept for a continuation
+   */
+  release(number: number, tokens: Int32Array, heldUntilMs = 0): void {
     const slot = this.#at(number);
     if (!slot.isUsed) throw new Error(`Slot ${number} was released twice.`);
     slot.isUsed = false;
     slot.numComputed = this.#reusePrefixes ? tokens.length : 0;
     slot.lastUsed = ++this.#tick;
+    slot.heldUntilMs = heldUntilMs;
     this.#numUsed--;
     if (this.#reusePrefixes) this.#index.set(number, tokens);
   }
@@ -168,8 +189,14 @@ export class SlotManager {
     }
   }
 
-  /** Unused, empty ones first. */
+  #isHeld(slot: Slot): boolean {
+    return !slot.isUsed && slot.heldUntilMs > this.#nowMs;
+  }
+
+  /** Unused, empty ones first, those that are kept for continuations last. */
   #leastRecentlyUsed(): number {
+    const order = (slot: Slot): number =>
+      slot.numComputed === 0 ? -1 : slot.lastUsed + (this.#isHeld(slot) ? this.#tick : 0);
     let best: number | undefined;
     for (const [number, slot] of this.#slots.entries()) {
       if (slot.isUsed) continue;
@@ -184,8 +211,4 @@ export class SlotManager {
     if (slot === undefined) throw new Error(`There is no slot ${number}.`);
     return slot;
   }
-}
-
-function order(slot: Slot): number {
-  return slot.numComputed === 0 ? -1 : slot.lastUsed;
 }

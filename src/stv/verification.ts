@@ -356,6 +356,7 @@ class Verification {
           sampling,
           maxTokens,
           stop: deps.pack.feedback.stop,
+          isContinued: true,
           priority: this.#job.priority,
           ...(this.#job.withLogprobs === true ? { logprobs: 0 } : {}),
         },
@@ -401,6 +402,7 @@ class Verification {
       model: this.#job.model,
       prompt,
       candidates: this.#words,
+      isContinuation: feedback !== undefined,
       priority: this.#job.priority,
     });
     return { reading: readVerdict(deps.pack.verdict, result.logprobs), model: result.model, words: result.logprobs };

@@ -58,7 +58,13 @@ const kinds = [
     name: 'chat that is left',
     kind: 'openai',
     route: '/v1/chat/completions',
-    body: (n) => ({ model: 'generator', messages: [{ role: 'user', content: words(n, 16) }], max_tokens: 200 }),
+    // long enough that nobody leaves behind its end: that would be counted as answered, and rightly
+    body: (n) => ({
+      model: 'generator',
+      messages: [{ role: 'user', content: words(n, 16) }],
+      max_tokens: 600,
+      ignore_eos: true,
+    }),
     isLeft: true,
   },
   {

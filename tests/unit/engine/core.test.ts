@@ -44,6 +44,8 @@ const requestArbitrary = fc.record({
   sampling: samplingArbitrary,
   priority: fc.constantFrom<'interactive' | 'batch'>('interactive', 'batch'),
   logprobs: fc.constantFrom(undefined, 0, 3),
+  isContinued: fc.boolean(),
+  isContinuation: fc.boolean(),
   rowsFrom: fc.option(fc.integer({ min: 0, max: 60 }), { nil: undefined }),
   arrivesAt: fc.integer({ min: 0, max: 30 }),
   abortAfter: fc.option(fc.integer({ min: 0, max: 20 }), { nil: undefined }),
@@ -57,8 +59,9 @@ function toSpec(id: number, request: RandomRequest): SequenceSpec {
       promptRows.push({ position, targets: [request.prompt[position + 1] as number], top: 1 });
     }
   }
-  const { maxTokens, stopTokens, sampling, priority, logprobs } = request;
-  return spec(id, request.prompt, { maxTokens, stopTokens, sampling, priority, logprobs, promptRows });
+  const { maxTokens, stopTokens, sampling, priority, logprobs, isContinued, isContinuation } = request;
+  const order = { priority, isContinued, isContinuation };
+  return spec(id, request.prompt, { maxTokens, stopTokens, sampling, logprobs, promptRows, ...order });
 }
 
 describe('EngineCore', () => {

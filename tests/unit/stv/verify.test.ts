@@ -86,6 +86,10 @@ describe('verify', () => {
     expect(generation?.prompt).toMatchObject({ kind: 'chat', assistantPrefix: '<feedback>' });
     expect(score?.prompt).toMatchObject({ assistantPrefix: '<feedback>Fine.</feedback>\n<verdict>' });
     expect(score?.candidates).toEqual(['accept', 'reject', 'unsure']);
+    expect([generation?.isContinued, score?.isContinuation], 'the engine keeps the cache in between').toEqual([
+      true,
+      true,
+    ]);
   });
 
   it('is undetermined when the feedback was cut off, whatever the words say', async () => {
@@ -104,7 +108,10 @@ describe('verify', () => {
     const { answer, engine } = await runVerify({ mode: 'score' }, { score: () => [0.2, 0.8] });
     expect(engine.generateRequests).toHaveLength(0);
     expect(engine.scoreRequests).toHaveLength(1);
-    expect(engine.scoreRequests[0]?.prompt).toMatchObject({ assistantPrefix: '\n<verdict>' });
+    expect(engine.scoreRequests[0]).toMatchObject({
+      prompt: { assistantPrefix: '\n<verdict>' },
+      isContinuation: false,
+    });
     expect(answer).toMatchObject({ verdict: 'reject', feedback: '', firstError: null, usage: { completionTokens: 0 } });
   });
 
