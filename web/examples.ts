@@ -13,42 +13,33 @@ export const exampleGroups: readonly { readonly name: string; readonly examples:
     examples: [
       { name: '3x + 7 = 22', problem: '3x + 7 = 22' },
       { name: '4(x - 3) + 5 = 2x + 9', problem: '4(x - 3) + 5 = 2x + 9' },
-      { name: 'x/2 + x/3 = 10', problem: 'Solve for x: x/2 + x/3 = 10' },
+      { name: 'x/3 - 4 = 5', problem: 'Solve for x: x/3 - 4 = 5' },
       { name: '5(2y - 1) = 3(y + 10)', problem: '5(2y - 1) = 3(y + 10)' },
     ],
   },
   {
-    name: 'School maths',
+    name: 'Order of operations',
     examples: [
-      { name: 'Order of operations', problem: '(18 - 6) * 3 + 8 / 4' },
-      { name: 'Fractions', problem: '2/3 + 3/4 * 1/2' },
-      { name: 'Percent', problem: 'What is 15% of 240?' },
-      { name: 'A price that falls', problem: 'Decrease 80 by 35%' },
+      { name: '12 + 30 * 2', problem: '12 + 30 * 2' },
+      { name: '(18 - 6) * 3', problem: '(18 - 6) * 3' },
+      { name: '20 - 12 / 4', problem: 'What is 20 - 12 / 4?' },
     ],
   },
   {
     name: 'Find the mistake in an attempt',
     examples: [
+      { name: 'The other side: 3x + 4 = 19', problem: '3x + 4 = 19', attempt: '3x = 23\nx = 23/3' },
+      { name: 'Both sides: 6x + 5 = 2x + 21', problem: '6x + 5 = 2x + 21', attempt: '8x = 26\nx = 13/4' },
+      { name: 'Dividing: 7x - 9 = 40', problem: '7x - 9 = 40', attempt: '7x = 49\nx = 6' },
       {
-        name: 'Brackets: 4(x - 3) + 5 = 2x + 9',
+        name: 'The last step: 4(x - 3) + 5 = 2x + 9',
         problem: '4(x - 3) + 5 = 2x + 9',
-        attempt: '4x - 3 + 5 = 2x + 9\n4x + 2 = 2x + 9\n2x = 7\nx = 7/2',
-      },
-      {
-        name: 'Signs: 7 - 2x = 3x - 8',
-        problem: '7 - 2x = 3x - 8',
-        attempt: '7 + 8 = 3x - 2x\n15 = x\nx = 15',
-      },
-      {
-        name: 'Order: 12 + 30 * 2',
-        problem: '12 + 30 * 2',
-        attempt: '12 + 30 = 42\n42 * 2 = 84',
-      },
-      {
-        name: 'Fractions: 2/3 + 3/4',
-        problem: '2/3 + 3/4',
-        attempt: '2/3 + 3/4 = 5/7',
+        attempt: '4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 2\nx = 1',
       },
     ],
+  },
+  {
+    name: 'Outside of what the bundled pack knows',
+    examples: [{ name: 'Percent', problem: 'What is 15% of 240?' }],
   },
 ];

@@ -202,7 +202,7 @@ describe('a run', () => {
 
   it('checks an attempt of the student first', async () => {
     const { page, app } = await open();
-    await page.locator('#examples').selectOption({ label: 'Brackets: 4(x - 3) + 5 = 2x + 9' });
+    await page.locator('#examples').selectOption({ label: 'The last step: 4(x - 3) + 5 = 2x + 9' });
     const own = lessonAttempts[1]?.text ?? '';
     await page.getByLabel('Your attempt, one step a line').fill(own);
     await start(page);
