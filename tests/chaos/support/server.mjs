@@ -57,8 +57,11 @@ export function openHandles(pid) {
   return { total: Object.values(kinds).reduce((sum, count) => sum + count, 0), kinds };
 }
 
+/** Of a size at which the engine has something to do: the bundled pack answers before anybody can break into it. */
+const smollm2 = ['--pack', 'smollm2'];
+
 export class Server {
-  constructor({ port, pack, args, env, command }) {
+  constructor({ port, pack = smollm2, args, env, command }) {
     this.port = port;
     this.url = `http://127.0.0.1:${port}`;
     this.pack = pack;
@@ -166,11 +169,8 @@ export class Server {
   }
 }
 
-/** Of a size at which the engine has something to do: the bundled pack answers before anybody can break into it. */
-const smollm2 = ['--pack', 'smollm2'];
-
 /** @param {{pack?: string[], args?: string[], env?: Record<string, string>, command?: string[]}} options `command` goes before `node` */
-export async function createServerProcess({ pack = smollm2, args = [], env = {}, command = [] } = {}) {
+export async function createServerProcess({ pack, args = [], env = {}, command = [] } = {}) {
   if (!existsSync(stvCommand)) throw new Error('dist/ is missing: npm run build comes first.');
   return new Server({ port: await getPort({ host: '127.0.0.1' }), pack, args, env, command });
 }
