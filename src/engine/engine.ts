@@ -132,7 +132,10 @@ export interface ScoreRequest {
   readonly prompt: Prompt;
   /** Distinct non-empty texts. */
   readonly candidates: readonly string[];
-  /** Goes on from a text that was generated a moment ago: never refused for a full queue, and ahead of what arrived lately. */
+  /**
+   * Goes on from a text that was generated a moment ago: never refused for a full queue, and ahead of what arrived lately. A remote
+   * server has a queue of its own and is not told.
+   */
   readonly isContinuation?: boolean;
   readonly priority: 'interactive' | 'batch';
   /** Whose share of the engine it takes: opaque, equal for all requests of one API key. Absent: all such requests share one. */

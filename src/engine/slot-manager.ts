@@ -78,7 +78,8 @@ export class SlotManager {
 
   /** @param mayTakeHeld also what is kept for continuations */
   canAcquire(mayTakeHeld: boolean): boolean {
-    return this.#slots.some((slot) => !slot.isUsed && (mayTakeHeld || !this.#isHeld(slot)));
+    if (this.#numUsed === this.#slots.length) return false;
+    return mayTakeHeld || this.#slots.some((slot) => !slot.isUsed && !this.#isHeld(slot));
   }
 
   /** What the slots could spare a prompt of which at most `maxCached` tokens may come from a cache. Changes nothing. */
@@ -110,7 +111,7 @@ export class SlotManager {
    * Gives the sequence a slot with as much of its prefix as there is. Only if `canAcquire`.
    * @param tokens everything the sequence is going to compute first; indexed at once, so that others can wait for it
    */
-  acquire(tokens: Int32Array, found: PrefixLookup, isContinuation = false): Acquired {
+  acquire(tokens: Int32Array, found: PrefixLookup, isContinuation: boolean): Acquired {
     const victim = this.#leastRecentlyUsed();
     const source = found.slot;
     const sourceSlot = source === undefined ? undefined : this.#at(source);
@@ -132,7 +133,6 @@ export class SlotManager {
     const slot = this.#at(number);
     const numEvictedTokens = slot.numComputed - (copyFrom === undefined ? numCached : 0);
     slot.isUsed = true;
-    slot.heldUntilMs = 0;
     slot.numComputed = numCached;
     slot.lastUsed = ++this.#tick;
     if (sourceSlot !== undefined) sourceSlot.lastUsed = ++this.#tick;

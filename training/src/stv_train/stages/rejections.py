@@ -14,10 +14,9 @@ from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import attempt_all, complete
 from ..run import Interrupted, Progress, Run, fingerprint
-from ..sampler import Sampling
 from ..tasks.steps import Problem
 from .loops import review_sampling
-from .rollout import rollout_path, row
+from .rollout import rollout_path, rollout_sampling, row
 
 CHUNK = 512  # attempts per file at most: what an interrupt can cost
 MOST_CHUNKS = 40  # a verifier that accepts nearly everything is not asked for ever
@@ -26,10 +25,9 @@ MOST_CHUNKS = 40  # a verifier that accepts nearly everything is not asked for e
 def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, source: DocumentSource, seed: int) -> list[dict[str, Any]]:
     """`vil.rejected` rows as those of a rollout, with `feedback`, for the training of `name`; fewer where MOST_CHUNKS chunks of
     attempts give fewer. Chunks already on disk are not drawn again."""
-    config, wanted = run.config, run.config.vil.rejected
+    wanted = run.config.vil.rejected
     chunk = min(CHUNK, wanted)
-    attempting = Sampling(config.rollout.temperature, config.rollout.max_new_tokens, config.rollout.batch)
-    identity = fingerprint(chunk, seed, source.mix, attempting, review_sampling(run))
+    identity = fingerprint(chunk, seed, source.mix, rollout_sampling(run), review_sampling(run))
     folder = rollout_path(run, name).with_suffix("") / identity
     rows: list[dict[str, Any]] = []
     progress = Progress(f"{name}: attempts that are not accepted", wanted, "attempts")
@@ -40,7 +38,7 @@ def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, so
             path = folder / f"{number:04}.jsonl"
             if not path.exists():
                 problems = [source.problem(Random(f"{seed}:rejected:{number}:{at}")) for at in range(chunk)]
-                write_jsonl(path, _draw(run, generator, verifier, problems, attempting, seed + number))
+                write_jsonl(path, _draw(run, generator, verifier, problems, seed + number))
             rows += read_jsonl(path)
             progress.update(min(len(rows), wanted))
             if run.stopping:
@@ -50,8 +48,8 @@ def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, so
     return rows
 
 
-def _draw(run: Run, generator: Llama, verifier: Llama, problems: list[Problem], attempting: Sampling, seed: int) -> list[dict[str, Any]]:
-    judged = attempt_all(generator, run.tokenizer, problems, attempting, seed)
+def _draw(run: Run, generator: Llama, verifier: Llama, problems: list[Problem], seed: int) -> list[dict[str, Any]]:
+    judged = attempt_all(generator, run.tokenizer, problems, rollout_sampling(run), seed)
     asked = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
     reviews = complete(verifier, run.tokenizer, asked, review_sampling(run), seed)
     rows = []

@@ -75,6 +75,11 @@ def rollout(run: Run, generator: str = "base", server: str = "", name: str = "tr
     return path
 
 
+def rollout_sampling(run: Run) -> Sampling:
+    config = run.config.rollout
+    return Sampling(config.temperature, config.max_new_tokens, config.batch)
+
+
 def row(judged: Judged) -> dict[str, Any]:
     return {
         "problem": judged.problem.text,
@@ -89,9 +94,8 @@ def row(judged: Judged) -> dict[str, Any]:
 
 
 def _from_model(run: Run, model: Llama, problems: list[Problem], seed: int) -> tuple[list[str], int]:
-    config = run.config.rollout
-    sampling = Sampling(config.temperature, config.max_new_tokens, config.batch)
-    completions = sample(model, [run.tokenizer.encode(prompts.generate_prompt(p.text)) for p in problems], sampling, seed)
+    written = [run.tokenizer.encode(prompts.generate_prompt(p.text)) for p in problems]
+    completions = sample(model, written, rollout_sampling(run), seed)
     return texts(completions, run.tokenizer), sum(len(c.ids) for c in completions)
 
 
