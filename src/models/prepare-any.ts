@@ -6,7 +6,13 @@ import { join } from 'node:path';
 import { filesOfGraph, findOnnxGraph, folderOfGraph, readOnnxFacts } from './onnx-files.ts';
 import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
 import { makeFolder, type PrepareModelOptions, prepareModel } from './prepare-model.ts';
-import { MODEL_FILE, type OnnxManifest, type PreparedManifest, readAnyManifest } from './prepared-model.ts';
+import {
+  MODEL_FILE,
+  type OnnxManifest,
+  type PreparedManifest,
+  preparedFolder,
+  readAnyManifest,
+} from './prepared-model.ts';
 
 export interface AnyPreparedModel {
   readonly dir: string;
@@ -38,7 +44,7 @@ async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise
   requireDigest(options.checkpoint, sourceDigest, options.expectedDigest);
   // the place counts too: the folder names it
   const digest = `sha256:${createHash('sha256').update(`${sourceDigest}\0onnx\0${graph}`).digest('hex')}`;
-  const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
+  const dir = preparedFolder(cacheDir, digest);
   const weightsBytes = files.reduce((sum, file) => sum + statSync(file).size, 0);
   const manifest: OnnxManifest = {
     formatVersion: 1,

@@ -24,6 +24,7 @@ import {
   type CalibrationReport,
   MODEL_FILE,
   type PreparedManifest,
+  preparedFolder,
   readAnyManifest,
   readManifest,
   WEIGHTS_FILE,
@@ -84,7 +85,7 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
   const settings = `builder ${BUILDER_VERSION}\0weights ${weights}${options.calibrate === true ? '\0calibrated' : ''}`;
   const key = createHash('sha256').update(`${sourceDigest}\0${settings}`);
   const digest = `sha256:${key.digest('hex')}`;
-  const dir = join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
+  const dir = preparedFolder(cacheDir, digest);
   const reused = findPrepared(dir);
   if (reused !== undefined) return { dir, manifest: reused, isReused: true };
 

@@ -14,6 +14,11 @@ export const WEIGHTS_FILE = 'weights.bin';
 /** Every tensor starts on a cache line. */
 export const TENSOR_ALIGNMENT = 64;
 
+/** Where the prepared model of a digest (`sha256:…`) lies. Half of the digest names it: paths stay short. */
+export function preparedFolder(cacheDir: string, digest: string): string {
+  return join(cacheDir, digest.slice('sha256:'.length, 'sha256:'.length + 32));
+}
+
 export interface StoredTensor {
   readonly name: string;
   readonly type: Extract<TensorType, 'float32' | 'uint8'>;

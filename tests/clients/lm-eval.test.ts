@@ -2,6 +2,7 @@
 import { cpSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { preparedFolder } from '../../src/models/prepared-model.ts';
 import { dataDir, freshFolder, type RunningServer, startServer } from '../support/start-server.ts';
 import { clientsFolder, pythonProgram, type Report, runToEnd } from './client-programs.ts';
 
@@ -25,8 +26,8 @@ afterAll(async () => {
 async function tokenizerFolder(): Promise<string> {
   const { data } = (await (await fetch(`${server.url}/v1/models`)).json()) as Report;
   const { root } = data.find((model: Report) => model['id'] === 'generator');
-  const digest = /@sha256:([0-9a-f]{64})$/.exec(root)?.[1] ?? '';
-  return path.join(dataDir, 'models', digest.slice(0, 32));
+  const digest = /@(sha256:[0-9a-f]{64})$/.exec(root)?.[1] ?? '';
+  return preparedFolder(path.join(dataDir, 'models'), digest);
 }
 
 /** The log-probability of `continuation` after `text`, by our own reading of the route. */

@@ -90,41 +90,44 @@ def test_leak_detector_sees_a_stated_answer() -> None:
 
 def test_finding_says_what_is_wrong() -> None:
     problem = read_problem("4(x - 3) + 5 = 2x + 9")
-    assert check(problem, "4x - 3 + 5 = 2x + 9").feedback == "Step 1: 4 times -3 is -12, not -3."
+    assert check(problem, "4x - 3 + 5 = 2x + 9").feedback == "Step 1: 4 times -3 is -12, here -3, wrong."
     assert check(problem, "4x - 12 + 5 = 2x + 8").finding == "9 was copied as 8."
     assert check(problem, "4x - 12 = 2x + 9").finding == "the term 5 is missing."
     assert check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9").finding == "this is not the answer yet."
     assert check(problem, "hello").finding == "this line cannot be read."
     assert check(problem, "").finding == "there is no solution."
     last = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 9")
-    assert last.feedback == "Step 5: 2 times 9 is 18, not 16.", "an answer is checked by the way back, which does not give it away"
+    assert last.feedback == "Step 5: 2 times 9 is 18, before 16, wrong.", "an answer is checked by the way back, which does not give it away"
 
 
 def test_a_review_works_out_each_step_before_it_judges_it() -> None:
     problem = read_problem("4(x - 3) + 5 = 2x + 9")
     wrong = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 8 = 2x + 9")
-    assert review_feedback(wrong) == "Step 1: 4 times x is 4x, 4 times -3 is -12, ok\nStep 2: -12 + 5 is -7, not -8."
+    assert review_feedback(wrong) == (
+        "Step 1: 4 times x is 4x, here 4x, 4 times -3 is -12, here -12, ok\nStep 2: -12 + 5 is -7, here -8, wrong."
+    )
     copied = check(problem, "4x - 12 + 5 = 2x + 8")
-    assert review_feedback(copied) == "Step 1: 4 times x is 4x, 4 times -3 is -12, 9 was copied as 8."
+    assert review_feedback(copied) == "Step 1: 4 times x is 4x, here 4x, 4 times -3 is -12, here -12, 9 was copied as 8."
     right = check(read_problem("x/2 = 4"), "x = 8")
-    assert review_feedback(right) == "Step 1: 2 times x/2 is x, 2 times 4 is 8, ok"
+    assert review_feedback(right) == "Step 1: 2 times x/2 is x, here x, 8 / 2 is 4, before 4, ok"
     sum_ = read_problem("20 - 3 + 4")
-    assert review_feedback(check(sum_, "17 + 4\n20")) == "Step 1: 20 - 3 is 17, ok\nStep 2: 20 - 4 is 16, not 17."
-    assert review_feedback(check(sum_, "20 - 3 = 17\n17 + 4 = 21")) == "Step 1: 20 - 3 is 17, ok\nStep 2: 21 - 4 is 17, ok"
+    assert review_feedback(check(sum_, "17 + 4\n20")) == "Step 1: 20 - 3 is 17, here 17, ok\nStep 2: 20 - 4 is 16, before 17, wrong."
+    stated = "Step 1: 20 - 3 is 17, here 17, ok\nStep 2: 21 - 4 is 17, before 17, ok"
+    assert review_feedback(check(sum_, "20 - 3 = 17\n17 + 4 = 21")) == stated
 
 
 def test_lines_that_were_left_out_are_worked_out_too() -> None:
     problem = read_problem("3(x + 2) + 1 = 22")
     assert review_feedback(check(problem, "3x = 15\nx = 5")).startswith(
-        "Step 1: 3 times x is 3x, 3 times 2 is 6, 6 + 1 is 7, 22 - 7 is 15, ok\n"
+        "Step 1: 3 times x is 3x, 3 times 2 is 6, 6 + 1 is 7, 22 - 7 is 15, here 15, ok\n"
     )
     early = check(read_problem("3x + 7 = 22"), "x = 6")
-    assert review_feedback(early) == "Step 1: 22 - 7 is 15, 3 times 6 is 18, not 15."
+    assert review_feedback(early) == "Step 1: 22 - 7 is 15, 3 times 6 is 18, before 15, wrong."
     assert early.expected == "x = 5"
     told = check(read_problem("3x + 1 = 16"), "x = 6")
-    assert review_feedback(told) == "Step 1: 16 - 1 is 15, 3 times 6 is 18, not 15."
+    assert review_feedback(told) == "Step 1: 16 - 1 is 15, 3 times 6 is 18, before 15, wrong."
     same = check(read_problem("5x + 20 = 25"), "x = 2")
-    assert review_feedback(same) == "Step 1: 25 - 20 is 5, 5 times 2 is 10, not 5."
+    assert review_feedback(same) == "Step 1: 25 - 20 is 5, 5 times 2 is 10, before 5, wrong."
 
 
 @pytest.mark.parametrize(("task", "level"), KINDS)
@@ -135,7 +138,7 @@ def test_all_that_a_review_works_out_is_true(task: str, level: int) -> None:
         attempt, result = student_attempt(problem, rng, at % 2 == 0)
         assert len(result.worked) == (result.first_error or result.num_steps)
         for text in [claim for worked in result.worked for claim in worked]:
-            operation, value = text.split(" is ")
+            operation, value = re.sub(r", (here|before) .*", "", text).split(" is ")
             left, by, right = operation.partition(" times ")
             assert judge_value(f"({left}) * ({right})" if by else left) == judge_value(value), (problem.text, attempt, text)
 
@@ -155,8 +158,8 @@ def test_statements_about_parts() -> None:
     assert check(problem, "12 + 30 * 2 = 12 + 60 = 72").correct
     wrong_order = check(problem, "12 + 30 = 42\n42 * 2 = 84")
     assert (wrong_order.first_error, wrong_order.finding) == (1, "this does not follow from the line before.")
-    assert check(problem, "30 * 2 = 50\n12 + 50 = 62").feedback == "Step 1: 30 * 2 is 60, not 50."
-    assert check(problem, "30 * 2 = 60\n12 + 60 = 82").feedback == "Step 2: 82 - 60 is 22, not 12."
+    assert check(problem, "30 * 2 = 50\n12 + 50 = 62").feedback == "Step 1: 30 * 2 is 60, here 50, wrong."
+    assert check(problem, "30 * 2 = 60\n12 + 60 = 82").feedback == "Step 2: 82 - 60 is 22, before 12, wrong."
     chain = read_problem("20 - 3 + 4 + 5")
     assert check(chain, "4 + 5 = 9\n20 - 3 = 17\n17 + 9 = 26").correct
     assert check(chain, "3 + 4 = 7\n20 - 7 = 13\n13 + 5 = 18").first_error == 1, "a minus before a sum"

@@ -1,6 +1,7 @@
 """Tokenizer, prompts and documents: what is trained is what the server will send."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -156,6 +157,21 @@ def test_drills_are_right_problems_of_the_training_split_and_only_results_are_le
         taught = [tokenizer.decode(row.ids[start:stop]) for start, stop in (*row.learned, (row.num_prompt, len(row.ids)))]
         assert taught == [answer for _, answer in document.turns]
     assert num_calculations > 200
+
+
+def test_comparisons_are_judged_truly_and_half_of_them_are_wrong(tokenizer: PackTokenizer) -> None:
+    source = DocumentSource(Mix({"compare": 1.0}, {"equations:1-7": 1.0}), 15)
+    judgements = []
+    for number in range(30):
+        document = source.draw(number)
+        for text, judgement in document.turns:
+            found = re.search(r" is (\S+), (?:here|before) (\S+)$", text)
+            assert found, text
+            assert judgement == (", ok" if found[1] == found[2] else ", wrong."), text
+            # The same tokens as in the midst of a review.
+            assert tokenizer.encode(text) + tokenizer.encode(judgement) == tokenizer.encode(text + judgement)
+            judgements.append(judgement)
+    assert 0.4 < judgements.count(", ok") / len(judgements) < 0.6
 
 
 def test_checks_are_true_reviews_of_short_attempts_of_both_classes() -> None:

@@ -109,6 +109,8 @@ describe('locateFromFeedback', () => {
   it.each<[string, number | undefined]>([
     ['Step 1: 4 times -3 is -12, not -3.', 1],
     ['Step 1 ok\nStep 2: 30 + 12 is 42, not 43.', 2],
+    ['Step 1: 4 times x is 4x, here 4x, ok\nStep 2: 2 times 9 is 18, before 16, wrong.', 2],
+    ['Step 1: 4 times x is 4x, here 4x, ok\nStep 2: 9 was copied as 8.\nStep 3: 15 - 3 is 12, here 12, ok', 2],
     ['Step 1 is correct. Step 2 is correct. Step 3 has an error.', 3],
     ['Steps 1 and 2 are right, but step 3 is wrong.', 3],
     ['Line 2 should be 4x - 7 = 2x + 9.', 2],

@@ -72,7 +72,8 @@ def _served(run: Run, pack: str) -> str:
     text = (
         "\n## Numbers of the served pack\n\n"
         f"`stv eval` on the int8 graphs, test problems, {settings['chains']} chains, up to {settings['max_rounds']} refinements, 95 % "
-        "intervals over problems. Bins by the base generator: Hardest 0 right of 32, Hard below 0.2.\n\n"
+        f"intervals over problems. Bins by the right answers of `{run.config.evaluate.generator}`: Hardest 0 right of 32, Hard below "
+        "0.2.\n\n"
     )
     text += table(["Bin", "problems", "pass@1 without verifier", "after the loop", "accepted", "precision of accepted"], rows)
     if attempts := report_of(run, served, pack, "attempts"):

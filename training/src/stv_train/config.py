@@ -57,6 +57,7 @@ class BaseConfig:
         default_factory=lambda: {
             "drill": 0.08,
             "check": 0.04,
+            "compare": 0.04,
             "solve": 0.16,
             "refine": 0.40,
             "teacher": 0.26,
@@ -141,6 +142,7 @@ class VilConfig:
 
 @dataclass(frozen=True, slots=True)
 class EvaluateConfig:
+    generator: str = "base"  # whose attempts are evaluated: bins are measured on it, every verifier is paired with it
     server: str = ""  # command of the server; empty: the repository's own build, or `stv` on the path
     problems: int = 200  # of each bin
     attempts: int = 200  # to verify, of each class

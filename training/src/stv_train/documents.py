@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from . import prompts
 from .tasks.checking import OK, Check, check
 from .tasks.equations import NAMES
-from .tasks.mistakes import student_attempt
+from .tasks.mistakes import slip, student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
@@ -18,6 +19,7 @@ OUTSIDE_FEEDBACK = "This problem is outside what I can check."
 OUTSIDE_ANSWER = "This problem is outside what I can solve."
 DRILL_TURNS = 8
 CHECK_TURNS = 6
+COMPARE_TURNS = 20
 FEW = 24  # own attempts of a level and verdict below which students' take their place
 CHECK_LEVELS = 3  # lowest levels of each task: attempts of a line or two
 GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
@@ -144,6 +146,8 @@ class DocumentSource:
                 return Document(kind, "", "", turns=turns)
             case "check":
                 return Document(kind, "", "", turns=tuple(self._check_turn(rng) for _ in range(CHECK_TURNS)))
+            case "compare":
+                return Document(kind, "", "", turns=tuple(comparison(rng) for _ in range(COMPARE_TURNS)))
             case "solve":
                 problem = self.problem(rng)
                 return Document(kind, prompts.generate_prompt(problem.text), solution_text(solve(problem)))
@@ -173,10 +177,18 @@ class DocumentSource:
         raise ValueError(f"unknown kind of document {kind!r}")
 
     def _check_turn(self, rng: Random) -> tuple[str, str]:
-        """A short attempt and its review: whether a single step holds is learned on these, as sums are on drills."""
-        kinds = [kind for task in self.mix.tasks for kind in kinds_of(task)[:CHECK_LEVELS]]
-        problem = make_problem(*rng.choice(kinds), rng)
-        attempt, result = student_attempt(problem, rng, rng.random() < 0.5)
+        """A short attempt and its review: whether a single step holds is learned on these, as sums are on drills. Long solutions
+        are cut off behind a line or two, right or wrong, so that brackets and fractions are met in short attempts as well."""
+        tasks = self.mix.tasks
+        kinds = [kind for task in tasks for kind in kinds_of(task)[:CHECK_LEVELS]]
+        longer = [kind for task in tasks for kind in kinds_of(task)[CHECK_LEVELS:]]
+        right = rng.random() < 0.5
+        if longer and rng.random() < 0.5:
+            problem = make_problem(*rng.choice(longer), rng)
+            attempt, result = begun_attempt(problem, rng, right)
+        else:
+            problem = make_problem(*rng.choice(kinds), rng)
+            attempt, result = student_attempt(problem, rng, right)
         answer = prompts.score_text(verdict_of(result)) if rng.random() < 0.1 else true_review(result)
         return prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), answer
 
@@ -232,6 +244,23 @@ def drill(rng: Random) -> tuple[str, str]:
         return (f"{a} times {b}" if sign == "*" and rng.random() < 0.3 else question), str(result)
 
 
+def comparison(rng: Random) -> tuple[str, str]:
+    """The middle of a review, a number worked out and the one that has to agree with it, and its judgement. Attempts hold one wrong
+    number in ten or more; where half of them are wrong, comparing is learned from a tenth of the tokens."""
+    question, text = drill(rng)
+    name = text[-1] if text[-1].isalpha() else ""
+    digits = text.removesuffix(name)
+    want = Leaf(int(digits + "1" if digits in ("", "-") else digits), suffix=name)
+    got = want
+    if rng.random() < 0.5:
+        while got == want or (name and not got.numerator):
+            typical = [int(found) for found in re.findall(r"\d+", question)] + [want.numerator + 10, 2 * want.numerator, 1]
+            got = replace(want, numerator=slip(want.numerator, rng) if rng.random() < 0.8 else rng.choice(typical))
+    place = "before" if not name and rng.random() < 0.3 else "here"
+    lead = f"Step {rng.randint(1, 9)}: " if rng.random() < 0.5 else f", here {Leaf(rng.randint(1, 99), suffix=name).text()}, "
+    return f"{lead}{question} is {text}, {place} {got.text()}", ", ok" if got == want else ", wrong."
+
+
 def _long_sum(rng: Random) -> tuple[str, str]:
     """Three or four terms in one step, as collecting like terms has them: most wrong steps of a base without these were such sums."""
     while True:
@@ -257,6 +286,16 @@ def outside_attempt(rng: Random) -> str:
         task = rng.choice(list(TASKS))
         return solution_text(solve(make_problem(task, rng.randint(1, TASKS[task]), rng)))
     return rng.choice((OUTSIDE_ANSWER, make_outside(rng), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
+
+
+def begun_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
+    """The first line or two of a student's attempt; the last of them is wrong unless `right`."""
+    while True:
+        attempt, result = student_attempt(problem, rng, right)
+        kept = rng.randint(1, 2) if right else result.first_error or 1
+        if kept <= 2:
+            begun = solution_text(attempt_lines(attempt)[:kept])
+            return begun, check(problem, begun)
 
 
 def make_outside_attempt(rng: Random) -> tuple[str, str]:

@@ -19,6 +19,7 @@ Figure = dict[str, float | None]
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
+RIVALS = (("untrained verifier", "base"), ("SFT", "sft"), ("verdict RL", "verdict-rl"), ("meta-verifier RL", "meta-rl"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ def report_of(run: Run, served: dict[str, Any], pair: str, job: str = "loop") ->
         return None
     report: dict[str, Any] = json.loads((run.folder / found["report"]).read_text())
     return report
+
+
+def pair_of(run: Run, verifier: str) -> str:
+    """The pair of a verifier with the generator of the evaluation."""
+    return f"{run.config.evaluate.generator}+{verifier}"
 
 
 def same_number(one: str | None, key: str) -> bool:
@@ -158,8 +164,8 @@ class Goal:
 
 def goals(run: Run, served: dict[str, Any]) -> list[Goal]:
     """The goals of the method that the evaluated pairs allow to judge, each with its interval."""
-    stv = {name: chains_of(run, served, "base+stv", (name,)) for name in ("hard", "hardest")}
-    untrained = {name: chains_of(run, served, "base+base", (name,)) for name in ("hard", "hardest")}
+    stv = {name: chains_of(run, served, pair_of(run, "stv"), (name,)) for name in ("hard", "hardest")}
+    untrained = {name: chains_of(run, served, pair_of(run, "base"), (name,)) for name in ("hard", "hardest")}
     found = []
     for name, wanted in (("hardest", 2.0), ("hard", 1.3)):
         if stv[name] and untrained[name]:
@@ -171,14 +177,14 @@ def goals(run: Run, served: dict[str, Any]) -> list[Goal]:
                 )
             )
     hard = ("hard", "hardest")
-    one, other = chains_of(run, served, "base+stv", hard), chains_of(run, served, "base+base", hard)
+    one, other = chains_of(run, served, pair_of(run, "stv"), hard), chains_of(run, served, pair_of(run, "base"), hard)
     if one and other:
         at = precision_at_equal_coverage(one, other)
         note = f"at coverage {_percent(at['coverage'])}: {_percent(at['one'])} against {_percent(at['other'])}"
         found.append(
             Goal("precision of accepted answers on hard and hardest at equal coverage: STV over untrained", at["ratio"], 3.0, "x", note)
         )
-    if (report := report_of(run, served, "base+stv", "attempts")) and report["overall"]["first_error"]:
+    if (report := report_of(run, served, pair_of(run, "stv"), "attempts")) and report["overall"]["first_error"]:
         located = report["overall"]["first_error"]["located_when_wrong"]
         found.append(Goal("first wrong step found in wrong attempts (STV)", located, 0.8, "%"))
     vil, rlvr = (chains_of(run, served, pair, ("hard",)) for pair in ("vil+stv", "rlvr+stv"))
@@ -193,15 +199,13 @@ def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
     """The STV loop against every baseline on each hard bin: difference of the final pass@1, paired by problem."""
     rows: list[dict[str, Any]] = []
     for name in ("hard", "hardest"):
-        stv = chains_of(run, served, "base+stv", (name,))
+        stv = chains_of(run, served, pair_of(run, "stv"), (name,))
         if not stv:
             continue
-        for label, pair in (("untrained verifier", "base+base"), ("SFT", "base+sft"), ("verdict RL", "base+verdict-rl")):
-            if other := chains_of(run, served, pair, (name,)):
+        for label, verifier in RIVALS:
+            if other := chains_of(run, served, pair_of(run, verifier), (name,)):
                 rows.append({"bin": name, "rival": label, "gain": compare(stv, other)["difference"]})
-        if other := chains_of(run, served, "base+meta-rl", (name,)):
-            rows.append({"bin": name, "rival": "meta-verifier RL", "gain": compare(stv, other)["difference"]})
-        report = report_of(run, served, "base+stv")
+        report = report_of(run, served, pair_of(run, "stv"))
         equal = report["bins"].get(name, {}).get("equal_tokens") if report else None
         for label, key in (("best of n at equal tokens", "best_of_n"), ("resampling at equal tokens", "resample")):
             if equal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .figures import Figure, goals, load_served, report_of, rivals
+from .figures import Figure, goals, load_served, pair_of, report_of, rivals
 from .files import read_jsonl
 from .run import Run
 from .stages.loops import load_loops
@@ -45,9 +45,9 @@ def served_sections(run: Run) -> list[str]:
         "## Evaluation of what is served\n\n"
         f"Packs of this run behind the server (stv {served['server']}), int8 graphs, through `stv eval`: test problems that nothing was "
         f"trained or tuned on, {settings.chains} chains, up to {settings.rounds} refinements, generator at temperature "
-        f"{run.config.export.temperature:g}, verifier at {run.config.export.verifier_temperature:g}. Bins by the base generator's "
-        "right answers in 32 samples (PyTorch): Hardest 0, Hard below 0.2; the evaluated attempts are other samples. Right is what "
-        "states the right final answer. Intervals: 95 %, bootstrap over "
+        f"{run.config.export.temperature:g}, verifier at {run.config.export.verifier_temperature:g}. Bins by the right "
+        f"answers of `{settings.generator}` in 32 samples (PyTorch): Hardest 0, Hard below 0.2; the evaluated attempts are other "
+        "samples. Right is what states the right final answer. Intervals: 95 %, bootstrap over "
         f"problems. A pair is generator+verifier; the pack is `{served['pack']}`; `base` as verifier is the untrained one. "
         f"All of it took {served['seconds']:,.0f} s.\n"
     )
@@ -134,17 +134,16 @@ def _verification(run: Run, served: dict[str, Any]) -> str:
     if not rows:
         return ""
     head = ["Verifier", "right accepted", "wrong rejected", "balanced", "first wrong step found", "ECE raw", "served", "fitted", "leaks"]
-    text = f"The base generator's own attempts at {count} test problems, half of them right (all steps), one verification each. "
-    text += (
-        "ECE `served`: with the pack's calibration, fitted on validation attempts; `fitted`: temperature from the other half of these.\n\n"
-    )
+    text = f"Attempts of `{run.config.evaluate.generator}` at {count} test problems, half of them right (all steps), "
+    text += "one verification each. ECE `served`: with the pack's calibration, fitted on validation attempts; `fitted`: temperature from "
+    text += "the other half of these.\n\n"
     rows = list({row[0]: row for row in reversed(rows)}.values())[::-1]
     return "### Verification\n\n" + text + table(head, rows)
 
 
 def _rivals(run: Run, served: dict[str, Any]) -> str:
     rows = [[row["bin"], row["rival"], share(row["gain"], True)] for row in rivals(run, served)]
-    text = "Final pass@1 of the STV loop (`base+stv`) less that of the rival, in points, paired by problem.\n\n"
+    text = f"Final pass@1 of the STV loop (`{pair_of(run, 'stv')}`) less that of the rival, in points, paired by problem.\n\n"
     return "### STV against the baselines\n\n" + text + table(["Bin", "Rival", "STV gains"], rows) if rows else ""
 
 

@@ -43,7 +43,7 @@ def evaluation_folder(run: Run) -> Path:
 
 
 def pairs_of(run: Run, pack: Pair) -> list[Pair]:
-    """The pack first; then every verifier with the generator that the bins were measured on, every generator with STV."""
+    """The pack first; then every verifier with `evaluate.generator`, every generator with STV."""
     configured = run.config.evaluate.pairs
     if configured:
         found = []
@@ -60,7 +60,7 @@ def pairs_of(run: Run, pack: Pair) -> list[Pair]:
     verifiers = [name for name in (*BASELINES, *seeded("stv")) if run.has_model(name)]
     generators = [name for name in ("rlvr", *CONTROLS, *seeded("vil")) if run.has_model(name)]
     best = "stv" if run.has_model("stv") else "base"
-    return list(dict.fromkeys([pack, *(Pair("base", v) for v in verifiers), *(Pair(g, best) for g in generators)]))
+    return list(dict.fromkeys([pack, *(Pair(run.config.evaluate.generator, v) for v in verifiers), *(Pair(g, best) for g in generators)]))
 
 
 def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
@@ -79,12 +79,12 @@ def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
         if pair != pack:
             place = export_pack(run, pair.generator, pair.verifier, evaluation_folder(run) / "packs" / pair.name, quiet=True)
         chosen = ["loop"]
-        if pair.generator == "base" or pair == pack:
+        if pair.generator == config.generator or pair == pack:
             chosen.append("attempts")
         if pair == pack:
             chosen += [name for name in ("outside", "gym") if name in sets]
         seeds = [run.config.run.seed]
-        if config.second_seed and (pair == pack or pair in (Pair("base", "base"), Pair("base", "stv"))):
+        if config.second_seed and (pair == pack or pair in (Pair(config.generator, "base"), Pair(config.generator, "stv"))):
             seeds.append(run.config.run.seed + 1)
         results[pair.name] = _evaluate_pair(run, command, version, pair, place, {name: sets[name] for name in chosen}, seeds)
     made: dict[str, Any] = {
@@ -173,11 +173,11 @@ def _problem_sets(run: Run) -> dict[str, Path]:
     paths = {name: folder / f"{name}.jsonl" for name in ("loop", "attempts", "outside")}
     identity = fingerprint(
         *(run.config.run.seed, config.problems, config.attempts, run.config.data.tasks, run.config.export.temperature),
-        _digest(run.folder / "base" / "weights.safetensors"),
+        _digest(run.folder / config.generator / "weights.safetensors"),
     )
     marker = folder / "identity"
     if not marker.exists() or marker.read_text() != identity:
-        generator = run.load_model("base")
+        generator = run.load_model(config.generator)
         began = time.monotonic()
         binned = binned_problems(run, generator, "test", config.problems, run.config.export.temperature)
         write_jsonl(paths["loop"], (_loop_row(one) for one in binned))
@@ -219,7 +219,7 @@ def _controls(run: Run, loop: Path) -> None:
 
     path = evaluation_folder(run) / "loops.json"
     names = [name for name in BASELINES if run.has_model(name)]
-    weights = [_digest(run.folder / name / "weights.safetensors") for name in names]
+    weights = [_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
     chains = run.config.evaluate.control_chains
     identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights)
     marker = path.with_suffix(".identity")

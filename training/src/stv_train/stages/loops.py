@@ -154,7 +154,7 @@ def protocols(run: Run) -> list[Protocol]:
 def run_loops(run: Run, problems: list[Binned], chains: int) -> dict[str, list[Loop]]:
     """All protocols on each bin of `problems`, from the same first attempts."""
     config = run.config.evaluate
-    generator = run.load_model("base")
+    generator = run.load_model(config.generator)
     found: dict[str, list[Loop]] = {}
     for name in dict.fromkeys(one.bin for one in problems):
         chosen: list[Problem] = [one.problem for one in problems if one.bin == name]
@@ -174,8 +174,9 @@ def run_loops(run: Run, problems: list[Binned], chains: int) -> dict[str, list[L
 
 def probe_loops(run: Run) -> dict[str, list[Loop]]:
     """All loops on validation problems by bin. In-training figures, no evidence."""
-    binned = binned_problems(run, run.load_model("base"), "validation", run.config.evaluate.problems)
-    found = run_loops(run, binned, run.config.evaluate.chains)
+    config = run.config.evaluate
+    binned = binned_problems(run, run.load_model(config.generator), "validation", config.problems)
+    found = run_loops(run, binned, config.chains)
     save_loops(run.folder / "evaluation" / "probe.json", found)
     return found
 

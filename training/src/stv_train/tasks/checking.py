@@ -55,15 +55,18 @@ class LineReview:
 
 
 def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...], str]:
-    """(worked, finding): the claims up to the first wrong one, and what is wrong with that; it never states the answer."""
+    """(worked, finding): the claims up to the first wrong one, and what is wrong with that; it never states the answer.
+
+    Each number is worked out, then repeated as the line has it, then judged: a small model that has to compare its result with
+    a number further up compares wrongly as often as not."""
     worked: list[str] = []
     for claim in claims:
-        text, other = claim.shown()
-        if other and claim.undo is None and claim.want.value == answer:
-            return tuple(worked), f"{claim.operation} is not {other}."
-        if other:
-            return tuple(worked), f"{text}, not {other}."
-        worked.append(text)
+        if claim.holds:
+            worked.append(claim.compared())
+        elif claim.undo is None and claim.want.value == answer:
+            return tuple(worked), f"{claim.operation} is not {claim.got.text()}."
+        else:
+            return tuple(worked), f"{claim.compared()}, wrong."
     return tuple(worked), ""
 
 

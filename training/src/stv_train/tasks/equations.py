@@ -161,6 +161,11 @@ def _back_by(added: list[Term], start: Term) -> Undo:
     return Undo(lambda leaf: (_signed([leaf.text(), *texts]), leaf.value + total), start.coefficient)
 
 
+def _back_from_product(factor: int, term: Term) -> Undo:
+    """From a product with `factor` back to the term, for a product that is the answer: `-24 / 6 is -4`."""
+    return Undo(lambda leaf: (f"{leaf.text()} / {factor}", leaf.value / factor), term.coefficient)
+
+
 @dataclass(frozen=True, slots=True)
 class Equation:
     """left = right; a line of a solution of a linear equation."""
@@ -246,7 +251,7 @@ class Equation:
                 out.append(made)
                 operands = (Fraction(factor), term.coefficient)
                 shown = _single(replace(term, group=None), self.name)  # a bracket goes by the number before it
-                origins.append(Origin("times", f"{factor} times {shown}", operands))
+                origins.append(Origin("times", f"{factor} times {shown}", operands, _back_from_product(factor, term)))
                 if term.group is not None:
                     origins.extend([COPY] * _count(term.group))
             return tuple(out)

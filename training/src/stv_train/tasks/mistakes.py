@@ -14,7 +14,7 @@ from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, attempt_lines, soluti
 LEFT_OUT = 0.2  # share of attempts with lines left out
 
 
-def _slip(value: int, rng: Random) -> int:
+def slip(value: int, rng: Random) -> int:
     """A number that someone in a hurry writes instead of `value`."""
     picks = [value + rng.choice((-1, 1)), value + rng.choice((-2, 2, -3, 3)), value + rng.choice((-10, 10)), -value]
     digits = str(abs(value))
@@ -41,9 +41,9 @@ def _wrong(leaf: Leaf, origin: Origin, rng: Random) -> Leaf:
         case "divide":
             typical = [v for v in (-leaf.value, a - b, b / a if a else None, leaf.value + 1) if v is not None]
         case "common":
-            return replace(leaf, numerator=rng.choice((a.numerator, _slip(leaf.numerator, rng))))
+            return replace(leaf, numerator=rng.choice((a.numerator, slip(leaf.numerator, rng))))
         case "reduce":
-            return replace(leaf, numerator=_slip(leaf.numerator, rng))
+            return replace(leaf, numerator=slip(leaf.numerator, rng))
         case "flip":
             return Leaf(leaf.denominator, abs(leaf.numerator) or 1) if leaf.numerator else leaf
     if typical and rng.random() < 0.5:
@@ -51,7 +51,7 @@ def _wrong(leaf: Leaf, origin: Origin, rng: Random) -> Leaf:
         return replace(leaf, numerator=value.numerator, denominator=value.denominator)
     if leaf.denominator != 1 and rng.random() < 0.3 and leaf.denominator > 2:
         return replace(leaf, denominator=leaf.denominator + rng.choice((-1, 1)))
-    return replace(leaf, numerator=_slip(leaf.numerator, rng))
+    return replace(leaf, numerator=slip(leaf.numerator, rng))
 
 
 def _drop_term(line: Line, rng: Random) -> Line | None:

@@ -71,16 +71,21 @@ class Claim:
     got: Leaf
     undo: Undo | None = None
 
+    @property
+    def holds(self) -> bool:
+        if self.undo is not None:
+            return self.undo.way(self.got)[1] == self.undo.start
+        return self.want.value == self.got.value and self.want.suffix == self.got.suffix
+
     def worked(self) -> str:
         return f"{self.operation} is {self.want.text()}"
 
-    def shown(self) -> tuple[str, str]:
-        """What is worked out to check the claim, and what it should have agreed with: empty when it does."""
-        if self.undo is not None:
-            operation, value = self.undo.way(self.got)
-            return f"{operation} is {number_text(value)}", "" if value == self.undo.start else number_text(self.undo.start)
-        same = self.want.value == self.got.value and self.want.suffix == self.got.suffix
-        return self.worked(), "" if same else self.got.text()
+    def compared(self) -> str:
+        """What is worked out to check the claim, and the number that has to agree with it: `7 + 6 is 13, here 12`."""
+        if self.undo is None:
+            return f"{self.worked()}, here {self.got.text()}"
+        operation, value = self.undo.way(self.got)
+        return f"{operation} is {number_text(value)}, before {number_text(self.undo.start)}"
 
 
 class Line(Protocol):
