@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from stv_train.batches import answer_loss, collate
+from stv_train.documents import Encoded
 from stv_train.errors import TrainError
 from stv_train.losses import (
     class_advantages,
@@ -136,3 +138,32 @@ def test_ema_teacher() -> None:
     before = old.weight.detach().clone()
     update_teacher(old, new, 0.25)
     assert torch.allclose(old.weight, 0.75 * before + 0.25 * new.weight)
+
+
+class Table:
+    """A model that knows only the token before: row t of `scores` are the logits behind token t."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+
+    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.scores[ids]
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+@pytest.mark.parametrize("weight", [1.0, 4.0])
+def test_tokens_behind_a_comma_weigh_more_among_the_answers(weight: float) -> None:
+    comma = 3
+    scores = torch.randn(6, 6, generator=torch.Generator().manual_seed(5))
+    rows = [Encoded([1, 3, 2, 3, 5, 0], 2), Encoded([4, 2, 3, 1], 1)]  # answers: 2 3 5 0 and 2 3 1
+    total = weights = 0.0
+    for row in rows:
+        for at in range(row.num_prompt, len(row.ids)):
+            before, target = row.ids[at - 1], row.ids[at]
+            w = weight if before == comma else 1.0
+            total += w * -math.log(softmax(scores[before].tolist())[target])
+            weights += w
+    loss = answer_loss(Table(scores), collate(rows, torch.device("cpu")), comma, weight)
+    assert loss.item() == pytest.approx(total / weights, rel=1e-5)

@@ -97,7 +97,9 @@ def test_finding_says_what_is_wrong() -> None:
     assert check(problem, "hello").finding == "this line cannot be read."
     assert check(problem, "").finding == "there is no solution."
     last = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 7 = 2x + 9\n2x - 7 = 9\n2x = 16\nx = 9")
-    assert last.feedback == "Step 5: 2 times 9 is 18, before 16, wrong.", "an answer is checked by the way back, which does not give it away"
+    assert last.feedback == "Step 5: 2 times 9 is 18, before 16, wrong.", (
+        "an answer is checked by the way back, which does not give it away"
+    )
 
 
 def test_a_review_works_out_each_step_before_it_judges_it() -> None:

@@ -56,6 +56,11 @@ def answer_logits(model: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
     return model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers]
 
 
-def answer_loss(model: Policy, batch: Batch) -> Tensor:
+def answer_loss(model: Policy, batch: Batch, judged_after: int | None = None, judgement_weight: float = 1.0) -> Tensor:
+    """Mean cross-entropy; tokens that follow the token `judged_after` weigh `judgement_weight` times as much."""
     logits, targets = answer_logits(model, batch)
-    return F.cross_entropy(logits, targets)
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    if judged_after is None or judgement_weight == 1:
+        return losses.mean()
+    weights = torch.where(batch.ids[:, :-1][batch.answers] == judged_after, judgement_weight, 1.0)
+    return (losses * weights).sum() / weights.sum()

@@ -53,6 +53,7 @@ class BaseConfig:
     adam_lr: float = 0.006
     decay: float = 0.4
     clip: float = 1.0
+    judgement_weight: float = 1.0  # of the token behind a comma of a review: `ok`, `wrong` or the next thing that is worked out
     kinds: dict[str, float] = field(
         default_factory=lambda: {
             "drill": 0.08,
@@ -321,5 +322,9 @@ def _check(config: Config) -> None:
         need(level.isdigit() and 1 <= int(level) <= levels, f"hf.tasks names {task!r}; it takes TASK-LEVEL, as in order-1.")
     for name, value in (("temperature", config.export.temperature), ("verifier_temperature", config.export.verifier_temperature)):
         need(0 < value <= 2, f"export.{name} must be above 0 and at most 2, not {value}.")
-    for name, value in (("base.tokens", config.base.tokens), ("base.batch_tokens", config.base.batch_tokens)):
+    for name, value in (
+        ("base.tokens", config.base.tokens),
+        ("base.batch_tokens", config.base.batch_tokens),
+        ("base.judgement_weight", config.base.judgement_weight),
+    ):
         need(value > 0, f"{name} must be above 0, not {value}.")

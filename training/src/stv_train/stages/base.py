@@ -55,6 +55,7 @@ def train_base(run: Run) -> Llama:
     began = saved = time.monotonic()
     next_probe = (tokens // config.probe_tokens + 1) * config.probe_tokens
     losses: list[float] = []
+    comma = run.tokenizer.encode(", ")[0]
 
     def checkpoint() -> None:
         run.save_checkpoint(
@@ -80,7 +81,7 @@ def train_base(run: Run) -> Llama:
             groups = batches(rows, config.batch_tokens, Random(f"{seed}:order:{number}"))
             for group in groups[done:]:
                 batch = collate(group, run.device)
-                loss = answer_loss(model, batch)
+                loss = answer_loss(model, batch, comma, config.judgement_weight)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = optimizer.clip(config.clip)
