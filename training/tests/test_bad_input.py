@@ -2,7 +2,10 @@
 
 import errno
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -124,6 +127,34 @@ def test_bins_are_those_of_32_samples(trained: Run, monkeypatch: pytest.MonkeyPa
         chance = Random(canonical).choice((0.0, 0.0, 0.05, 0.1, 0.3, 0.9))
         assert one.bin == bin_of(sum(value < chance for value in past))
     assert any(len(past) == 8 for past in drawn.values()), "an easy problem costs eight samples"
+
+
+def test_a_killed_evaluation_leaves_no_server_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker = tmp_path / "pid"
+    # Says where it listens, as the server does, answers every question, and stays.
+    stand_in = f"""
+import http.server, os, pathlib
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Ready)
+pathlib.Path({str(marker)!r}).write_text(str(os.getpid()))
+print(f"listens on http://127.0.0.1:{{server.server_port}}", flush=True)
+server.serve_forever()
+"""
+
+    def evaluate(*_: object) -> None:
+        with served([sys.executable, "-c", stand_in], tmp_path, tmp_path):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+
+    monkeypatch.setattr(cli, "_execute", evaluate)
+    assert cli.main(["evaluate", "--config", str(CONFIGS / "smoke.toml")]) == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marker.read_text()), 0)
 
 
 def test_commands_are_recorded_with_how_they_ended(tmp_path: Path) -> None:

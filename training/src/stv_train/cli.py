@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -199,6 +201,9 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
+    with contextlib.suppress(ValueError):  # not in the main thread: the owner of the thread decides
+        # As Ctrl-C does: a server that was started for the evaluation is stopped before this process ends.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _execute(arguments, sys.argv[1:] if argv is None else argv)
     except TrainError as error:
