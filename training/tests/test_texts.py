@@ -159,6 +159,15 @@ def test_drills_are_right_problems_of_the_training_split_and_only_results_are_le
     assert num_calculations > 200
 
 
+def test_turns_that_the_context_does_not_hold_are_left_out(tokenizer: PackTokenizer) -> None:
+    document = DocumentSource(Mix({"compare": 1.0}, {"equations:1-7": 1.0}), 16).draw(0)
+    whole, part = encode(document, tokenizer, 1024), encode(document, tokenizer, 200)
+    assert whole is not None and part is not None
+    assert len(part.ids) <= 200 < len(whole.ids) and part.ids == whole.ids[: len(part.ids)]
+    assert part.ids[-1] == 4 and len(part.learned) < len(whole.learned)
+    assert encode(document, tokenizer, 5) is None
+
+
 def test_comparisons_are_judged_truly_and_half_of_them_are_wrong(tokenizer: PackTokenizer) -> None:
     source = DocumentSource(Mix({"compare": 1.0}, {"equations:1-7": 1.0}), 15)
     judgements = []

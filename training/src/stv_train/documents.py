@@ -331,7 +331,7 @@ class Encoded:
 def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
     """Token ids with the end token; None when longer than the model's context."""
     if document.turns:
-        return _encode_turns(document.turns, tokenizer)
+        return _encode_turns(document.turns, tokenizer, max_length)
     prompt = tokenizer.encode(document.prompt)
     ids = [*prompt, *tokenizer.encode(document.answer), END]
     if len(ids) > max_length:
@@ -342,14 +342,19 @@ def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Enc
     return Encoded(ids, len(prompt), learned)
 
 
-def _encode_turns(turns: tuple[tuple[str, str], ...], tokenizer: PackTokenizer) -> Encoded:
+def _encode_turns(turns: tuple[tuple[str, str], ...], tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
+    """As many of the turns, from the first on, as the context holds."""
     ids: list[int] = []
     ranges = []
     for prompt, answer in turns:
-        ids += tokenizer.encode(prompt)
-        start = len(ids)
-        ids += [*tokenizer.encode(answer), END]
+        asked, answered = tokenizer.encode(prompt), [*tokenizer.encode(answer), END]
+        if len(ids) + len(asked) + len(answered) > max_length:
+            break
+        start = len(ids) + len(asked)
+        ids += asked + answered
         ranges.append((start, len(ids)))
+    if not ranges:
+        return None
     return Encoded(ids, ranges[-1][0], tuple(ranges[:-1]))
 
 
