@@ -102,14 +102,12 @@ def test_documents_are_drawn_by_number_and_carry_true_reviews(tokenizer: PackTok
     mix = Mix(BaseConfig().kinds, dict.fromkeys(TASKS, 1.0))
     one, other = DocumentSource(mix, 4), DocumentSource(mix, 4)
     kinds = set()
-    for number in reversed(range(200)):
+    for number in reversed(range(600)):
         document = one.draw(number)
         kinds.add(document.kind)
         assert document == other.draw(number)
         row = encode(document, tokenizer, 1024)
         assert row is not None and 0 < row.num_prompt < len(row.ids)
-        if document.turns:
-            continue
         assert row.ids == tokenizer.encode(document.prompt + document.answer + "<|end|>"), "the border changes no token"
         if document.kind == "verify":
             assert prompts.split_review(document.answer)[1] in ("accept", "reject")
@@ -142,58 +140,55 @@ def test_right_beginnings_of_attempts_are_learned_as_solving(tokenizer: PackToke
 def test_drills_are_right_problems_of_the_training_split_and_only_results_are_learned(tokenizer: PackTokenizer) -> None:
     source = DocumentSource(Mix({"drill": 1.0}, dict.fromkeys(TASKS, 1.0)), 13)
     num_calculations = 0
-    for number in range(60):
+    for number in range(480):
         document = source.draw(number)
         row = encode(document, tokenizer, 1024)
         assert row is not None
-        for prompt, answer in document.turns:
-            question = prompt.removeprefix("<|user|>").partition("<|end|>")[0]
-            if "times" in question or any(letter.isalpha() for letter in question):
-                continue
-            problem = read_problem(question)
-            assert check(problem, answer).correct, question
-            assert split_of(problem.canonical) == "train"
-            num_calculations += 1
-        taught = [tokenizer.decode(row.ids[start:stop]) for start, stop in (*row.learned, (row.num_prompt, len(row.ids)))]
-        assert taught == [answer for _, answer in document.turns]
+        assert tokenizer.decode(row.ids[row.num_prompt :]) == document.answer and not row.learned
+        question = document.prompt.removeprefix("<|user|>").partition("<|end|>")[0]
+        if "times" in question or any(letter.isalpha() for letter in question):
+            continue
+        problem = read_problem(question)
+        assert check(problem, document.answer).correct, question
+        assert split_of(problem.canonical) == "train"
+        num_calculations += 1
     assert num_calculations > 200
 
 
-def test_turns_that_the_context_does_not_hold_are_left_out(tokenizer: PackTokenizer) -> None:
-    document = DocumentSource(Mix({"compare": 1.0}, {"equations:1-7": 1.0}), 16).draw(0)
-    whole, part = encode(document, tokenizer, 1024), encode(document, tokenizer, 200)
-    assert whole is not None and part is not None
-    assert len(part.ids) <= 200 < len(whole.ids) and part.ids == whole.ids[: len(part.ids)]
-    assert part.ids[-1] == 4 and len(part.learned) < len(whole.learned)
-    assert encode(document, tokenizer, 5) is None
+def test_a_document_that_the_context_does_not_hold_is_left_out(tokenizer: PackTokenizer) -> None:
+    document = DocumentSource(Mix({"check": 1.0}, {"equations:1-7": 1.0}), 16).draw(0)
+    row = encode(document, tokenizer, 1024)
+    assert row is not None
+    assert encode(document, tokenizer, len(row.ids)) == row
+    assert encode(document, tokenizer, len(row.ids) - 1) is None
 
 
 def test_comparisons_are_judged_truly_and_half_of_them_are_wrong(tokenizer: PackTokenizer) -> None:
     source = DocumentSource(Mix({"compare": 1.0}, {"equations:1-7": 1.0}), 15)
     judgements = []
-    for number in range(30):
+    for number in range(600):
         document = source.draw(number)
-        for text, judgement in document.turns:
-            found = re.search(r" is (\S+), (?:here|before) (\S+)$", text)
-            assert found, text
-            assert judgement == (", ok" if found[1] == found[2] else ", wrong."), text
-            # The same tokens as in the midst of a review.
-            assert tokenizer.encode(text) + tokenizer.encode(judgement) == tokenizer.encode(text + judgement)
-            judgements.append(judgement)
+        text, judgement = document.prompt, document.answer
+        found = re.search(r" is (\S+), (?:here|before) (\S+)$", text)
+        assert found, text
+        assert judgement == (", ok" if found[1] == found[2] else ", wrong."), text
+        # The same tokens as in the midst of a review.
+        assert tokenizer.encode(text) + tokenizer.encode(judgement) == tokenizer.encode(text + judgement)
+        judgements.append(judgement)
     assert 0.4 < judgements.count(", ok") / len(judgements) < 0.6
 
 
 def test_checks_are_true_reviews_of_short_attempts_and_of_begun_ones() -> None:
     source = DocumentSource(Mix({"check": 1.0}, {"equations:1-7": 1.0, "order:3-4": 1.0}), 14)
     ends = {"accepted": 0, "begun well": 0, "wrong": 0}
-    for number in range(40):
-        for prompt, answer in source.draw(number).turns:
-            text, attempt = (part.partition("<|end|>")[0] for part in prompt.removeprefix("<|user|>").split("<|assistant|>")[:2])
-            problem = read_problem(text)
-            assert split_of(problem.canonical) == "train"
-            result = check(problem, attempt)
-            assert answer in (true_review(result), prompts.score_text("accept" if result.correct else "reject"))
-            ends["accepted" if result.correct else "begun well" if result.kind == "unfinished" else "wrong"] += 1
+    for number in range(240):
+        document = source.draw(number)
+        text, attempt = (part.partition("<|end|>")[0] for part in document.prompt.removeprefix("<|user|>").split("<|assistant|>")[:2])
+        problem = read_problem(text)
+        assert split_of(problem.canonical) == "train"
+        result = check(problem, attempt)
+        assert document.answer in (true_review(result), prompts.score_text("accept" if result.correct else "reject"))
+        ends["accepted" if result.correct else "begun well" if result.kind == "unfinished" else "wrong"] += 1
     assert all(count > 30 for count in ends.values()), "whether an attempt is finished does not tell whether its steps are right"
 
 

@@ -56,23 +56,23 @@ class BaseConfig:
     judgement_weight: float = 1.0  # of the token behind a comma of a review: `ok`, `wrong` or the next thing that is worked out
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "drill": 0.08,
-            "check": 0.04,
-            "compare": 0.04,
-            "solve": 0.16,
-            "refine": 0.40,
-            "teacher": 0.26,
-            "reference": 0.02,
-            "verify": 0.03,
-            "score": 0.02,
-            "outside": 0.03,
+            "drill": 0.25,
+            "compare": 0.13,
+            "check": 0.26,
+            "solve": 0.08,
+            "refine": 0.085,
+            "teacher": 0.05,
+            "reference": 0.006,
+            "verify": 0.11,
+            "score": 0.01,
+            "outside": 0.025,
         }
     )
     own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
     own_attempts: int = 20_000
     own_share: float = 0.6
     first_falling: float = 0.45  # weight of a level against the one below at the very beginning: easy problems first
-    first_drill: float = 0.6  # share of drills among the documents at the very beginning
+    first_drill: float = 0.92  # share of drills among the documents at the very beginning
     curriculum: float = 0.35  # share of the tokens over which these become data.falling and the share in `kinds`
     probe_tokens: int = 2_000_000
     probe_problems: int = 12  # per task and level

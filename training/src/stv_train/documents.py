@@ -17,9 +17,6 @@ from .tokenizer import END, PackTokenizer
 
 OUTSIDE_FEEDBACK = "This problem is outside what I can check."
 OUTSIDE_ANSWER = "This problem is outside what I can solve."
-DRILL_TURNS = 8
-CHECK_TURNS = 6
-COMPARE_TURNS = 20
 FEW = 24  # own attempts of a level and verdict below which students' take their place
 CHECK_LEVELS = 3  # lowest levels of each task: attempts of a line or two
 GENERIC_FEEDBACK = "The solution is wrong. Find the mistake."
@@ -35,7 +32,6 @@ class Document:
     answer: str
     head: str = ""
     learned: str = ""
-    turns: tuple[tuple[str, str], ...] = ()  # prompts and answers of a drill, one after the other, instead of one of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +137,12 @@ class DocumentSource:
         kind = rng.choices(list(self.mix.kinds), list(self.mix.kinds.values()))[0]
         match kind:
             case "drill":
-                asked = (drill(rng) for _ in range(DRILL_TURNS))
-                turns = tuple((prompts.generate_prompt(question), solution_text([answer])) for question, answer in asked)
-                return Document(kind, "", "", turns=turns)
+                question, answer = drill(rng)
+                return Document(kind, prompts.generate_prompt(question), solution_text([answer.text()]))
             case "check":
-                return Document(kind, "", "", turns=tuple(self._check_turn(rng) for _ in range(CHECK_TURNS)))
+                return Document(kind, *self._check(rng))
             case "compare":
-                return Document(kind, "", "", turns=tuple(comparison(rng) for _ in range(COMPARE_TURNS)))
+                return Document(kind, *comparison(rng))
             case "solve":
                 problem = self.problem(rng)
                 return Document(kind, prompts.generate_prompt(problem.text), solution_text(solve(problem)))
@@ -176,7 +171,7 @@ class DocumentSource:
                 return self._outside(rng)
         raise ValueError(f"unknown kind of document {kind!r}")
 
-    def _check_turn(self, rng: Random) -> tuple[str, str]:
+    def _check(self, rng: Random) -> tuple[str, str]:
         """A short attempt and its review: whether a single step holds is learned on these, as sums are on drills. Long solutions
         are cut off behind a line or two, right or wrong, so that brackets and fractions are met in short attempts as well."""
         tasks = self.mix.tasks
@@ -214,7 +209,7 @@ class DocumentSource:
         return Document("outside", prompt, prompts.review_text(OUTSIDE_FEEDBACK, "undetermined"))
 
 
-def drill(rng: Random) -> tuple[str, str]:
+def drill(rng: Random) -> tuple[str, Leaf]:
     """A single operation and its result, as numbers, as coefficients of an unknown, or in the words of feedback. Sums and
     products are learned on these in a tenth of the tokens that whole solutions need."""
     while True:
@@ -239,29 +234,26 @@ def drill(rng: Random) -> tuple[str, str]:
             continue
         if sign in "+-" and 0 not in (a, b, result) and rng.random() < 0.4:
             name = rng.choice(NAMES)
-            first, second, whole = (Leaf(value, suffix=name).text() for value in (a, abs(b), result))
-            return f"{first} {sign if b >= 0 else '-' if sign == '+' else '+'} {second}", whole
-        return (f"{a} times {b}" if sign == "*" and rng.random() < 0.3 else question), str(result)
+            first, second, whole = (Leaf(value, suffix=name) for value in (a, abs(b), result))
+            return f"{first.text()} {sign if b >= 0 else '-' if sign == '+' else '+'} {second.text()}", whole
+        return (f"{a} times {b}" if sign == "*" and rng.random() < 0.3 else question), Leaf(result)
 
 
 def comparison(rng: Random) -> tuple[str, str]:
     """The middle of a review, a number worked out and the one that has to agree with it, and its judgement. Attempts hold one wrong
     number in ten or more; where half of them are wrong, comparing is learned from a tenth of the tokens."""
-    question, text = drill(rng)
-    name = text[-1] if text[-1].isalpha() else ""
-    digits = text.removesuffix(name)
-    want = Leaf(int(digits + "1" if digits in ("", "-") else digits), suffix=name)
-    got = want
+    question, want = drill(rng)
+    got, name = want, want.suffix
     if rng.random() < 0.5:
+        typical = [int(found) for found in re.findall(r"\d+", question)] + [want.numerator + 10, 2 * want.numerator, 1]
         while got == want or (name and not got.numerator):
-            typical = [int(found) for found in re.findall(r"\d+", question)] + [want.numerator + 10, 2 * want.numerator, 1]
             got = replace(want, numerator=slip(want.numerator, rng) if rng.random() < 0.8 else rng.choice(typical))
     place = "before" if not name and rng.random() < 0.3 else "here"
     lead = f"Step {rng.randint(1, 9)}: " if rng.random() < 0.5 else f", here {Leaf(rng.randint(1, 99), suffix=name).text()}, "
-    return f"{lead}{question} is {text}, {place} {got.text()}", ", ok" if got == want else ", wrong."
+    return f"{lead}{question} is {want.text()}, {place} {got.text()}", ", ok" if got == want else ", wrong."
 
 
-def _long_sum(rng: Random) -> tuple[str, str]:
+def _long_sum(rng: Random) -> tuple[str, Leaf]:
     """Three or four terms in one step, as collecting like terms has them: most wrong steps of a base without these were such sums."""
     while True:
         terms = [_drill_number(rng) * rng.choice((1, -1)) for _ in range(rng.choice((3, 3, 4)))]
@@ -272,7 +264,7 @@ def _long_sum(rng: Random) -> tuple[str, str]:
         question = ("-" if terms[0] < 0 else "") + shown[0]
         question += "".join(f" {'-' if term < 0 else '+'} {text}" for term, text in zip(terms[1:], shown[1:], strict=True))
         if split_of(f"calculation {question}") == "train":
-            return question, Leaf(sum(terms), suffix=name).text()
+            return question, Leaf(sum(terms), suffix=name)
 
 
 def _drill_number(rng: Random) -> int:
@@ -330,8 +322,6 @@ class Encoded:
 
 def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
     """Token ids with the end token; None when longer than the model's context."""
-    if document.turns:
-        return _encode_turns(document.turns, tokenizer, max_length)
     prompt = tokenizer.encode(document.prompt)
     ids = [*prompt, *tokenizer.encode(document.answer), END]
     if len(ids) > max_length:
@@ -340,22 +330,6 @@ def encode(document: Document, tokenizer: PackTokenizer, max_length: int) -> Enc
     if document.learned and document.prompt.startswith(document.learned):
         learned = ((len(tokenizer.encode(document.head)), len(tokenizer.encode(document.learned))),)
     return Encoded(ids, len(prompt), learned)
-
-
-def _encode_turns(turns: tuple[tuple[str, str], ...], tokenizer: PackTokenizer, max_length: int) -> Encoded | None:
-    """As many of the turns, from the first on, as the context holds."""
-    ids: list[int] = []
-    ranges = []
-    for prompt, answer in turns:
-        asked, answered = tokenizer.encode(prompt), [*tokenizer.encode(answer), END]
-        if len(ids) + len(asked) + len(answered) > max_length:
-            break
-        start = len(ids) + len(asked)
-        ids += asked + answered
-        ranges.append((start, len(ids)))
-    if not ranges:
-        return None
-    return Encoded(ids, ranges[-1][0], tuple(ranges[:-1]))
 
 
 def with_attempt(kind: str, problem: Problem, attempt: str, result: Check, prompt: str, answer: str) -> Document:

@@ -23,6 +23,16 @@ RIVALS = (("untrained verifier", "base"), ("SFT", "sft"), ("verdict RL", "verdic
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    generator: str
+    verifier: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.generator}+{self.verifier}"
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     first_right: bool
     right: bool
@@ -47,7 +57,7 @@ def report_of(run: Run, served: dict[str, Any], pair: str, job: str = "loop") ->
 
 def pair_of(run: Run, verifier: str) -> str:
     """The pair of a verifier with the generator of the evaluation."""
-    return f"{run.config.evaluate.generator}+{verifier}"
+    return Pair(run.config.evaluate.generator, verifier).name
 
 
 def same_number(one: str | None, key: str) -> bool:

@@ -23,7 +23,7 @@ from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
 
 LOG_EVERY = 50
-BUFFER = 1024  # documents drawn, sorted by length and cut into batches at a time
+BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a time
 
 
 def identity(run: Run) -> str:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from ..documents import outside_attempt
 from ..errors import TrainError
 from ..export import export_pack, load_export
+from ..figures import Pair
 from ..files import read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
@@ -22,20 +22,8 @@ from ..server import run_command, served, server_command, server_version
 from ..tasks.problems import make_outside
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
-from .loops import run_loops, save_loops
+from .loops import VERIFIERS, run_loops, save_loops
 from .vil import CONTROLS
-
-BASELINES = ("base", "sft", "verdict-rl", "meta-rl", "stv")
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    generator: str
-    verifier: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.generator}+{self.verifier}"
 
 
 def evaluation_folder(run: Run) -> Path:
@@ -57,7 +45,7 @@ def pairs_of(run: Run, pack: Pair) -> list[Pair]:
     def seeded(name: str) -> list[str]:
         return sorted(path.parent.name for path in run.folder.glob(f"{name}-seed*/facts.json"))
 
-    verifiers = [name for name in (*BASELINES, *seeded("stv")) if run.has_model(name)]
+    verifiers = [name for name in (*(name for _, name in VERIFIERS), *seeded("stv")) if run.has_model(name)]
     generators = [name for name in ("rlvr", *CONTROLS, *seeded("vil")) if run.has_model(name)]
     best = "stv" if run.has_model("stv") else "base"
     return list(dict.fromkeys([pack, *(Pair(run.config.evaluate.generator, v) for v in verifiers), *(Pair(g, best) for g in generators)]))
@@ -218,7 +206,7 @@ def _controls(run: Run, loop: Path) -> None:
     from ..tasks.problems import read_problem
 
     path = evaluation_folder(run) / "loops.json"
-    names = [name for name in BASELINES if run.has_model(name)]
+    names = [name for _, name in VERIFIERS if run.has_model(name)]
     weights = [_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
     chains = run.config.evaluate.control_chains
     identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights)
