@@ -1,12 +1,12 @@
 // npm run bench [-- --rounds N] [-- --only stock,llama,service] : every figure that the documentation quotes, in one run.
 // Needs a quiet machine. llama.cpp joins when its build folder is named: STV_LLAMA_DIR (scripts/build-llama-server.sh).
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { availableParallelism, cpus, homedir, loadavg } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchLlama } from './llama.mjs';
-import { startStv } from './servers.mjs';
+import { root } from './servers.mjs';
 import { benchService } from './service.mjs';
 import { measureDecode } from './stock.mjs';
 
@@ -18,15 +18,12 @@ const dataDir = process.env.STV_DATA_DIR ?? path.join(homedir(), '.cache/stv-ci/
 process.env.STV_DATA_DIR = dataDir;
 const log = (line) => console.log(line);
 
-/** The newest prepared model of the default pack; a first start makes it. */
-async function preparedModel() {
-  await (await startStv()).stop();
-  const folder = path.join(dataDir, 'models');
-  const prepared = readdirSync(folder)
-    .map((name) => path.join(folder, name))
-    .filter((dir) => existsSync(path.join(dir, 'model.json')))
-    .filter((dir) => JSON.parse(readFileSync(path.join(dir, 'model.json'), 'utf8')).weights === 'int8');
-  return prepared.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
+/** Folder of the prepared weights of SmolLM2-135M, fetched and converted where it is not there yet. */
+function preparedModel() {
+  const main = path.join(root, 'dist/cli/main.js');
+  const done = spawnSync(process.execPath, [main, 'pull', 'smollm2', '--weights', 'int8'], { encoding: 'utf8' });
+  if (done.status !== 0) throw new Error(`stv pull smollm2 ended with ${done.status}:\n${done.stderr}`);
+  return done.stdout.trim().split('\n').at(-1).trim();
 }
 
 /** Every file below a folder whose name ends so. */
@@ -53,7 +50,7 @@ function requantized(llamaDir) {
 log(
   `${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${availableParallelism()} cores, Node ${process.version}, load before ${loadavg()[0].toFixed(2)}`,
 );
-const modelDir = await preparedModel();
+const modelDir = preparedModel();
 
 if (sections.has('stock')) {
   log('\nSame graph, same weights, cache of 1024 tokens: our runtime / session.run() of onnxruntime-node');
