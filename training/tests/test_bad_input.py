@@ -52,7 +52,14 @@ def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
 
 
 def test_interrupted_rl_goes_on_to_the_same_weights(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    fields = {"vil__rlvr_steps": "2", "vil__prompts": "2", "vil__group": "2", "vil__max_new_tokens": "6", "vil__patience": "0"}
+    fields = {
+        "vil__missed_share": "0",
+        "vil__rlvr_steps": "2",
+        "vil__prompts": "2",
+        "vil__group": "2",
+        "vil__max_new_tokens": "6",
+        "vil__patience": "0",
+    }
     whole = copy_of(trained, tmp_path / "whole", **fields)
     train_rlvr(whole)
     parts = copy_of(trained, tmp_path / "parts", **fields)

@@ -19,19 +19,21 @@ from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
 from stv_train.export import export_pack, write_checkpoint
-from stv_train.files import read_jsonl, write_atomically
+from stv_train.files import read_jsonl, write_atomically, write_jsonl
 from stv_train.gates import failures
 from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.stages import base as base_stage
 from stv_train.stages.base import first_model, train_base
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
-from stv_train.stages.rollout import load_attempts, rollout, rollout_path
+from stv_train.stages.practice import practice
+from stv_train.stages.rollout import load_attempts, rollout, rollout_path, row
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
 from stv_train.tasks.checking import check
 from stv_train.tasks.mistakes import student_attempt
 from stv_train.tasks.problems import make_problem, read_problem, split_of
+from stv_train.tasks.steps import solution_text, solve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -198,13 +200,15 @@ def test_interrupted_rollout_keeps_its_chunks(trained: Run, tmp_path: Path, monk
 
 def test_vil_learns_the_answer_reward(trained: Run, tmp_path: Path) -> None:
     run = copy_of(trained, tmp_path, vil__rlvr_steps="1", vil__steps="1", vil__prompts="2", vil__group="2", vil__max_new_tokens="8")
+    problem = read_problem("3x + 4 = 19", "equations", 3)
+    wrong = Judged(problem, "Step 1: 3x = 16", check(problem, "Step 1: 3x = 16"))
+    write_jsonl(rollout_path(run), [row(wrong)])
     (run.folder / "stv").mkdir()
     for name in ("weights.safetensors", "facts.json"):
         (run.folder / "stv" / name).write_bytes((run.folder / "base" / name).read_bytes())
     for control in ("vil", "prefix", "rlvr-longer", "vil-untrained"):
         train_vil(run, control)
         assert run.has_model(control)
-    problem = read_problem("3x + 4 = 19")
     assert answer_reward(problem, "Step 1: 3x = 16\nStep 2: x = 5") == 1, "the answer alone counts, not the way"
     assert answer_reward(problem, "Step 1: 3x = 15") == 0
     assert answer_reward(problem, "") == answer_reward(problem, "Step 1: x = 5 …") == 0
@@ -214,10 +218,16 @@ def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_pa
     from stv_train.stages import rejections as stage
     from stv_train.stages import vil as vil_stage
 
-    overrides = {"vil__rejected": "6", "vil__prompts": "4", "vil__first_share": "0.25", "verifier__max_new_tokens": "24"}
+    overrides = {
+        "vil__rejected": "6",
+        "vil__prompts": "4",
+        "vil__first_share": "0.25",
+        "verifier__max_new_tokens": "24",
+        "vil__missed_share": "0",
+    }
     run = copy_of(trained, tmp_path, **overrides)
     model = run.load_model("base")
-    source = vil_stage._source(run, 3)
+    problems = practice(run, 3)
     accepted, rejected = (prompts.review_text(*parts) for parts in (("Step 1: ok", "accept"), ("Step 1: 2 + 2 is 4, not 5.", "reject")))
     monkeypatch.setattr(
         stage, "complete", lambda model, tokenizer, asked, sampling, seed: [accepted, rejected, rejected] * (len(asked) // 3)
@@ -225,20 +235,41 @@ def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_pa
     with monkeypatch.context() as inner:
         interrupt_after(1, inner, stage, "write_jsonl")
         with pytest.raises(stage.Interrupted):
-            stage.rejected_attempts(run, "vil", model, model, source, 3)
-    drawn = stage.rejected_attempts(run, "vil", model, model, source, 3)
+            stage.rejected_attempts(run, "vil", model, model, problems, 3)
+    drawn = stage.rejected_attempts(run, "vil", model, model, problems, 3)
     assert len(drawn) == 6
     assert {one["feedback"] for one in drawn} == {"Step 1: 2 + 2 is 4, not 5."}, "what is accepted is not refined"
     monkeypatch.setattr(stage, "attempt_all", lambda *_: pytest.fail("they were drawn again"))
-    assert stage.rejected_attempts(run, "vil", model, model, source, 3) == drawn
+    assert stage.rejected_attempts(run, "vil", model, model, problems, 3) == drawn
 
-    steps = [vil_stage._refine_turns(source, drawn, run.config.vil, 3, step) for step in range(4)]
+    steps = [vil_stage._refine_turns(problems, drawn, run.config.vil, 3, step) for step in range(4)]
     assert {len(step) for step in steps} == {4}, "a first attempt and three refinements"
     prompts_of = [turn.prompt for step in steps for turn in step[1:]]
     whole = sorted(prompts.refine_prompt(one["problem"], one["attempt"], one["feedback"]) for one in drawn)
     assert sorted(prompts_of[:6]) == sorted(prompts_of[6:]) == whole, "each has its turn before one has a second"
     assert prompts_of[:6] != prompts_of[6:]
-    assert len(vil_stage._refine_turns(source, [], run.config.vil, 3, 0)) == 1, "nothing was rejected: first attempts alone"
+    assert len(vil_stage._refine_turns(problems, [], run.config.vil, 3, 0)) == 1, "nothing was rejected: first attempts alone"
+
+
+def test_practice_is_on_missed_problems_and_new_ones(trained: Run, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path, vil__missed_share="0.6")
+    rollout_path(run).unlink(missing_ok=True)
+    with pytest.raises(TrainError, match=r"vil\.missed_share is 0\.6, but there are no attempts in"):
+        practice(run, 3)
+    texts = ("3x + 4 = 19", "2x - 5 = 9", "5x + 2 = 22", "7x - 3 = 32", "4x + 9 = 17")
+    problems = [read_problem(text, "equations", 3) for text in texts]
+    of_training = [problem for problem in problems if split_of(problem.canonical) == "train"]
+    assert 1 < len(of_training) < len(problems), "the texts are of more than one split"
+    wrong = [Judged(problem, "Step 1: x = 99", check(problem, "Step 1: x = 99")) for problem in problems]
+    right = read_problem("6x + 1 = 13", "equations", 3)
+    own = solution_text(solve(right))
+    write_jsonl(rollout_path(run), map(row, [*wrong, *wrong, Judged(right, own, check(right, own))]))
+    chosen = practice(run, 3)
+    expected = [problem.canonical for problem in of_training]
+    assert [problem.canonical for problem in chosen.missed] == expected, "each once, no held-out one"
+    drawn = [chosen.problem(Random(number)) for number in range(400)]
+    assert 0.5 < sum(problem.canonical in expected for problem in drawn) / 400 < 0.7
+    assert len({problem.text for problem in drawn}) > 100, "the others are new"
 
 
 def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,7 @@ class VilConfig:
     clip: float = 0.2
     temperature: float = 1.0
     max_new_tokens: int = 320
+    missed_share: float = 0.7  # problems that a rollout's attempt missed, among those to practise on; the others are new
     rejected: int = 1024  # attempts that the verifier does not accept, drawn once; refinement turns take them in turn
     first_share: float = 0.25  # prompts of round 0 among the refinement turns
     std_normalization: bool = False
@@ -306,6 +307,7 @@ def _check(config: Config) -> None:
         config.model.intermediate_size % 32 == 0,
         f"model.intermediate_size must be a multiple of 32, not {config.model.intermediate_size}.",
     )
+    need(0 <= config.vil.missed_share <= 1, f"vil.missed_share must be within 0..1, not {config.vil.missed_share}.")
     need(config.vil.group >= 2, f"vil.group must be at least 2, not {config.vil.group}.")
     need(
         config.export.weights in ("float32", "bfloat16"),

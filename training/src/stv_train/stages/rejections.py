@@ -9,25 +9,25 @@ from random import Random
 from typing import Any
 
 from .. import prompts
-from ..documents import DocumentSource
 from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import attempt_all, complete
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..tasks.steps import Problem
 from .loops import review_sampling
+from .practice import Practice
 from .rollout import rollout_path, rollout_sampling, row
 
 CHUNK = 512  # attempts per file at most: what an interrupt can cost
 MOST_CHUNKS = 40  # a verifier that accepts nearly everything is not asked for ever
 
 
-def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, source: DocumentSource, seed: int) -> list[dict[str, Any]]:
+def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, practice: Practice, seed: int) -> list[dict[str, Any]]:
     """`vil.rejected` rows as those of a rollout, with `feedback`, for the training of `name`; fewer where MOST_CHUNKS chunks of
     attempts give fewer. Chunks already on disk are not drawn again."""
     wanted = run.config.vil.rejected
     chunk = min(CHUNK, wanted)
-    identity = fingerprint(chunk, seed, source.mix, rollout_sampling(run), review_sampling(run))
+    identity = fingerprint(chunk, seed, practice.identity, rollout_sampling(run), review_sampling(run))
     folder = rollout_path(run, name).with_suffix("") / identity
     rows: list[dict[str, Any]] = []
     progress = Progress(f"{name}: attempts that are not accepted", wanted, "attempts")
@@ -37,7 +37,7 @@ def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, so
                 break
             path = folder / f"{number:04}.jsonl"
             if not path.exists():
-                problems = [source.problem(Random(f"{seed}:rejected:{number}:{at}")) for at in range(chunk)]
+                problems = [practice.problem(Random(f"{seed}:rejected:{number}:{at}")) for at in range(chunk)]
                 write_jsonl(path, _draw(run, generator, verifier, problems, seed + number))
             rows += read_jsonl(path)
             progress.update(min(len(rows), wanted))

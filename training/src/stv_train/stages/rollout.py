@@ -141,3 +141,18 @@ def load_attempts(path: Path) -> list[Judged]:
     if not judged:
         raise TrainError(f"{path} holds no attempt at a training problem of this pack.")
     return judged
+
+
+def missed_problems(path: Path) -> list[Problem]:
+    """Training problems of the domain of which the file holds a wrong attempt, each once, in the file's order."""
+    found: dict[str, Problem] = {}
+    for one in read_jsonl(path):
+        if one.get("correct") is not False:
+            continue
+        try:
+            problem = read_problem(one["problem"], str(one.get("task", "")), int(one.get("level", 0)))
+        except OutsideDomain:
+            continue
+        if split_of(problem.canonical) == "train":
+            found.setdefault(problem.canonical, problem)
+    return list(found.values())

@@ -16,7 +16,7 @@ import torch
 from .. import prompts
 from ..batches import collate
 from ..config import VilConfig
-from ..documents import DocumentSource, Encoded, Mix
+from ..documents import Encoded
 from ..errors import TrainError
 from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
@@ -28,6 +28,7 @@ from ..sampler import Sampler, Sampling, sample
 from ..tasks.checking import states_answer
 from ..tasks.problems import read_problem
 from ..tasks.steps import Problem, solution_text, solve
+from .practice import Practice, practice
 from .rejections import rejected_attempts
 from .verifier import MICRO_TOKENS
 
@@ -74,16 +75,16 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed:
     own_seed = run.config.run.seed if other_seed is None else other_seed
     config, seed = run.config.vil, own_seed + 40_000
     frozen = run.load_model("base" if control == "vil-untrained" else verifier)
-    source = _source(run, seed)
+    problems = practice(run, seed)
 
     turns: Callable[[int], list[Turn]]
     if control == "rlvr-longer":
-        turns = partial(_first_turns, source, config.prompts, seed)
+        turns = partial(_first_turns, problems, config.prompts, seed)
     elif control == "prefix":
-        turns = partial(_prefix_turns, source, config.prompts, seed)
+        turns = partial(_prefix_turns, problems, config.prompts, seed)
     else:
-        rows = rejected_attempts(run, name, converged, frozen, source, seed)
-        turns = partial(_refine_turns, source, rows, config, seed)
+        rows = rejected_attempts(run, name, converged, frozen, problems, seed)
+        turns = partial(_refine_turns, problems, rows, config, seed)
     identity = fingerprint(config, name, verifier)
     return _train(run, name, run.load_model("rlvr"), turns, config.steps, patience=0, identity=identity, own_seed=own_seed)
 
@@ -93,12 +94,12 @@ def train_rlvr(run: Run) -> Llama:
     if run.has_model("rlvr"):
         return run.load_model("rlvr")
     config, seed = run.config.vil, run.config.run.seed + 30_000
-    source = _source(run, seed)
+    problems = practice(run, seed)
     return _train(
         run,
         "rlvr",
         run.load_model("base"),
-        partial(_first_turns, source, config.prompts, seed),
+        partial(_first_turns, problems, config.prompts, seed),
         config.rlvr_steps,
         patience=config.patience,
         identity=fingerprint(config, "rlvr"),
@@ -106,29 +107,24 @@ def train_rlvr(run: Run) -> Llama:
     )
 
 
-def _source(run: Run, seed: int) -> DocumentSource:
-    # Hard problems are where there is something to gain: levels weigh alike.
-    return DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, 1.0), seed)
+def _first_turns(problems: Practice, count: int, seed: int, step: int) -> list[Turn]:
+    drawn = [problems.problem(Random(f"{seed}:vil:{step}:{at}")) for at in range(count)]
+    return [Turn(problem, prompts.generate_prompt(problem.text)) for problem in drawn]
 
 
-def _first_turns(source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
-    problems = [source.problem(Random(f"{seed}:vil:{step}:{at}")) for at in range(count)]
-    return [Turn(problem, prompts.generate_prompt(problem.text)) for problem in problems]
-
-
-def _prefix_turns(source: DocumentSource, count: int, seed: int, step: int) -> list[Turn]:
+def _prefix_turns(problems: Practice, count: int, seed: int, step: int) -> list[Turn]:
     turns = []
-    for turn in _first_turns(source, count, seed, step):
+    for turn in _first_turns(problems, count, seed, step):
         lines = solve(turn.problem)
         keep = Random(f"{seed}:prefix:{step}:{turn.problem.text}").randrange(len(lines))
         turns.append(Turn(turn.problem, turn.prompt, solution_text(lines[:keep]) + ("\n" if keep else "")))
     return turns
 
 
-def _refine_turns(source: DocumentSource, rows: list[dict[str, Any]], config: VilConfig, seed: int, step: int) -> list[Turn]:
+def _refine_turns(problems: Practice, rows: list[dict[str, Any]], config: VilConfig, seed: int, step: int) -> list[Turn]:
     """Refinements of rejected attempts, in an order of its own each time that all have had their turn, after some first attempts."""
     first = round(config.prompts * config.first_share)
-    turns = _first_turns(source, first, seed + 1, step)
+    turns = _first_turns(problems, first, seed + 1, step)
     for at in range(step * (config.prompts - first), (step + 1) * (config.prompts - first)) if rows else ():
         time_round, place = divmod(at, len(rows))
         row = rows[_order(len(rows), f"{seed}:rejected:{time_round}")[place]]
