@@ -30,19 +30,25 @@ class Completion:
 
 
 class _Cache:
-    """Keys and values [B, kv heads, capacity, d] per layer; one write position for all rows."""
+    """Keys and values [B, kv heads, capacity, d] per layer; one write position for all rows. In float32, as all of sampling:
+    with few rows casting to bfloat16 costs more than its products save."""
 
     def __init__(self, model: Llama, batch: int, capacity: int) -> None:
         c = model.config
         shape = (batch, c.num_kv_heads, capacity, c.head_dim)
         device = model.embed.weight.device
-        self.keys = [torch.zeros(shape, device=device, dtype=model.precision) for _ in range(c.num_layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=model.precision) for _ in range(c.num_layers)]
+        self.keys = [torch.zeros(shape, device=device, dtype=torch.float32) for _ in range(c.num_layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=torch.float32) for _ in range(c.num_layers)]
         self.length = 0
 
     def keep(self, rows: Tensor) -> None:
-        self.keys = [k[rows] for k in self.keys]
-        self.values = [v[rows] for v in self.values]
+        self.keys = [self._kept(k, rows) for k in self.keys]
+        self.values = [self._kept(v, rows) for v in self.values]
+
+    def _kept(self, old: Tensor, rows: Tensor) -> Tensor:
+        new = old.new_empty(len(rows), *old.shape[1:])
+        new[:, :, : self.length] = old[rows, :, : self.length]
+        return new
 
 
 def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cache: _Cache) -> Tensor:
@@ -61,7 +67,8 @@ def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cach
         x = x + layer.o(mixed.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_norm(x))
     cache.length = stop
-    return model.logits(model.norm(x[:, -1]))
+    logits: Tensor = model.norm(x[:, -1]) @ model.embed.weight.T
+    return logits
 
 
 def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
@@ -140,8 +147,7 @@ def sample(
     done = 0
     for start in range(0, len(order), sampling.batch):
         part = order[start : start + sampling.batch]
-        with model.autocast():
-            completions = _sample_batch(model, [prompts[at] for at in part], sampling, generator)
+        completions = _sample_batch(model, [prompts[at] for at in part], sampling, generator)
         for at, completion in zip(part, completions, strict=True):
             results[at] = completion
         done += len(part)
