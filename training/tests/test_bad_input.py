@@ -20,6 +20,7 @@ from stv_train.run import Run
 from stv_train.server import served
 from stv_train.stages import loops as loops_stage
 from stv_train.stages import vil as vil_stage
+from stv_train.stages.base import require_compiler
 from stv_train.stages.bins import BINS, bin_of, binned_problems
 from stv_train.stages.loops import Protocol, run_loop
 from stv_train.stages.vil import train_rlvr
@@ -70,6 +71,13 @@ def test_interrupted_rl_goes_on_to_the_same_weights(trained: Run, tmp_path: Path
     assert not parts.has_model("rlvr")
     train_rlvr(Run(parts.config))
     assert same(weights(whole, "rlvr"), weights(parts, "rlvr"))
+
+
+def test_a_missing_compiler_is_named_at_once(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    run = copy_of(trained, tmp_path, run__compile="true", run__device='"cpu"')
+    with pytest.raises(TrainError, match=r"run\.compile needs a C\+\+ compiler, and there is no no-such-compiler here"):
+        require_compiler(run)
 
 
 class Scripted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 from random import Random
@@ -39,6 +41,7 @@ def train_base(run: Run) -> Llama:
     config, seed = run.config.base, run.config.run.seed
     model = first_model(run)
     if run.config.run.compile:
+        require_compiler(run)
         model.hidden = torch.compile(model.hidden, dynamic=True)  # type: ignore[method-assign]
     optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
     number = tokens = done = 0  # first document of the buffer; tokens seen; batches of the buffer already taken
@@ -114,6 +117,13 @@ def train_base(run: Run) -> Llama:
     run.save_model("base", model, {"tokens": tokens, "seconds": round(spent, 1), "gates": gates, "identity": identity(run)})
     run.end_checkpoint("base")
     return model
+
+
+def require_compiler(run: Run) -> None:
+    """torch.compile would find out minutes later, in many lines."""
+    name = os.environ.get("CXX") or "g++"
+    if run.device.type == "cpu" and shutil.which(name) is None:
+        raise TrainError(f"run.compile needs a C++ compiler, and there is no {name} here; install one, or set run.compile=false.")
 
 
 def first_model(run: Run) -> Llama:
