@@ -43,10 +43,10 @@ def student_attempts(run: Run) -> list[Judged]:
     return [Judged(problem, *student_attempt(problem, rng, right)) for problem in problems for right in (True, False)]
 
 
-def calibrate(run: Run, name: str) -> dict[str, float]:
-    """Fits on one half of the validation attempts, the generator's and students', measures the error on the other, writes
-    `calibration.json`. A temperature that does not lower the error there is not kept."""
-    judged = [*probe_attempts(run, run.load_model("base")), *student_attempts(run)]
+def calibrate(run: Run, name: str, generator: str) -> dict[str, float]:
+    """Fits on one half of the validation attempts, those of the `generator` that it is paired with and students', measures the error
+    on the other, writes `calibration.json`. A temperature that does not lower the error there is not kept."""
+    judged = [*probe_attempts(run, run.load_model(generator)), *student_attempts(run)]
     Random(run.config.run.seed).shuffle(judged)
     scores = accept_scores(run, run.load_model(name), judged, run.config.run.seed + 91)
     truths = [one.result.correct for one in judged]

@@ -168,7 +168,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             generator = arguments.generator or _newest(run, ("vil", "rlvr"))
             verifier = arguments.verifier or _newest(run, ("stv",))
             if run.has_model(verifier):
-                calibrate(run, verifier)
+                calibrate(run, verifier, generator)
             folder = export_pack(run, generator, verifier, arguments.to)
             if arguments.swap:
                 swap_models(arguments.swap, folder.name, arguments.key)
@@ -189,7 +189,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             if arguments.baselines:
                 for control in CONTROLS[1:]:
                     train_vil(run, control)
-            calibrate(run, "stv")
+            calibrate(run, "stv", "vil")
             export_pack(run, "vil", "stv")
             try:
                 server_command(run.config.evaluate.server)

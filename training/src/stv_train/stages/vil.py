@@ -74,7 +74,6 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed:
         return run.load_model(name)
     own_seed = run.config.run.seed if other_seed is None else other_seed
     config, seed = run.config.vil, own_seed + 40_000
-    frozen = run.load_model("base" if control == "vil-untrained" else verifier)
     problems = practice(run, seed)
 
     turns: Callable[[int], list[Turn]]
@@ -83,10 +82,11 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed:
     elif control == "prefix":
         turns = partial(_prefix_turns, problems, config.prompts, seed)
     else:
+        frozen = run.load_model("base" if control == "vil-untrained" else verifier)
         rows = rejected_attempts(run, name, converged, frozen, problems, seed)
         turns = partial(_refine_turns, problems, rows, config, seed)
     identity = fingerprint(config, name, verifier)
-    return _train(run, name, run.load_model("rlvr"), turns, config.steps, patience=0, identity=identity, own_seed=own_seed)
+    return _train(run, name, converged, turns, config.steps, patience=0, identity=identity, own_seed=own_seed)
 
 
 def train_rlvr(run: Run) -> Llama:
