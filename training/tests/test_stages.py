@@ -24,9 +24,10 @@ from stv_train.gates import failures
 from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.stages import base as base_stage
+from stv_train.stages import practice as practice_stage
 from stv_train.stages.base import first_model, train_base
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
-from stv_train.stages.practice import practice
+from stv_train.stages.practice import practice, probe_problems
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path, row
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
@@ -270,6 +271,18 @@ def test_practice_is_on_missed_problems_and_new_ones(trained: Run, tmp_path: Pat
     drawn = [chosen.problem(Random(number)) for number in range(400)]
     assert 0.5 < sum(problem.canonical in expected for problem in drawn) / 400 < 0.7
     assert len({problem.text for problem in drawn}) > 100, "the others are new"
+
+
+def test_probes_of_rl_measure_missed_validation_problems_too(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = copy_of(trained, tmp_path, vil__probe_problems="2")
+    alike = probe_problems(copy_of(trained, tmp_path / "other", vil__probe_problems="2", vil__missed_share="0"))
+    found = probe_problems(run)
+    assert [problem.text for problem in found[: len(alike)]] == [problem.text for problem in alike]
+    missed = [problem.text for problem in found[len(alike) :]]
+    assert missed and missed[0::4] == missed[1::4] == missed[2::4] == missed[3::4], "each is attempted four times"
+    assert {split_of(problem.canonical) for problem in found} == {"validation"}
+    monkeypatch.setattr(practice_stage, "attempt_all", lambda *_: pytest.fail("they were searched for again"))
+    assert [problem.text for problem in probe_problems(run)] == [problem.text for problem in found]
 
 
 def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

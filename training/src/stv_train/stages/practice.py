@@ -1,4 +1,4 @@
-"""The problems that RL practises on.
+"""The problems that RL practises on, and those that its probes measure.
 
 A generator that is right in nine of ten attempts gives groups of answers that are all right, which teach nothing. So a share of the
 problems are those that it missed once already, in the attempts that the verifier was trained on; the others keep what it can do."""
@@ -9,9 +9,15 @@ from random import Random
 
 from ..documents import DocumentSource, Mix
 from ..errors import TrainError
+from ..files import read_jsonl, write_jsonl
+from ..probes import attempt_all, validation_problems
 from ..run import Run, fingerprint
+from ..tasks.checking import states_answer
 from ..tasks.steps import Problem
-from .rollout import missed_problems, rollout_path
+from .rollout import missed_problems, rollout_path, rollout_sampling, row, row_problem
+
+SEARCHED = 4  # times as many validation problems as a probe has are tried once each to find missed ones
+REPEATED = 4  # attempts of a probe at each missed problem
 
 
 class Practice:
@@ -39,4 +45,20 @@ def practice(run: Run, seed: int) -> Practice:
     return Practice(source, missed_problems(path) if share else [], share)
 
 
-__all__ = ["Practice", "practice"]
+def probe_problems(run: Run) -> list[Problem]:
+    """Validation problems, `vil.probe_problems` of each level, and REPEATED times each of some more that the base missed: nearly all
+    others are solved before RL begins, so what it gains shows on these alone. The same for all stages of a run."""
+    config, seed = run.config.vil, run.config.run.seed + 50_000
+    alike = validation_problems(run.config.data.tasks, config.probe_problems, seed)
+    if not config.missed_share:
+        return alike
+    identity = fingerprint(run.config.data.tasks, config.probe_problems, seed, rollout_sampling(run))
+    path = rollout_path(run, f"probe-{identity}")
+    if not path.exists():
+        tried = validation_problems(run.config.data.tasks, SEARCHED * config.probe_problems, seed + 1)
+        judged = attempt_all(run.load_model("base"), run.tokenizer, tried, rollout_sampling(run), seed)
+        write_jsonl(path, [row(one) for one in judged if not states_answer(one.problem, one.attempt)])
+    return alike + [problem for problem in map(row_problem, read_jsonl(path)) for _ in range(REPEATED)]
+
+
+__all__ = ["Practice", "practice", "probe_problems"]

@@ -93,6 +93,11 @@ def row(judged: Judged) -> dict[str, Any]:
     }
 
 
+def row_problem(one: dict[str, Any]) -> Problem:
+    """The problem of a row. Raises OutsideDomain for one that this pack does not know."""
+    return read_problem(one["problem"], str(one.get("task", "")), int(one.get("level", 0)))
+
+
 def _from_model(run: Run, model: Llama, problems: list[Problem], seed: int) -> tuple[list[str], int]:
     written = [run.tokenizer.encode(prompts.generate_prompt(p.text)) for p in problems]
     completions = sample(model, written, rollout_sampling(run), seed)
@@ -132,7 +137,7 @@ def load_attempts(path: Path) -> list[Judged]:
             if not isinstance(one.get(key), str) or not one[key].strip():
                 raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
         try:
-            problem = read_problem(one["problem"], str(one.get("task", "")), int(one.get("level", 0)))
+            problem = row_problem(one)
         except OutsideDomain:
             continue
         if split_of(problem.canonical) != "train":
@@ -150,7 +155,7 @@ def missed_problems(path: Path) -> list[Problem]:
         if one.get("correct") is not False:
             continue
         try:
-            problem = read_problem(one["problem"], str(one.get("task", "")), int(one.get("level", 0)))
+            problem = row_problem(one)
         except OutsideDomain:
             continue
         if split_of(problem.canonical) == "train":

@@ -22,14 +22,14 @@ from ..losses import group_advantages, grpo_loss, token_logprobs
 from ..model import Llama
 from ..optim import MuonAdamW, schedule
 from ..policy import Policy, Setting, Steps
-from ..probes import attempt_all, texts, validation_problems
+from ..probes import attempt_all, texts
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampler, Sampling, sample
 from ..tasks.checking import states_answer
-from ..tasks.problems import read_problem
 from ..tasks.steps import Problem, solution_text, solve
-from .practice import Practice, practice
+from .practice import Practice, practice, probe_problems
 from .rejections import rejected_attempts
+from .rollout import row_problem
 from .verifier import MICRO_TOKENS
 
 CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")
@@ -128,7 +128,7 @@ def _refine_turns(problems: Practice, rows: list[dict[str, Any]], config: VilCon
     for at in range(step * (config.prompts - first), (step + 1) * (config.prompts - first)) if rows else ():
         time_round, place = divmod(at, len(rows))
         row = rows[_order(len(rows), f"{seed}:rejected:{time_round}")[place]]
-        problem = read_problem(row["problem"], row["task"], row["level"])
+        problem = row_problem(row)
         turns.append(Turn(problem, prompts.refine_prompt(problem.text, row["attempt"], row["feedback"])))
     return turns
 
@@ -150,7 +150,7 @@ def _train(
 ) -> Llama:
     config, seed = run.config.vil, own_seed + 50_000
     optimizer = MuonAdamW(model, config.muon_lr, config.adam_lr)
-    probe_problems = validation_problems(run.config.data.tasks, config.probe_problems, seed)
+    measured = probe_problems(run)
     step, best, since_best = 0, -1.0, 0
     best_state = {key: value.clone() for key, value in model.state_dict().items()}
     spent = 0.0
@@ -181,7 +181,7 @@ def _train(
     with run.interruptible():
         while step < steps:
             if step % config.probe_every == 0:
-                judged = attempt_all(model, run.tokenizer, probe_problems, Sampling(), seed)
+                judged = attempt_all(model, run.tokenizer, measured, Sampling(), seed)
                 score = sum(answer_reward(one.problem, one.attempt) for one in judged) / len(judged)
                 run.log(f"{name}-probe", step=step, answers_right=score)
                 run.say(f"{name} at step {step}: {score:.1%} of answers right")
