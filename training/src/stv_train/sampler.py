@@ -42,13 +42,11 @@ class _Cache:
         self.length = 0
 
     def keep(self, rows: Tensor) -> None:
-        self.keys = [self._kept(k, rows) for k in self.keys]
-        self.values = [self._kept(v, rows) for v in self.values]
-
-    def _kept(self, old: Tensor, rows: Tensor) -> Tensor:
-        new = old.new_empty(len(rows), *old.shape[1:])
-        new[:, :, : self.length] = old[rows, :, : self.length]
-        return new
+        """`rows` ascend: they move up in place, and what is not written yet is left where it is."""
+        for kept in (self.keys, self.values):
+            for layer, old in enumerate(kept):
+                kept[layer] = old[: len(rows)]
+                kept[layer][:, :, : self.length] = old[rows, :, : self.length]
 
 
 def _forward(model: Llama, ids: Tensor, positions: Tensor, visible: Tensor, cache: _Cache) -> Tensor:

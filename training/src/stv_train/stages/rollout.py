@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -131,18 +132,7 @@ def _from_server(
 def load_attempts(path: Path) -> list[Judged]:
     """Attempts of a JSONL file with `problem` and `attempt` (and `task`, `level`), each checked anew: stored labels are
     not trusted. Rows of held-out problems, or outside the domain, are left out."""
-    judged = []
-    for number, one in enumerate(read_jsonl(path), 1):
-        for key in ("problem", "attempt"):
-            if not isinstance(one.get(key), str) or not one[key].strip():
-                raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
-        try:
-            problem = row_problem(one)
-        except OutsideDomain:
-            continue
-        if split_of(problem.canonical) != "train":
-            continue
-        judged.append(Judged(problem, one["attempt"], check(problem, one["attempt"])))
+    judged = [Judged(problem, one["attempt"], check(problem, one["attempt"])) for one, problem in _training_rows(path, lambda _: True)]
     if not judged:
         raise TrainError(f"{path} holds no attempt at a training problem of this pack.")
     return judged
@@ -151,13 +141,22 @@ def load_attempts(path: Path) -> list[Judged]:
 def missed_problems(path: Path) -> list[Problem]:
     """Training problems of the domain of which the file holds a wrong attempt, each once, in the file's order."""
     found: dict[str, Problem] = {}
-    for one in read_jsonl(path):
-        if one.get("correct") is not False:
+    for _, problem in _training_rows(path, lambda one: one.get("correct") is False):
+        found.setdefault(problem.canonical, problem)
+    return list(found.values())
+
+
+def _training_rows(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """The wanted rows at training problems of the domain, with these; reading a problem takes longer than all else of a row."""
+    for number, one in enumerate(read_jsonl(path), 1):
+        for key in ("problem", "attempt"):
+            if not isinstance(one.get(key), str) or not one[key].strip():
+                raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
+        if not wanted(one):
             continue
         try:
             problem = row_problem(one)
         except OutsideDomain:
             continue
         if split_of(problem.canonical) == "train":
-            found.setdefault(problem.canonical, problem)
-    return list(found.values())
+            yield one, problem
