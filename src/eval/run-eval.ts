@@ -89,7 +89,7 @@ function jobsOf(problem: EvalProblem, chains: number): Job[] {
 
 /** Throws where the run failed, so that the problem is done again. */
 function toRecord({ problem, batch }: Job, answer: Solve): ProblemRecord {
-  if (answer.status === 'failed' || answer.status === 'cancelled') {
+  if (answer.status === 'cancelled' || (answer.status === 'failed' && !hasOutgrown(answer))) {
     throw new Error(answer.error?.message ?? `The run ${answer.id} was cancelled at the server.`);
   }
   return {
@@ -102,6 +102,12 @@ function toRecord({ problem, batch }: Job, answer: Solve): ProblemRecord {
       rounds: rounds.flatMap((round) => (round.attempt === null ? [] : [toRound(round, round.attempt)])),
     })),
   };
+}
+
+/** Attempts too long to be verified or refined: the models' own doing, the same another time, and graded as it stands. */
+function hasOutgrown({ error, chains }: Solve): boolean {
+  const hasAttempt = chains.some(({ rounds }) => rounds.some(({ attempt }) => attempt !== null));
+  return error?.code === 'context_length_exceeded' && hasAttempt;
 }
 
 function toRound(round: Solve['chains'][number]['rounds'][number], attempt: string): RoundRecord {

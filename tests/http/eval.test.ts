@@ -4,6 +4,7 @@ import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import { type EvalOptions, evaluate } from '../../src/cli/eval.ts';
 import { exitCodes, withServer } from '../../src/cli/remote-call.ts';
 import { createClient, StvConnectionError } from '../../src/client/client.ts';
+import { StvError } from '../../src/errors.ts';
 import type { EvalReport } from '../../src/eval/report.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
@@ -149,6 +150,25 @@ describe('stv eval', () => {
     isBroken = false;
     expect(await run({ chains: 1 })).toBe(0);
     expect(report()).toMatchObject({ missing: 0, overall: { problems: 3 } });
+  });
+
+  it('counts an attempt that outgrew the context as what it is, and goes on', async () => {
+    const rambling: TestEngineOptions = {
+      ...engine,
+      reply: (request) => {
+        if (request.model.includes('verifier') && promptText(request.prompt).includes('hard'))
+          throw new StvError('context_length_exceeded', 'The texts are too long.');
+        return engine.reply?.(request) ?? '';
+      },
+    };
+    const { run, report } = setUp(await listen((await buildApp({ engine: rambling })).app));
+    expect(await run({ chains: 1 })).toBe(0);
+    const { missing, overall, groups } = report();
+    expect(missing).toBe(0);
+    expect(overall).toMatchObject({ problems: 3, chains: 3 });
+    const rounds = groups['g']?.rounds ?? [];
+    expect(rounds.map((round) => round.pass_at_1.value)).toEqual([0.5, 0.5, 0.5]);
+    expect(rounds.map((round) => round.accept_rate.value)).toEqual([0.5, 0.5, 0.5]);
   });
 
   it('verifies given attempts, and finds their first error', async () => {

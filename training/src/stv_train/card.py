@@ -14,8 +14,9 @@ from .report_served import goals_section, number, share, table
 from .run import Run
 
 
-def card(run: Run, generator: str, verifier: str) -> str:
-    """Numbers are those of the served pack once `stv-train evaluate` has run on these very models."""
+def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
+    """Numbers are those of the served pack once `stv-train evaluate` has run on these very models; `everyday` are the tables of
+    `compare_packs` on it."""
 
     def facts(name: str) -> dict[str, Any]:
         data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
@@ -47,7 +48,7 @@ A generator and a verifier for school mathematics with worked steps, trained fro
 """
     evidence = _served(run, f"{generator}+{verifier}")
     if evidence:
-        return text + evidence
+        return text + evidence + (f"\n## As people meet it\n\n{everyday}" if everyday else "")
     probe = [[name, f"{value:.1%}"] for name, value in made_verifier.get("probe", {}).items()]
     text += "\nThis pack has not been evaluated as it is served; what follows steered the training and is no evidence.\n"
     if gates:

@@ -25,6 +25,7 @@ from .server import server_command, swap_models
 from .stages.base import train_base
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
+from .stages.everyday import compare_packs
 from .stages.loops import probe_loops
 from .stages.rollout import rollout, rollout_path
 from .stages.verifier import train_verifier
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", "evaluate the exported pack through the server")
     evaluate.add_argument("--probe", action="store_true", help="a small probe of the loop in PyTorch instead; no evidence")
     evaluate.add_argument("--pack", type=Path, metavar="FOLDER")
+    compared = add("compare", "measure packs, whoever made them, as people meet them: problems of all levels, students' attempts")
+    compared.add_argument("packs", nargs="+", type=Path, metavar="PACK", help="a pack's folder")
+    compared.add_argument("--split", default="validation", help="validation (the default: to choose) or test (to report)")
     export = add("export", "write the pack")
     export.add_argument("--generator", default="", metavar="NAME", help="a model of the run; default: the last one trained")
     export.add_argument("--verifier", default="", metavar="NAME")
@@ -107,7 +111,8 @@ def _evaluate(run: Run, pack: Path | None) -> None:
     folder = pack or (Path(run.config.export.folder) if run.config.export.folder else run.folder / "pack")
     evaluate_served(run, folder)
     exported = load_export(run, folder)
-    (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"]))
+    everyday = compare_packs(run, [folder], "test")
+    (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"], everyday))
 
 
 def _newest(run: Run, names: tuple[str, ...]) -> str:
@@ -164,6 +169,8 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             probe_loops(run)
         case "evaluate":
             _evaluate(run, arguments.pack)
+        case "compare":
+            print(compare_packs(run, arguments.packs, arguments.split))
         case "export":
             generator = arguments.generator or _newest(run, ("vil", "rlvr"))
             verifier = arguments.verifier or _newest(run, ("stv",))

@@ -148,6 +148,7 @@ class EvaluateConfig:
     server: str = ""  # command of the server; empty: the repository's own build, or `stv` on the path
     problems: int = 200  # of each bin
     attempts: int = 200  # to verify, of each class
+    per_level: int = 14  # problems of each level as they come, and of attempts as people hand them in (`compare`)
     chains: int = 8
     rounds: int = 5  # refinements
     concurrency: int = 8  # requests under way, each with all chains of a problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,14 @@ def chains_of(run: Run, served: dict[str, Any], pair: str, bins: tuple[str, ...]
     found = served.get("pairs", {}).get(pair, {}).get("sets", {}).get(job)
     if not found:
         return {}
-    keys = {
-        row["id"]: row["answer"]
-        for row in read_jsonl(run.folder / "evaluation" / "problems" / f"{found['set']}.jsonl")
-        if row.get("bin") in bins
-    }
+    return read_chains(run.folder / found["results"], run.folder / "evaluation" / "problems" / f"{found['set']}.jsonl", bins)
+
+
+def read_chains(results: Path, problems: Path, bins: tuple[str, ...] | None = None) -> dict[str, list[Chain]]:
+    """The same from the files that `stv eval` wrote and read; without `bins` all problems."""
+    keys = {row["id"]: row["answer"] for row in read_jsonl(problems) if bins is None or row.get("bin") in bins}
     chains: dict[str, list[Chain]] = {}
-    for row in read_jsonl(run.folder / found["results"]):
+    for row in read_jsonl(results):
         if row.get("id") not in keys:
             continue
         for chain in row["chains"]:

@@ -4,8 +4,6 @@ problems; beside it the controls that must be told the truth, in PyTorch, on the
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import time
 from pathlib import Path
 from random import Random
@@ -18,11 +16,12 @@ from ..figures import Pair
 from ..files import read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
-from ..server import run_command, served, server_command, server_version
+from ..server import server_command, server_version
 from ..tasks.problems import make_outside
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
 from .loops import VERIFIERS, run_loops, save_loops
+from .served import Job, run_jobs
 from .vil import CONTROLS
 
 
@@ -94,60 +93,22 @@ def _evaluate_pair(
 ) -> dict[str, Any]:
     config = run.config.evaluate
     folder = evaluation_folder(run) / pair.name
-    weights = {name: _digest(run.folder / name / "weights.safetensors") for name in (pair.generator, pair.verifier)}
-    _keep_only(folder, fingerprint(weights, version, (pack / "pack.json").read_text()))
-    jobs = [
-        (f"{name}-{seed}" if seed != run.config.run.seed else name, name, seed)
-        for name in sets
-        for seed in (seeds if name == "loop" else seeds[:1])
-    ]
-    settings = {name: fingerprint(config.chains, config.rounds, sets[name].read_text()) for name in sets}
+    jobs = {}
+    for name, problems in sets.items():
+        for seed in seeds if name == "loop" else seeds[:1]:
+            unique = f"{name}-{seed}" if seed != run.config.run.seed else name
+            shape = (config.chains, config.rounds) if name == "loop" else (1, 0)
+            jobs[name, seed] = Job(unique, problems, seed, *shape)
+    spent = run_jobs(run, command, version, pack, folder, list(jobs.values()))
     reports: dict[str, Any] = {}
-    done = folder / "done.json"
-    finished: dict[str, str] = json.loads(done.read_text()) if done.exists() else {}
-    spent = json.loads((folder / "seconds.json").read_text()) if (folder / "seconds.json").exists() else {}
-    if any(finished.get(job) != settings[name] for job, name, _ in jobs):
-        flags = ["--num-slots", str(config.slots)]
-        if config.threads:
-            flags += ["--threads", str(config.threads)]
-        with served(command, pack, evaluation_folder(run) / "server-data", *flags) as url:
-            for job, name, seed in jobs:
-                if finished.get(job) == settings[name]:
-                    continue
-                if job in finished:
-                    (folder / f"{job}.results.jsonl").unlink(missing_ok=True)
-                loop = name == "loop"
-                began = time.monotonic()
-                run_command(
-                    [
-                        *(*command, "eval", str(sets[name]), "--url", url),
-                        *("--chains", str(config.chains if loop else 1), "--max-rounds", str(config.rounds if loop else 0)),
-                        *("--seed", str(seed), "--concurrency", str(config.concurrency if loop else 4 * config.concurrency)),
-                        *("--out", str(folder / f"{job}.results.jsonl"), "--report", str(folder / f"{job}.report.json")),
-                        *(("--plot", str(folder / f"{job}.svg")) if loop else ()),
-                    ]
-                )
-                spent[job] = round(time.monotonic() - began, 1)
-                finished[job] = settings[name]
-                write_json(done, finished)
-                write_json(folder / "seconds.json", spent)
-    for job, name, seed in jobs:
-        reports[job] = {"set": name, "seed": seed, "report": str((folder / f"{job}.report.json").relative_to(run.folder))}
-        reports[job] |= {"results": str((folder / f"{job}.results.jsonl").relative_to(run.folder)), "seconds": spent.get(job)}
+    for (name, seed), job in jobs.items():
+        reports[job.name] = {"set": name, "seed": seed, "report": str(job.report(folder).relative_to(run.folder))}
+        reports[job.name] |= {"results": str(job.results(folder).relative_to(run.folder)), "seconds": spent.get(job.name)}
     return {"generator": pair.generator, "verifier": pair.verifier, "sets": reports}
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _keep_only(folder: Path, identity: str) -> None:
-    """Empties the folder when it holds figures of something else."""
-    marker = folder / "identity"
-    if not marker.exists() or marker.read_text() != identity:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        marker.write_text(identity)
 
 
 # --- Problems ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,171 @@
+"""Held-out problems as they come, of every level alike, and what people hand in: the figures of a model card, and the comparison of
+packs, whoever made them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..errors import TrainError
+from ..figures import compare, read_chains
+from ..files import write_json, write_jsonl
+from ..report_served import number, share, table
+from ..run import Run, fingerprint
+from ..server import server_command, server_version
+from ..tasks.mistakes import student_attempt
+from ..tasks.problems import SPLITS, all_kinds, make_problem
+from ..tasks.steps import Problem
+from .served import Job, run_jobs
+
+Report = dict[str, Any]
+
+
+def everyday_jobs(run: Run, split: str) -> list[Job]:
+    """`random`: the loop on problems of `split`; `students`: the same loop from people's wrong attempts; `handed-in`: verdicts on
+    people's attempts, half of them right. `evaluate.per_level` problems of each level, half as many for `students`."""
+    config, seed = run.config.evaluate, run.config.run.seed
+    folder = run.folder / "evaluation" / "everyday" / split
+    rows: dict[str, list[dict[str, Any]]] = {"random": [], "students": [], "handed-in": []}
+    for task, level in all_kinds(run.config.data.tasks):
+        rng = Random(f"{seed}:everyday:{split}:{task}:{level}")
+        problems: dict[str, Problem] = {}
+        while len(problems) < config.per_level:
+            problem = make_problem(task, level, rng, split)
+            problems.setdefault(problem.canonical, problem)
+        for at, problem in enumerate(problems.values()):
+            same = {
+                **{"id": f"{task}-{level}-{at}", "problem": problem.text, "answer": str(problem.answer)},
+                **{"group": f"{task}-{level}", "bin": "all"},
+            }
+            rows["random"].append(same)
+            for name, right in (("handed-in", at % 2 == 0), ("students", False)):
+                attempt, result = student_attempt(problem, rng, right)
+                if name == "handed-in" or at % 2:
+                    rows[name].append(same | {"attempt": attempt, "first_error": result.first_error})
+    for name, written in rows.items():
+        write_jsonl(folder / f"{name}.jsonl", written)
+    loop = (config.chains, config.rounds)
+    shapes = {"random": loop, "students": loop, "handed-in": (1, 0)}
+    return [Job(name, folder / f"{name}.jsonl", seed, *shape) for name, shape in shapes.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A pack's name, reports by set, and its folder of results."""
+
+    name: str
+    reports: dict[str, Report]
+    folder: Path
+
+
+def compare_packs(run: Run, packs: list[Path], split: str) -> str:
+    """Measures packs of any origin on the same problems; returns tables with one column each, also in `evaluation/everyday/SPLIT.md`.
+
+    Choosing is for the validation split; what was chosen is then measured on the test split."""
+    if split not in SPLITS[1:]:
+        raise TrainError(f"--split must be one of {', '.join(SPLITS[1:])}, not {split!r}: training problems show nothing.")
+    names = _names(packs)
+    command = server_command(run.config.evaluate.server)
+    version = server_version(command)
+    jobs = everyday_jobs(run, split)
+    measured = []
+    for pack, name in zip(packs, names, strict=True):
+        run.say(f"compare: {pack}")
+        folder = run.folder / "evaluation" / "everyday" / split / fingerprint(str(pack.resolve()))
+        run_jobs(run, command, version, pack, folder, jobs)
+        reports = {job.name: json.loads(job.report(folder).read_text()) for job in jobs}
+        measured.append(Measured(name, reports, folder))
+    text = everyday_tables(split, measured)
+    if len(measured) > 1:
+        text += "\n" + _differences(jobs, measured)
+    path = run.folder / "evaluation" / "everyday" / f"{split}.md"
+    path.write_text(text)
+    write_json(path.with_suffix(".json"), {one.name: one.reports for one in measured})
+    return text
+
+
+def _names(packs: list[Path]) -> list[str]:
+    """Name and version of each pack; the folders where these are the same."""
+    names = []
+    for pack in packs:
+        try:
+            made = json.loads((pack / "pack.json").read_text())
+            names.append(f"{made['name']} {made['version']}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise TrainError(f"{pack} is not a pack: its pack.json cannot be read ({error}).") from None
+    return names if len(set(names)) == len(names) else [str(pack) for pack in packs]
+
+
+def everyday_tables(split: str, measured: list[Measured]) -> str:
+    """Three tables, a column for each pack, with 95 % intervals over problems."""
+
+    def rows(name: str, figures: list[tuple[str, Any]]) -> str:
+        head = ["Figure", *(one.name for one in measured)]
+        return table(head, [[label, *(of(one.reports[name]) for one in measured)] for label, of in figures])
+
+    def last(report: Report) -> dict[str, Any]:
+        found: dict[str, Any] = report["overall"]["rounds"][-1]
+        return found
+
+    def gain(report: Report) -> str:
+        equal = report["overall"]["equal_tokens"]
+        return share(equal["best_of_n"]["loop_gain"], True) if equal else "-"
+
+    def ece(report: Report) -> str:
+        return number((report["overall"]["calibration"] or {}).get("served", {}).get("ece"))
+
+    random, students, handed_in = (measured[0].reports[name] for name in ("random", "students", "handed-in"))
+    settings = random["settings"]
+    asked = f"{settings['chains']} chains, up to {settings['max_rounds']} refinements"
+    text = f"{random['overall']['problems']} {split} problems, all levels alike, {asked}:\n\n"
+    text += rows(
+        "random",
+        [
+            ("pass@1 without verifier", lambda r: share(r["overall"]["rounds"][0]["pass_at_1"])),
+            ("after the loop", lambda r: share(last(r)["pass_at_1"])),
+            ("gain of the loop over best of n at equal tokens, points", gain),
+            ("precision of accepted", lambda r: share(last(r)["precision"])),
+            ("wrong attempts rejected", lambda r: share(r["overall"]["verdicts"]["reject_when_wrong"])),
+            ("refinements: wrong to right", lambda r: share(r["overall"]["flips"]["wrong_to_right"])),
+            ("refinements: right to wrong", lambda r: share(r["overall"]["flips"]["right_to_wrong"])),
+        ],
+    )
+    text += f"\nThe same loop from students' wrong attempts at {students['overall']['problems']} problems:\n\n"
+    text += rows(
+        "students",
+        [
+            ("right after the first refinement", lambda r: share(r["overall"]["rounds"][min(1, settings["max_rounds"])]["pass_at_1"])),
+            ("after the loop", lambda r: share(last(r)["pass_at_1"])),
+            ("precision of accepted", lambda r: share(last(r)["precision"])),
+        ],
+    )
+    text += f"\n{handed_in['overall']['problems']} students' attempts, half of them right, one verification each:\n\n"
+    text += rows(
+        "handed-in",
+        [
+            ("right attempts accepted", lambda r: share(r["overall"]["verdicts"]["accept_when_right"])),
+            ("wrong attempts rejected", lambda r: share(r["overall"]["verdicts"]["reject_when_wrong"])),
+            ("first wrong step found in wrong attempts", lambda r: share((r["overall"]["first_error"] or {}).get("located_when_wrong"))),
+            ("calibration error (ECE) of the score", ece),
+            ("feedback that gives the answer away", lambda r: share(r["overall"]["answer_leaks"])),
+        ],
+    )
+    return text
+
+
+def _differences(jobs: list[Job], measured: list[Measured]) -> str:
+    """Shares of right answers of each pack less those of the first, paired by problem."""
+    first = measured[0]
+    rows = []
+    for job in jobs:
+        if not job.rounds:
+            continue
+        for one in measured[1:]:
+            mine, base = (read_chains(job.results(m.folder), job.problems) for m in (one, first))
+            cells = [share(compare(mine, base, first=at_first)["difference"], True) for at_first in (True, False)]
+            rows.append([job.name, one.name, *cells])
+    text = f"Right answers less those of `{first.name}`, in points, paired by problem:\n\n"
+    return text + table(["Set", "Pack", "first attempt", "after the loop"], rows)

@@ -1,0 +1,71 @@
+"""Packs measured on the same problems through the real server: the bundled one beside one that has learned nothing."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from stv_train.cli import main
+from stv_train.errors import TrainError
+from stv_train.files import read_jsonl
+from stv_train.server import server_command
+from stv_train.tasks.problems import read_problem, split_of
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "training" / "configs" / "smoke.toml"
+BUNDLED = ROOT / "packs" / "stv-mini"
+FIELDS = {
+    **{"base.tokens": "6000", "base.probe_tokens": "1000000", "base.own_attempts": "0", "gates.problems": "4", "gates.samples": "2"},
+    **{"gates.bin_problems": "2", "rollout.max_new_tokens": "24", "evaluate.per_level": "2", "evaluate.rounds": "1"},
+}
+
+
+@pytest.mark.server
+def test_packs_are_measured_on_the_same_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        server_command(os.environ.get("STV_SERVER", ""))
+    except TrainError as error:
+        pytest.skip(str(error))
+    out = tmp_path / "run"
+    arguments = ["--config", str(SMOKE), "--out", str(out)] + [
+        item for name, value in FIELDS.items() for item in ("--set", f"{name}={value}")
+    ]
+    new = tmp_path / "new"
+    assert main(["base", *arguments]) == 0
+    assert main(["export", *arguments, "--generator", "base", "--verifier", "base", "--to", str(new)]) == 0
+    capsys.readouterr()
+    assert main(["compare", *arguments, "--split", "test", str(BUNDLED), str(new)]) == 0
+    text = capsys.readouterr().out
+
+    folder = out / "evaluation" / "everyday"
+    problems = {name: read_jsonl(folder / "test" / f"{name}.jsonl") for name in ("random", "students", "handed-in")}
+    assert {name: len(rows) for name, rows in problems.items()} == {"random": 32, "students": 16, "handed-in": 32}
+    assert all(split_of(read_problem(row["problem"]).canonical) == "test" for row in problems["random"])
+    assert sum(row["first_error"] is None for row in problems["handed-in"]) == 16
+    assert all(row["first_error"] for row in problems["students"])
+
+    reports = json.loads((folder / "test.json").read_text())
+    right = [reports[str(pack)]["random"]["overall"]["rounds"][0]["pass_at_1"]["value"] for pack in (BUNDLED, new)]
+    assert right[0] > 0.6 > right[1]
+    assert f"{100 * right[0]:.1f} %" in text
+    assert "in points, paired by problem" in text and f"{100 * (right[1] - right[0]):+.1f} %" in text
+
+    # Nothing is measured twice.
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")}
+    assert len(before) == 6
+    assert main(["compare", *arguments, "--split", "test", str(BUNDLED), str(new)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")} == before
+    assert capsys.readouterr().out == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--split", "train", str(BUNDLED)], "--split must be one of validation, test, not 'train'"),
+        ([str(ROOT / "docs")], "is not a pack: its pack.json cannot be read"),
+    ],
+)
+def test_what_cannot_be_compared(arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--config", str(SMOKE), "--out", str(tmp_path / "run"), *arguments]) == 2
+    assert words in capsys.readouterr().err
