@@ -73,6 +73,11 @@ export class StvError extends Error {
   }
 }
 
+/** The failure of a run: an error that is not ours may hold anything, and is not passed on. */
+export function runFailure(thrown: unknown): StvError {
+  return toStvError(thrown, 'internal', 'The run failed because of a defect of the server.');
+}
+
 /** Wraps anything thrown into an StvError, keeping one that already is. `words` take the place of a foreign message where a caller sees it. */
 export function toStvError(thrown: unknown, code: ErrorCode = 'internal', words?: string): StvError {
   if (thrown instanceof StvError) return thrown;

@@ -3,7 +3,7 @@
  * readers replay and follow them. A slow reader costs nothing but its own cursor. With a store no event is seen by anyone
  * before it is written.
  */
-import { StvError, toStvError } from '../errors.ts';
+import { runFailure, StvError, toStvError } from '../errors.ts';
 import { foldSolve, type SolveState } from '../stv/fold.ts';
 import type { NewRun } from '../stv/run-store.ts';
 import type { SolveEvent } from '../stv/solve-events.ts';
@@ -154,7 +154,7 @@ export class LiveRun {
       }
       await this.#writing;
     } catch (thrown) {
-      this.#failure ??= toStvError(thrown, 'internal', 'The run failed because of a defect of the server.');
+      this.#failure ??= runFailure(thrown);
     } finally {
       this.#isEnded = true;
       this.#log.compact(maxEndedChars);

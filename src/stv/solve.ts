@@ -2,7 +2,7 @@
  * The verification-refinement loop as a stream of events: resolves the request, runs the chains side by side under the shared
  * budget and deadline, and ends with the fold of everything that was sent.
  */
-import { StvError } from '../errors.ts';
+import { runFailure, StvError } from '../errors.ts';
 import { createAnswerExtractor } from './answer.ts';
 import { type ResolvedRole, resolveRole } from './call-plan.ts';
 import { AnotherAccepted, type ChainOutcome, type RunContext, runChain } from './chain.ts';
@@ -254,11 +254,7 @@ function describeEnding(outcomes: readonly ChainOutcome[], run: RunContext, star
   return { ...ending, status, stopReason: stopReason ?? 'max_rounds' };
 }
 
-/** An error that is not ours may hold anything; it is not passed on. */
 function describeError(error: unknown): SolveErrorRecord {
-  if (error instanceof StvError) {
-    const { message, code, param = null, retryAfterMs } = error;
-    return { message, code, param, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
-  }
-  return { message: 'The run failed because of a defect of the server.', code: 'internal', param: null };
+  const { message, code, param = null, retryAfterMs } = runFailure(error);
+  return { message, code, param, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) };
 }

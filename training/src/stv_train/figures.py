@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 
 from .files import read_jsonl
 from .run import Run
-from .stages.loops import load_loops
+from .stages.loops import VERIFIERS, load_loops
 
 Figure = dict[str, float | None]
 """`value`, `low`, `high`: an estimate with its 95 % interval over problems; null where nothing can be said."""
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
-RIVALS = (("untrained verifier", "base"), ("SFT", "sft"), ("verdict RL", "verdict-rl"), ("meta-verifier RL", "meta-rl"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +217,8 @@ def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
         stv = chains_of(run, served, pair_of(run, "stv"), (name,))
         if not stv:
             continue
-        for label, verifier in RIVALS:
-            if other := chains_of(run, served, pair_of(run, verifier), (name,)):
+        for label, verifier in VERIFIERS:
+            if verifier != "stv" and (other := chains_of(run, served, pair_of(run, verifier), (name,))):
                 rows.append({"bin": name, "rival": label, "gain": compare(stv, other)["difference"]})
         report = report_of(run, served, pair_of(run, "stv"))
         equal = report["bins"].get(name, {}).get("equal_tokens") if report else None

@@ -22,7 +22,7 @@ def measure_gates(run: Run, model: Llama) -> dict[str, float]:
     figures = {"sums": sum(one.result.correct for one in judged) / len(judged)}
     wrong = own_wrong(run, model, config, seed)
     figures["wrong_attempts"] = float(len(wrong))
-    figures["teacher"] = teacher_probe(model, run.tokenizer, wrong, seed)
+    figures["teacher"] = teacher_probe(model, run.tokenizer, wrong, run.config.verifier.max_new_tokens, seed)
     refined = refine_probe(model, run.tokenizer, wrong, config.refine_temperature, seed)
     figures |= {f"refine_{name}": share for name, share in refined.items()}
     figures["refine_ratio"] = refined["true"] / max(refined["fresh"], 1 / max(len(wrong), 1))

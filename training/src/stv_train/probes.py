@@ -17,8 +17,6 @@ from .tasks.problems import all_kinds, make_problem
 from .tasks.steps import Problem
 from .tokenizer import PackTokenizer
 
-REVIEW_TOKENS = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -61,10 +59,10 @@ def solve_probe(model: Llama, tokenizer: PackTokenizer, tasks: dict[str, float],
     return rates(judged, lambda one: f"{one.problem.task}-{one.problem.level}")
 
 
-def teacher_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], seed: int) -> float:
+def teacher_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], max_new_tokens: int, seed: int) -> float:
     """Share of wrong attempts for which the teacher's greedy feedback is exactly the true one."""
     written = [teacher_prompt(one.problem, one.attempt, one.result) for one in wrong]
-    reviews = complete(model, tokenizer, written, Sampling(temperature=0.0, max_new_tokens=REVIEW_TOKENS), seed)
+    reviews = complete(model, tokenizer, written, Sampling(temperature=0.0, max_new_tokens=max_new_tokens), seed)
     right = sum(prompts.split_review(r) == (review_feedback(one.result), "reject") for r, one in zip(reviews, wrong, strict=True))
     return right / max(len(wrong), 1)
 
@@ -88,10 +86,10 @@ def refine_probe(model: Llama, tokenizer: PackTokenizer, wrong: list[Judged], te
     }
 
 
-def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged], temperature: float, seed: int) -> dict[str, float]:
+def verifier_probe(model: Llama, tokenizer: PackTokenizer, judged: list[Judged], sampling: Sampling, seed: int) -> dict[str, float]:
     """Verdict accuracy per class, first error found, leaks and verdicts that cannot be read."""
     written = [prompts.verify_prompt(one.problem.text, one.attempt) for one in judged]
-    reviews = complete(model, tokenizer, written, Sampling(temperature=temperature, max_new_tokens=REVIEW_TOKENS), seed)
+    reviews = complete(model, tokenizer, written, sampling, seed)
     counts = dict.fromkeys(("right", "accepted", "wrong", "rejected", "located", "exact", "unread", "leaks"), 0)
     for one, review in zip(judged, reviews, strict=True):
         feedback, verdict = prompts.split_review(review)

@@ -156,7 +156,7 @@ def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llam
         run.save_checkpoint(name, state | {"spent": spent + time.monotonic() - began})
 
     def probe() -> dict[str, float]:
-        found = verifier_probe(student, run.tokenizer, probe_set, 1.0, seed)
+        found = verifier_probe(student, run.tokenizer, probe_set, Sampling(1.0, config.max_new_tokens), seed)
         run.log(f"{name}-probe", step=step, samples=step * config.batch, **found)
         run.say(f"{name} at {step * config.batch:,}: " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()))
         return found
