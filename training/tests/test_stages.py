@@ -89,6 +89,19 @@ def test_base_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_
             first_model(other)
 
 
+def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = trained.load_model("base")
+    write_checkpoint(tmp_path / "checkpoint", model)
+    command = ["adopt", "--config", str(CONFIGS / "smoke.toml"), "--out", str(tmp_path / "run"), str(tmp_path / "checkpoint")]
+    assert main([*command, "--name", "other"]) == 0
+    run = Run(smoke(tmp_path / "run"))
+    assert same(run.load_model("other").state_dict(), model.state_dict())
+    for name, complaint in (("other", "exists already"), ("../up", "lower-case letters"), ("new", "cannot be read")):
+        arguments = command if name != "new" else [*command[:-1], str(tmp_path / "nowhere")]
+        assert main([*arguments, "--name", name]) == 2
+        assert complaint in capsys.readouterr().err
+
+
 def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     command = ["all", "--config", str(CONFIGS / "smoke.toml"), "--out", str(tmp_path / "run")]

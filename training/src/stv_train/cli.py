@@ -22,7 +22,7 @@ from .gates import require_gates
 from .report import write_report
 from .run import Interrupted, Run
 from .server import server_command, swap_models
-from .stages.base import train_base
+from .stages.base import adopt, train_base
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--format", choices=["trl", "verl"], default="trl")
     data.add_argument("--to", type=Path, metavar="FOLDER", help="export: default `exchange` below the run")
     add("base", "train the base model and measure its gates")
+    adopted = add("adopt", "take a checkpoint of another run or pack in as a model of this one")
+    adopted.add_argument("checkpoint", type=Path, metavar="FOLDER", help="in Hugging Face's layout, of the run's shape")
+    adopted.add_argument("--name", required=True, metavar="NAME", help="under which the run's other stages find it")
     rolled = add("rollout", "draw the generator's own attempts")
     rolled.add_argument("--server", default="", metavar="URL", help="sample from a running server instead of PyTorch")
     rolled.add_argument("--generator", default="base", metavar="NAME")
@@ -152,6 +155,8 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             write_problems(run)
         case "base":
             train_base(run)
+        case "adopt":
+            adopt(run, arguments.name, arguments.checkpoint)
         case "rollout":
             rollout(run, arguments.generator, arguments.server, arguments.name, arguments.key)
         case "sft":

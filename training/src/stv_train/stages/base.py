@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -128,16 +129,31 @@ def require_compiler(run: Run) -> None:
 
 def first_model(run: Run) -> Llama:
     """What training begins with: random weights, or those of a checkpoint in Hugging Face's layout with the same shape."""
+    folder = run.config.base.start_from
+    return read_checkpoint(run, Path(folder), "base.start_from") if folder else run.new_model(run.config.run.seed)
+
+
+def read_checkpoint(run: Run, folder: Path, asked_by: str) -> Llama:
+    """The run's model with the weights of a checkpoint in Hugging Face's layout. A TrainError begins with `asked_by`."""
     model = run.new_model(run.config.run.seed)
-    if folder := run.config.base.start_from:
-        path = Path(folder) / "model.safetensors"
-        try:
-            from_hf(model, load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise TrainError(f"base.start_from: {path} cannot be read: {error}") from None
-        except (KeyError, RuntimeError) as error:
-            raise TrainError(f"base.start_from: {path} is a checkpoint of another shape: {error}") from None
+    path = folder / "model.safetensors"
+    try:
+        from_hf(model, load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise TrainError(f"{asked_by}: {path} cannot be read: {error}") from None
+    except (KeyError, RuntimeError) as error:
+        raise TrainError(f"{asked_by}: {path} is a checkpoint of another shape: {error}") from None
     return model
+
+
+def adopt(run: Run, name: str, folder: Path) -> None:
+    """Makes a checkpoint a model of the run, for example a pack's generator that another run's verifier is trained for."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise TrainError(f"--name must be lower-case letters, digits and hyphens, not {name!r}.")
+    if (run.folder / name).exists():
+        raise TrainError(f"--name {name}: {run.folder / name} exists already.")
+    run.save_model(name, read_checkpoint(run, folder, "adopt"), {"adopted": str(folder)})
+    run.say(f"adopt: {folder} is {run.folder / name}")
 
 
 def mix_at(run: Run, tokens: int) -> Mix:
