@@ -17,7 +17,13 @@ SMOKE = ROOT / "training" / "configs" / "smoke.toml"
 BUNDLED = ROOT / "packs" / "stv-mini"
 FIELDS = {
     **{"base.tokens": "6000", "base.probe_tokens": "1000000", "base.own_attempts": "0", "gates.problems": "4", "gates.samples": "2"},
-    **{"gates.bin_problems": "2", "rollout.max_new_tokens": "24", "evaluate.per_level": "2", "evaluate.rounds": "1"},
+    **{
+        "gates.bin_problems": "2",
+        "generator.tokens": "0",
+        "rollout.max_new_tokens": "24",
+        "evaluate.per_level": "2",
+        "evaluate.rounds": "1",
+    },
 }
 
 

@@ -23,7 +23,13 @@ from stv_train.tasks.steps import solution_text, solve
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.toml"
 FIELDS = {
     **{"base.tokens": "6000", "base.probe_tokens": "1000000", "base.own_attempts": "0", "gates.problems": "4", "gates.samples": "2"},
-    **{"gates.bin_problems": "2", "verifier.samples": "32", "rollout.attempts": "6", "rollout.max_new_tokens": "24"},
+    **{
+        "gates.bin_problems": "2",
+        "generator.tokens": "0",
+        "verifier.samples": "32",
+        "rollout.attempts": "6",
+        "rollout.max_new_tokens": "24",
+    },
 }
 
 pytestmark = pytest.mark.server

@@ -25,7 +25,7 @@ from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.stages import base as base_stage
 from stv_train.stages import practice as practice_stage
-from stv_train.stages.base import first_model, train_base
+from stv_train.stages.base import Course, first_model, train_base
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
 from stv_train.stages.practice import practice, probe_problems
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path, row
@@ -41,7 +41,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def smoke(out: Path, **overrides: str) -> Config:
     fields = {"run.out": str(out), "base.tokens": "6000", "base.probe_tokens": "1000000", "base.own_attempts": "0", "gates.problems": "4"}
-    fields |= {"gates.samples": "2", "gates.bin_problems": "2", "run.threads": "1"}
+    fields |= {"gates.samples": "2", "gates.bin_problems": "2", "run.threads": "1", "generator.tokens": "0"}
     return load_config(CONFIGS / "smoke.toml", fields | {name.replace("__", "."): value for name, value in overrides.items()})
 
 
@@ -82,11 +82,11 @@ def test_base_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_
     model = trained.load_model("base")
     write_checkpoint(tmp_path / "checkpoint", model)
     run = Run(smoke(tmp_path / "run", base__start_from=str(tmp_path / "checkpoint")))
-    assert same(first_model(run).state_dict(), model.state_dict())
+    assert same(first_model(run, Course("base", run.config.base)).state_dict(), model.state_dict())
     for name, complaint in (("nowhere", "cannot be read"), ("checkpoint", "of another shape")):
         other = Run(smoke(tmp_path / "other", base__start_from=str(tmp_path / name), model__intermediate_size="192"))
         with pytest.raises(TrainError, match=rf"base\.start_from: .*{complaint}"):
-            first_model(other)
+            first_model(other, Course("base", other.config.base))
 
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,6 +126,7 @@ def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path.name for path in (tmp_path / "run" / "plots").glob("*.png")} >= {"base-loss.png", "stv-probe.png"}
     stages = {row["stage"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")}
     assert stages >= {"base", "gates", "rollout", "stv", "vil"}
+    assert not same(weights(run, "generator"), weights(run, "base")), "the generator went on from the base"
     # Everything is done: the same command only says so.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("weights.safetensors")}
     assert main(command) == 0

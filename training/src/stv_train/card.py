@@ -22,11 +22,13 @@ def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
         data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
         return data
 
-    base, made_generator, made_verifier = facts("base"), facts(generator), facts(verifier)
+    base, made_verifier = facts("base"), facts(verifier)
+    stages = [name for name in dict.fromkeys(("base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
     tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
-    seconds = {name: data.get("seconds") for name, data in (("base", base), (generator, made_generator), (verifier, made_verifier))}
+    seconds = {name: facts(name).get("seconds") for name in stages}
     spent = ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items() if value)
+    alone = f", {facts('generator').get('tokens', 0):,} more for the generator alone" if run.has_model("generator") else ""
     began = f", beginning with `{start}`" if (start := run.config.base.start_from) else ""
     gates = [[name, f"{value:.4g}"] for name, value in base.get("gates", {}).items()]
     text = f"""# stv-mini
@@ -37,7 +39,7 @@ A generator and a verifier for school mathematics with worked steps, trained fro
   trained on.
 - **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama
   shape; the files are Hugging Face checkpoints and load with `transformers`.
-- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations{began}; the verifier by
+- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations{began}{alone}; the verifier by
   self-trained verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict
   RL); the generator by GRPO, first on attempts, then on refinements with that verifier frozen (where it is named `vil`).
 - **Seconds spent:** {spent or "not recorded"}, on {device}.

@@ -22,7 +22,8 @@ from .gates import require_gates
 from .report import write_report
 from .run import Interrupted, Run
 from .server import server_command, swap_models
-from .stages.base import adopt, train_base
+from .stages.adopt import adopt
+from .stages.base import train_base, train_generator
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
@@ -52,12 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--format", choices=["trl", "verl"], default="trl")
     data.add_argument("--to", type=Path, metavar="FOLDER", help="export: default `exchange` below the run")
     add("base", "train the base model and measure its gates")
+    add("generator", "go on from the base with documents for the generator alone, where generator.tokens asks for it")
     adopted = add("adopt", "take a checkpoint of another run or pack in as a model of this one")
     adopted.add_argument("checkpoint", type=Path, metavar="FOLDER", help="in Hugging Face's layout, of the run's shape")
     adopted.add_argument("--name", required=True, metavar="NAME", help="under which the run's other stages find it")
     rolled = add("rollout", "draw the generator's own attempts")
     rolled.add_argument("--server", default="", metavar="URL", help="sample from a running server instead of PyTorch")
-    rolled.add_argument("--generator", default="base", metavar="NAME")
+    rolled.add_argument("--generator", default="", metavar="NAME", help="a model of the run; default: what RL begins with")
     rolled.add_argument("--key", default="", help="the server's key, where it needs one")
     rolled.add_argument("--name", default="train", help="of the file of attempts")
     add("sft", "baseline: train the verifier on the teacher's texts")
@@ -157,6 +159,8 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             train_base(run)
         case "adopt":
             adopt(run, arguments.name, arguments.checkpoint)
+        case "generator":
+            train_generator(run)
         case "rollout":
             rollout(run, arguments.generator, arguments.server, arguments.name, arguments.key)
         case "sft":
@@ -177,7 +181,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "compare":
             print(compare_packs(run, arguments.packs, arguments.split))
         case "export":
-            generator = arguments.generator or _newest(run, ("vil", "rlvr"))
+            generator = arguments.generator or _newest(run, ("vil", "rlvr", "generator"))
             verifier = arguments.verifier or _newest(run, ("stv",))
             if run.has_model(verifier):
                 calibrate(run, verifier, generator)
@@ -192,6 +196,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "all":
             write_problems(run)
             _gated_base(run)
+            train_generator(run)
             rollout(run)
             train_verifier(run, "stv")
             if arguments.baselines:

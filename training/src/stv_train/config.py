@@ -79,6 +79,19 @@ class BaseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class GeneratorConfig(BaseConfig):
+    """Documents that the generator alone goes on with, from the base: one model of this size is not the best at everything."""
+
+    tokens: int = 0  # 0: the base is the generator
+    muon_lr: float = 0.004
+    adam_lr: float = 0.003
+    decay: float = 0.7
+    kinds: dict[str, float] = field(default_factory=lambda: {"drill": 0.6, "solve": 0.175, "refine": 0.21, "outside": 0.015})
+    own_attempts_at: tuple[float, ...] = (0.0,)
+    curriculum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class GateConfig:
     problems: int = 400
     samples: int = 32
@@ -200,6 +213,7 @@ class Config:
     model: ModelSection = ModelSection()
     data: DataConfig = field(default_factory=DataConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     gates: GateConfig = GateConfig()
     rollout: RolloutConfig = RolloutConfig()
     verifier: VerifierConfig = VerifierConfig()
@@ -278,11 +292,14 @@ def _check(config: Config) -> None:
         kinds_of(task)
         need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
     need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
-    kinds = set(BaseConfig().kinds)
-    for kind, weight in config.base.kinds.items():
-        need(kind in kinds, f"base.kinds names {kind!r}; known kinds are {', '.join(sorted(kinds))}.")
-        need(weight >= 0, f"base.kinds.{kind} must not be negative, not {weight}.")
-    need(sum(config.base.kinds.values()) > 0, "base.kinds must give some kind a weight above 0.")
+    known = set(BaseConfig().kinds)
+    for section, kinds in (("base", config.base.kinds), ("generator", config.generator.kinds)):
+        for kind, weight in kinds.items():
+            need(kind in known, f"{section}.kinds names {kind!r}; known kinds are {', '.join(sorted(known))}.")
+            need(weight >= 0, f"{section}.kinds.{kind} must not be negative, not {weight}.")
+        need(sum(kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
+    need(config.generator.tokens >= 0, f"generator.tokens must not be negative, not {config.generator.tokens}.")
+    need(not config.generator.start_from, "generator.start_from must be empty: the generator begins with the base.")
     need(
         config.run.device in ("auto", "cpu", "cuda"),
         f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",
@@ -329,5 +346,7 @@ def _check(config: Config) -> None:
         ("base.tokens", config.base.tokens),
         ("base.batch_tokens", config.base.batch_tokens),
         ("base.judgement_weight", config.base.judgement_weight),
+        ("generator.batch_tokens", config.generator.batch_tokens),
+        ("generator.judgement_weight", config.generator.judgement_weight),
     ):
         need(value > 0, f"{name} must be above 0, not {value}.")

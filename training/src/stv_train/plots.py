@@ -46,8 +46,9 @@ def plot_run(run: Run) -> list[Path]:
         pyplot.close(figure)
         written.append(target)
 
-    if rows := by_stage.get("base"):
-        draw("base-loss", {"loss": ([r["tokens"] for r in rows], [r["loss"] for r in rows])}, "tokens", "loss")
+    for stage in ("base", "generator"):
+        if rows := by_stage.get(stage):
+            draw(f"{stage}-loss", {"loss": ([r["tokens"] for r in rows], [r["loss"] for r in rows])}, "tokens", "loss")
     for stage, rows in by_stage.items():
         if not stage.endswith("-probe"):
             continue

@@ -134,6 +134,11 @@ class Run:
         write_atomically(self.folder / name / "weights.safetensors", lambda part: save_file(state, part))
         write_json(self.folder / name / "facts.json", {"model": model.config.as_dict(), **facts})
 
+    @property
+    def generator(self) -> str:
+        """The model that attempts and RL begin with."""
+        return "generator" if self.config.generator.tokens else "base"
+
     def has_model(self, name: str) -> bool:
         return (self.folder / name / "facts.json").exists()
 

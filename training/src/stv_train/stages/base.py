@@ -1,46 +1,71 @@
-"""Base training from nothing: one model that solves, refines, explains as teacher, and knows the verifier's format."""
+"""Training on documents: from nothing one model that solves, refines, explains as teacher, and knows the verifier's format; from
+that one, where `generator.tokens` asks for it, a generator that only solves and refines."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..batches import answer_loss, batches, collate
+from ..config import BaseConfig
 from ..documents import DocumentSource, Mix
 from ..drawing import Order, drawer
 from ..errors import TrainError
 from ..files import write_jsonl
 from ..gates import measure_gates, report_gates
-from ..model import Llama, from_hf
+from ..model import Llama
 from ..optim import MuonAdamW, schedule
 from ..probes import attempt_all, solve_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
+from .adopt import read_checkpoint
 
 LOG_EVERY = 50
 BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a time
 
 
-def identity(run: Run) -> str:
-    c = run.config
-    return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, c.base)
+@dataclass(frozen=True, slots=True)
+class Course:
+    """One training on documents: the model that it makes, and the section of the configuration that says how."""
+
+    name: str
+    config: BaseConfig
+
+    def seed(self, run: Run) -> int:
+        """Of the documents: none of the base comes again."""
+        return run.config.run.seed + (0 if self.name == "base" else 100_000)
+
+    def identity(self, run: Run) -> str:
+        c = run.config
+        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling)
+        return fingerprint(*whole, c.base) if self.name == "base" else fingerprint(*whole, c.base, self.name, self.config)
 
 
 def train_base(run: Run) -> Llama:
-    """Trains, or goes on, until the configured tokens are seen; then measures the gates. Returns the model."""
-    if run.has_model("base"):
-        run.say("base: already trained")
-        return run.load_model("base")
-    config, seed = run.config.base, run.config.run.seed
-    model = first_model(run)
+    """Trains, or goes on, until `base.tokens` are seen; then measures the gates. Returns the model."""
+    return _train(run, Course("base", run.config.base))
+
+
+def train_generator(run: Run) -> str:
+    """Goes on from the base with the documents of `generator.kinds`, where `generator.tokens` is above 0. Returns the name of the model
+    that attempts and RL begin with: `generator`, or `base` where there is none of its own."""
+    if run.config.generator.tokens:
+        _train(run, Course("generator", run.config.generator))
+    return run.generator
+
+
+def _train(run: Run, course: Course) -> Llama:
+    name, config, seed = course.name, course.config, course.seed(run)
+    if run.has_model(name):
+        run.say(f"{name}: already trained")
+        return run.load_model(name)
+    model = first_model(run, course)
     if run.config.run.compile:
         require_compiler(run)
         model.hidden = torch.compile(model.hidden, dynamic=True)  # type: ignore[method-assign]
@@ -48,14 +73,14 @@ def train_base(run: Run) -> Llama:
     number = tokens = done = 0  # first document of the buffer; tokens seen; batches of the buffer already taken
     tokens_at_buffer = 0  # decides which pool of own attempts the buffer draws from, also after a restart inside it
     spent = 0.0
-    if (state := run.load_checkpoint("base", identity(run))) is not None:
+    if (state := run.load_checkpoint(name, course.identity(run))) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         number, tokens, done, spent = state["number"], state["tokens"], state["done"], state["spent"]
         tokens_at_buffer = state["tokens_at_buffer"]
-        run.say(f"base: goes on at {tokens:,} tokens")
-    run.say(f"base: {model.num_parameters():,} parameters, vocabulary {run.tokenizer.vocab_size}, {config.tokens:,} tokens")
-    progress = Progress("base", config.tokens, "tokens", tokens)
+        run.say(f"{name}: goes on at {tokens:,} tokens")
+    run.say(f"{name}: {model.num_parameters():,} parameters, vocabulary {run.tokenizer.vocab_size}, {config.tokens:,} tokens")
+    progress = Progress(name, config.tokens, "tokens", tokens)
     began = saved = time.monotonic()
     next_probe = (tokens // config.probe_tokens + 1) * config.probe_tokens
     losses: list[float] = []
@@ -63,9 +88,9 @@ def train_base(run: Run) -> Llama:
 
     def checkpoint() -> None:
         run.save_checkpoint(
-            "base",
+            name,
             {
-                "identity": identity(run),
+                "identity": course.identity(run),
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "number": number,
@@ -78,10 +103,13 @@ def train_base(run: Run) -> Llama:
 
     with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
-            rows = drawn.take(order_at(run, number, tokens_at_buffer, own_attempts(run, model, tokens_at_buffer)))
+            rows = drawn.take(order_at(run, course, number, tokens_at_buffer, own_attempts(run, course, model, tokens_at_buffer)))
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
-            if upcoming < config.tokens and (own := pool_at(run, upcoming)) in (None, pool_at(run, tokens_at_buffer)):
-                drawn.prepare(order_at(run, number + BUFFER, upcoming, own))
+            if upcoming < config.tokens and (own := pool_at(run, course, upcoming)) in (
+                None,
+                pool_at(run, course, tokens_at_buffer),
+            ):
+                drawn.prepare(order_at(run, course, number + BUFFER, upcoming, own))
             groups = batches(rows, config.batch_tokens, Random(f"{seed}:order:{number}"))
             for group in groups[done:]:
                 batch = collate(group, run.device)
@@ -95,12 +123,12 @@ def train_base(run: Run) -> Llama:
                 losses.append(loss.item())
                 if len(losses) >= LOG_EVERY:
                     mean = sum(losses) / len(losses)
-                    run.log("base", tokens=tokens, loss=mean, gradient_norm=norm)
+                    run.log(name, tokens=tokens, loss=mean, gradient_norm=norm)
                     losses.clear()
                     progress.update(tokens, f"loss {mean:.4f}")
                 if run.stopping and tokens < config.tokens:
                     checkpoint()
-                    raise Interrupted(f"base stopped at {tokens:,} of {config.tokens:,} tokens")
+                    raise Interrupted(f"{name} stopped at {tokens:,} of {config.tokens:,} tokens")
                 if time.monotonic() - saved > run.config.run.checkpoint_seconds:
                     checkpoint()
                     saved = time.monotonic()
@@ -110,13 +138,15 @@ def train_base(run: Run) -> Llama:
             if tokens >= next_probe:
                 next_probe += config.probe_tokens
                 found = solve_probe(model, run.tokenizer, run.config.data.tasks, config.probe_problems, seed)
-                run.log("base-probe", tokens=tokens, **found)
+                run.log(f"{name}-probe", tokens=tokens, **found)
                 run.say(f"probe at {tokens:,}: " + "  ".join(f"{name} {share:.0%}" for name, share in found.items()))
     spent += time.monotonic() - began
-    gates = measure_gates(run, model)
-    report_gates(run, gates)
-    run.save_model("base", model, {"tokens": tokens, "seconds": round(spent, 1), "gates": gates, "identity": identity(run)})
-    run.end_checkpoint("base")
+    facts = {"tokens": tokens, "seconds": round(spent, 1), "identity": course.identity(run)}
+    if name == "base":
+        facts["gates"] = gates = measure_gates(run, model)
+        report_gates(run, gates)
+    run.save_model(name, model, facts)
+    run.end_checkpoint(name)
     return model
 
 
@@ -127,38 +157,17 @@ def require_compiler(run: Run) -> None:
         raise TrainError(f"run.compile needs a C++ compiler, and there is no {name} here; install one, or set run.compile=false.")
 
 
-def first_model(run: Run) -> Llama:
-    """What training begins with: random weights, or those of a checkpoint in Hugging Face's layout with the same shape."""
-    folder = run.config.base.start_from
+def first_model(run: Run, course: Course) -> Llama:
+    """What training begins with: random weights, or those of a checkpoint of the same shape; the generator's, with the base."""
+    if course.name != "base":
+        return run.load_model("base")
+    folder = course.config.start_from
     return read_checkpoint(run, Path(folder), "base.start_from") if folder else run.new_model(run.config.run.seed)
 
 
-def read_checkpoint(run: Run, folder: Path, asked_by: str) -> Llama:
-    """The run's model with the weights of a checkpoint in Hugging Face's layout. A TrainError begins with `asked_by`."""
-    model = run.new_model(run.config.run.seed)
-    path = folder / "model.safetensors"
-    try:
-        from_hf(model, load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise TrainError(f"{asked_by}: {path} cannot be read: {error}") from None
-    except (KeyError, RuntimeError) as error:
-        raise TrainError(f"{asked_by}: {path} is a checkpoint of another shape: {error}") from None
-    return model
-
-
-def adopt(run: Run, name: str, folder: Path) -> None:
-    """Makes a checkpoint a model of the run, for example a pack's generator that another run's verifier is trained for."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise TrainError(f"--name must be lower-case letters, digits and hyphens, not {name!r}.")
-    if (run.folder / name).exists():
-        raise TrainError(f"--name {name}: {run.folder / name} exists already.")
-    run.save_model(name, read_checkpoint(run, folder, "adopt"), {"adopted": str(folder)})
-    run.say(f"adopt: {folder} is {run.folder / name}")
-
-
-def mix_at(run: Run, tokens: int) -> Mix:
+def mix_at(run: Run, course: Course, tokens: int) -> Mix:
     """Short and easy documents first: copying and single operations are learned on them in far fewer tokens."""
-    config, data = run.config.base, run.config.data
+    config, data = course.config, run.config.data
     progress = min(1.0, tokens / (config.curriculum * config.tokens)) if config.curriculum else 1.0
     falling = config.first_falling + (data.falling - config.first_falling) * progress
     kinds = dict(config.kinds)
@@ -170,36 +179,36 @@ def mix_at(run: Run, tokens: int) -> Mix:
     return Mix(kinds, data.tasks, falling)
 
 
-def order_at(run: Run, number: int, tokens: int, own: Path | None) -> Order:
+def order_at(run: Run, course: Course, number: int, tokens: int, own: Path | None) -> Order:
     """The buffer that begins with document `number` when `tokens` have been seen."""
     c = run.config
-    return Order(mix_at(run, tokens), c.run.seed, number, BUFFER, c.model.max_length, own, c.base.own_share)
+    return Order(mix_at(run, course, tokens), course.seed(run), number, BUFFER, c.model.max_length, own, course.config.own_share)
 
 
-def pool_at(run: Run, tokens: int) -> Path | None:
+def pool_at(run: Run, course: Course, tokens: int) -> Path | None:
     """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not."""
-    config = run.config.base
+    config = course.config
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
-    return run.folder / "base" / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
+    return run.folder / course.name / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
 
 
-def own_attempts(run: Run, model: Llama, tokens: int) -> Path | None:
+def own_attempts(run: Run, course: Course, model: Llama, tokens: int) -> Path | None:
     """The same file, drawn first where it does not exist."""
-    path = pool_at(run, tokens)
+    path = pool_at(run, course, tokens)
     if path and not path.exists():
-        _draw_pool(run, model, path)
+        _draw_pool(run, course, model, path)
     return path
 
 
-def _draw_pool(run: Run, model: Llama, path: Path) -> None:
-    config = run.config.base
-    seed = run.config.run.seed + 1000 * (int(path.stem.removeprefix("own-")) + 1)
+def _draw_pool(run: Run, course: Course, model: Llama, path: Path) -> None:
+    config = course.config
+    seed = course.seed(run) + 1000 * (int(path.stem.removeprefix("own-")) + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
     problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(config.own_attempts)]
     began = time.monotonic()
     judged = attempt_all(model, run.tokenizer, problems, Sampling(batch=run.config.rollout.batch), seed)
     share = sum(one.result.correct for one in judged) / max(len(judged), 1)
-    run.log("base-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
-    run.say(f"base: {len(judged):,} own attempts, {share:.1%} right")
+    run.log(f"{course.name}-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
+    run.say(f"{course.name}: {len(judged):,} own attempts, {share:.1%} right")
     rows = [{"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt} for one in judged]
     write_jsonl(path, rows)

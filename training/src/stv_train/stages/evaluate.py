@@ -45,7 +45,7 @@ def pairs_of(run: Run, pack: Pair) -> list[Pair]:
         return sorted(path.parent.name for path in run.folder.glob(f"{name}-seed*/facts.json"))
 
     verifiers = [name for name in (*(name for _, name in VERIFIERS), *seeded("stv")) if run.has_model(name)]
-    generators = [name for name in ("rlvr", *CONTROLS, *seeded("vil")) if run.has_model(name)]
+    generators = [name for name in ("generator", "rlvr", *CONTROLS, *seeded("vil")) if run.has_model(name)]
     best = "stv" if run.has_model("stv") else "base"
     return list(dict.fromkeys([pack, *(Pair(run.config.evaluate.generator, v) for v in verifiers), *(Pair(g, best) for g in generators)]))
 

@@ -46,7 +46,7 @@ def practice(run: Run, seed: int) -> Practice:
 
 
 def probe_problems(run: Run) -> list[Problem]:
-    """Validation problems, `vil.probe_problems` of each level, and REPEATED times each of some more that the base missed: nearly all
+    """Validation problems, `vil.probe_problems` of each level, and REPEATED times each of some more that the generator missed: nearly all
     others are solved before RL begins, so what it gains shows on these alone. The same for all stages of a run."""
     config, seed = run.config.vil, run.config.run.seed + 50_000
     alike = validation_problems(run.config.data.tasks, config.probe_problems, seed)
@@ -56,7 +56,7 @@ def probe_problems(run: Run) -> list[Problem]:
     path = rollout_path(run, f"probe-{identity}")
     if not path.exists():
         tried = validation_problems(run.config.data.tasks, SEARCHED * config.probe_problems, seed + 1)
-        judged = attempt_all(run.load_model("base"), run.tokenizer, tried, rollout_sampling(run), seed)
+        judged = attempt_all(run.load_model(run.generator), run.tokenizer, tried, rollout_sampling(run), seed)
         write_jsonl(path, [row(one) for one in judged if not states_answer(one.problem, one.attempt)])
     return alike + [problem for problem in map(row_problem, read_jsonl(path)) for _ in range(REPEATED)]
 

@@ -29,9 +29,10 @@ def rollout_path(run: Run, name: str = "train") -> Path:
     return run.folder / "rollouts" / f"{name}.jsonl"
 
 
-def rollout(run: Run, generator: str = "base", server: str = "", name: str = "train", key: str = "") -> Path:
+def rollout(run: Run, generator: str = "", server: str = "", name: str = "train", key: str = "") -> Path:
     """Draws the configured number of attempts, chunk by chunk; a chunk already on disk is not drawn again."""
     config, seed = run.config.rollout, run.config.run.seed + 5000
+    generator = generator or run.generator
     path = rollout_path(run, name)
     c = run.config
     identity = fingerprint(c.run.seed, c.data.tasks, c.data.falling, config, generator, server, c.model)

@@ -140,7 +140,7 @@ def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llam
         step, spent = state["step"], state["spent"]
         run.say(f"{name}: goes on at step {step} of {total}")
     meta = train_meta(run, pool, seed) if method == "meta-rl" else None
-    probe_set = probe_attempts(run, student if step == 0 else run.load_model("base"))
+    probe_set = probe_attempts(run, run.load_model(run.generator))
     progress = Progress(name, total, "steps", step)
     began = saved = time.monotonic()
 
@@ -285,7 +285,7 @@ def _chunks(pairs: list[tuple[Encoded, Encoded, int]]) -> list[list[tuple[Encode
 
 
 def probe_attempts(run: Run, generator: Llama) -> list[Judged]:
-    """Attempts of the base generator at validation problems, of each level as many right as wrong."""
+    """Attempts of the generator at validation problems, of each level as many right as wrong."""
     seed = run.config.run.seed + 31
     problems = validation_problems(run.config.data.tasks, max(4, run.config.gates.problems // 4), seed)
     judged = attempt_all(generator, run.tokenizer, problems, Sampling(), seed)

@@ -98,7 +98,7 @@ def train_rlvr(run: Run) -> Llama:
     return _train(
         run,
         "rlvr",
-        run.load_model("base"),
+        run.load_model(run.generator),
         partial(_first_turns, problems, config.prompts, seed),
         config.rlvr_steps,
         patience=config.patience,

@@ -1,0 +1,36 @@
+"""Checkpoints in Hugging Face's layout as models of a run: what training begins with, or what another run or pack has made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ..errors import TrainError
+from ..model import Llama, from_hf
+from ..run import Run
+
+
+def read_checkpoint(run: Run, folder: Path, asked_by: str) -> Llama:
+    """The run's model with the weights of a checkpoint in Hugging Face's layout. A TrainError begins with `asked_by`."""
+    model = run.new_model(run.config.run.seed)
+    path = folder / "model.safetensors"
+    try:
+        from_hf(model, load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise TrainError(f"{asked_by}: {path} cannot be read: {error}") from None
+    except (KeyError, RuntimeError) as error:
+        raise TrainError(f"{asked_by}: {path} is a checkpoint of another shape: {error}") from None
+    return model
+
+
+def adopt(run: Run, name: str, folder: Path) -> None:
+    """Makes a checkpoint a model of the run, for example a pack's generator that another run's verifier is trained for."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise TrainError(f"--name must be lower-case letters, digits and hyphens, not {name!r}.")
+    if (run.folder / name).exists():
+        raise TrainError(f"--name {name}: {run.folder / name} exists already.")
+    run.save_model(name, read_checkpoint(run, folder, "adopt"), {"adopted": str(folder)})
+    run.say(f"adopt: {folder} is {run.folder / name}")
