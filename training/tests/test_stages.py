@@ -82,11 +82,11 @@ def test_base_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_
     model = trained.load_model("base")
     write_checkpoint(tmp_path / "checkpoint", model)
     run = Run(smoke(tmp_path / "run", base__start_from=str(tmp_path / "checkpoint")))
-    assert same(first_model(run, Course("base", run.config.base)).state_dict(), model.state_dict())
+    assert same(first_model(Course(run, "base")).state_dict(), model.state_dict())
     for name, complaint in (("nowhere", "cannot be read"), ("checkpoint", "of another shape")):
         other = Run(smoke(tmp_path / "other", base__start_from=str(tmp_path / name), model__intermediate_size="192"))
         with pytest.raises(TrainError, match=rf"base\.start_from: .*{complaint}"):
-            first_model(other, Course("base", other.config.base))
+            first_model(Course(other, "base"))
 
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from . import __version__
 from .figures import load_served, report_of
-from .report_served import goals_section, number, share, table
+from .report_served import goals_section, share, table, verdict_rows
 from .run import Run
 
 
@@ -80,17 +80,8 @@ def _served(run: Run, pack: str) -> str:
     )
     text += table(["Bin", "problems", "pass@1 without verifier", "after the loop", "accepted", "precision of accepted"], rows)
     if attempts := report_of(run, served, pack, "attempts"):
-        one = attempts["overall"]
-        located = one["first_error"]["located_when_wrong"] if one["first_error"] else None
-        ece = (one["calibration"] or {}).get("served", {}).get("ece")
-        figures = [
-            ["right attempts accepted", share(one["verdicts"]["accept_when_right"])],
-            ["wrong attempts rejected", share(one["verdicts"]["reject_when_wrong"])],
-            ["first wrong step found in wrong attempts", share(located)],
-            ["calibration error (ECE) of the score", number(ece)],
-            ["feedback that gives the answer away", share(one["answer_leaks"])],
-        ]
-        text += f"\nVerification of {one['problems']} attempts, half of them right:\n\n" + table(["Figure", "Value"], figures)
+        count = attempts["overall"]["problems"]
+        text += f"\nVerification of {count} attempts, half of them right:\n\n" + table(["Figure", "Value"], verdict_rows([attempts]))
     if outside := report_of(run, served, pack, "outside"):
         text += f"\nProblems outside the domain: `undetermined` in {share(outside['overall']['verdicts']['undetermined_when_wrong'])}.\n"
     return text + "\n" + goals_section(run, served).replace("### ", "## ")

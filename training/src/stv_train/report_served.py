@@ -36,6 +36,29 @@ def number(figure: Figure | None) -> str:
     return "-" if not figure or figure["value"] is None else f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
+def verdict_rows(reports: list[dict[str, Any]]) -> list[list[str]]:
+    """Rows of a table of verifications: the figure, then its value in each report of `stv eval`."""
+
+    def values(one: dict[str, Any]) -> list[str]:
+        return [
+            share(one["verdicts"]["accept_when_right"]),
+            share(one["verdicts"]["reject_when_wrong"]),
+            share((one["first_error"] or {}).get("located_when_wrong")),
+            number((one["calibration"] or {}).get("served", {}).get("ece")),
+            share(one["answer_leaks"]),
+        ]
+
+    labels = [
+        "right attempts accepted",
+        "wrong attempts rejected",
+        "first wrong step found in wrong attempts",
+        "calibration error (ECE) of the score",
+        "feedback that gives the answer away",
+    ]
+    columns = [values(report["overall"]) for report in reports]
+    return [list(row) for row in zip(labels, *columns, strict=True)]
+
+
 def served_sections(run: Run) -> list[str]:
     served = load_served(run)
     if not served:

@@ -32,40 +32,44 @@ BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a tim
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One training on documents: the model that it makes, and the section of the configuration that says how."""
+    """One training on documents, by the name of the model that it makes: `base` or `generator`."""
 
+    run: Run
     name: str
-    config: BaseConfig
 
-    def seed(self, run: Run) -> int:
+    @property
+    def config(self) -> BaseConfig:
+        return self.run.config.base if self.name == "base" else self.run.config.generator
+
+    @property
+    def seed(self) -> int:
         """Of the documents: none of the base comes again."""
-        return run.config.run.seed + (0 if self.name == "base" else 100_000)
+        return self.run.config.run.seed + (0 if self.name == "base" else 100_000)
 
-    def identity(self, run: Run) -> str:
-        c = run.config
-        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling)
-        return fingerprint(*whole, c.base) if self.name == "base" else fingerprint(*whole, c.base, self.name, self.config)
+    @property
+    def identity(self) -> str:
+        c = self.run.config
+        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling, c.base)
+        return fingerprint(*whole) if self.name == "base" else fingerprint(*whole, self.name, self.config)
 
 
 def train_base(run: Run) -> Llama:
     """Trains, or goes on, until `base.tokens` are seen; then measures the gates. Returns the model."""
-    return _train(run, Course("base", run.config.base))
+    return _train(Course(run, "base"))
 
 
-def train_generator(run: Run) -> str:
-    """Goes on from the base with the documents of `generator.kinds`, where `generator.tokens` is above 0. Returns the name of the model
-    that attempts and RL begin with: `generator`, or `base` where there is none of its own."""
+def train_generator(run: Run) -> None:
+    """Goes on from the base with the documents of `generator.kinds`, where `generator.tokens` is above 0."""
     if run.config.generator.tokens:
-        _train(run, Course("generator", run.config.generator))
-    return run.generator
+        _train(Course(run, "generator"))
 
 
-def _train(run: Run, course: Course) -> Llama:
-    name, config, seed = course.name, course.config, course.seed(run)
+def _train(course: Course) -> Llama:
+    run, name, config = course.run, course.name, course.config
     if run.has_model(name):
         run.say(f"{name}: already trained")
         return run.load_model(name)
-    model = first_model(run, course)
+    model = first_model(course)
     if run.config.run.compile:
         require_compiler(run)
         model.hidden = torch.compile(model.hidden, dynamic=True)  # type: ignore[method-assign]
@@ -73,7 +77,7 @@ def _train(run: Run, course: Course) -> Llama:
     number = tokens = done = 0  # first document of the buffer; tokens seen; batches of the buffer already taken
     tokens_at_buffer = 0  # decides which pool of own attempts the buffer draws from, also after a restart inside it
     spent = 0.0
-    if (state := run.load_checkpoint(name, course.identity(run))) is not None:
+    if (state := run.load_checkpoint(name, course.identity)) is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         number, tokens, done, spent = state["number"], state["tokens"], state["done"], state["spent"]
@@ -90,7 +94,7 @@ def _train(run: Run, course: Course) -> Llama:
         run.save_checkpoint(
             name,
             {
-                "identity": course.identity(run),
+                "identity": course.identity,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "number": number,
@@ -103,14 +107,12 @@ def _train(run: Run, course: Course) -> Llama:
 
     with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
-            rows = drawn.take(order_at(run, course, number, tokens_at_buffer, own_attempts(run, course, model, tokens_at_buffer)))
+            own = own_attempts(course, model, tokens_at_buffer)
+            rows = drawn.take(order_at(course, number, tokens_at_buffer, own))
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
-            if upcoming < config.tokens and (own := pool_at(run, course, upcoming)) in (
-                None,
-                pool_at(run, course, tokens_at_buffer),
-            ):
-                drawn.prepare(order_at(run, course, number + BUFFER, upcoming, own))
-            groups = batches(rows, config.batch_tokens, Random(f"{seed}:order:{number}"))
+            if upcoming < config.tokens and (next_own := pool_at(course, upcoming)) in (None, own):
+                drawn.prepare(order_at(course, number + BUFFER, upcoming, next_own))
+            groups = batches(rows, config.batch_tokens, Random(f"{course.seed}:order:{number}"))
             for group in groups[done:]:
                 batch = collate(group, run.device)
                 loss = answer_loss(model, batch, comma, config.judgement_weight)
@@ -137,11 +139,11 @@ def _train(run: Run, course: Course) -> Llama:
             number, done, tokens_at_buffer = number + BUFFER, 0, tokens
             if tokens >= next_probe:
                 next_probe += config.probe_tokens
-                found = solve_probe(model, run.tokenizer, run.config.data.tasks, config.probe_problems, seed)
+                found = solve_probe(model, run.tokenizer, run.config.data.tasks, config.probe_problems, course.seed)
                 run.log(f"{name}-probe", tokens=tokens, **found)
                 run.say(f"probe at {tokens:,}: " + "  ".join(f"{name} {share:.0%}" for name, share in found.items()))
     spent += time.monotonic() - began
-    facts = {"tokens": tokens, "seconds": round(spent, 1), "identity": course.identity(run)}
+    facts = {"tokens": tokens, "seconds": round(spent, 1), "identity": course.identity}
     if name == "base":
         facts["gates"] = gates = measure_gates(run, model)
         report_gates(run, gates)
@@ -157,17 +159,18 @@ def require_compiler(run: Run) -> None:
         raise TrainError(f"run.compile needs a C++ compiler, and there is no {name} here; install one, or set run.compile=false.")
 
 
-def first_model(run: Run, course: Course) -> Llama:
+def first_model(course: Course) -> Llama:
     """What training begins with: random weights, or those of a checkpoint of the same shape; the generator's, with the base."""
+    run = course.run
     if course.name != "base":
         return run.load_model("base")
     folder = course.config.start_from
     return read_checkpoint(run, Path(folder), "base.start_from") if folder else run.new_model(run.config.run.seed)
 
 
-def mix_at(run: Run, course: Course, tokens: int) -> Mix:
+def mix_at(course: Course, tokens: int) -> Mix:
     """Short and easy documents first: copying and single operations are learned on them in far fewer tokens."""
-    config, data = course.config, run.config.data
+    config, data = course.config, course.run.config.data
     progress = min(1.0, tokens / (config.curriculum * config.tokens)) if config.curriculum else 1.0
     falling = config.first_falling + (data.falling - config.first_falling) * progress
     kinds = dict(config.kinds)
@@ -179,30 +182,30 @@ def mix_at(run: Run, course: Course, tokens: int) -> Mix:
     return Mix(kinds, data.tasks, falling)
 
 
-def order_at(run: Run, course: Course, number: int, tokens: int, own: Path | None) -> Order:
+def order_at(course: Course, number: int, tokens: int, own: Path | None) -> Order:
     """The buffer that begins with document `number` when `tokens` have been seen."""
-    c = run.config
-    return Order(mix_at(run, course, tokens), course.seed(run), number, BUFFER, c.model.max_length, own, course.config.own_share)
+    longest = course.run.config.model.max_length
+    return Order(mix_at(course, tokens), course.seed, number, BUFFER, longest, own, course.config.own_share)
 
 
-def pool_at(run: Run, course: Course, tokens: int) -> Path | None:
+def pool_at(course: Course, tokens: int) -> Path | None:
     """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not."""
     config = course.config
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
-    return run.folder / course.name / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
+    return course.run.folder / course.name / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
 
 
-def own_attempts(run: Run, course: Course, model: Llama, tokens: int) -> Path | None:
+def own_attempts(course: Course, model: Llama, tokens: int) -> Path | None:
     """The same file, drawn first where it does not exist."""
-    path = pool_at(run, course, tokens)
+    path = pool_at(course, tokens)
     if path and not path.exists():
-        _draw_pool(run, course, model, path)
+        _draw_pool(course, model, path)
     return path
 
 
-def _draw_pool(run: Run, course: Course, model: Llama, path: Path) -> None:
-    config = course.config
-    seed = course.seed(run) + 1000 * (int(path.stem.removeprefix("own-")) + 1)
+def _draw_pool(course: Course, model: Llama, path: Path) -> None:
+    run, config = course.run, course.config
+    seed = course.seed + 1000 * (int(path.stem.removeprefix("own-")) + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
     problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(config.own_attempts)]
     began = time.monotonic()

@@ -21,12 +21,8 @@ from ..tasks.problems import make_outside
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
 from .loops import VERIFIERS, run_loops, save_loops
-from .served import Job, run_jobs
+from .served import Job, evaluation_folder, run_jobs
 from .vil import CONTROLS
-
-
-def evaluation_folder(run: Run) -> Path:
-    return run.folder / "evaluation"
 
 
 def pairs_of(run: Run, pack: Pair) -> list[Pair]:

@@ -12,22 +12,26 @@ from typing import Any
 from ..errors import TrainError
 from ..figures import compare, read_chains
 from ..files import write_json, write_jsonl
-from ..report_served import number, share, table
+from ..report_served import share, table, verdict_rows
 from ..run import Run, fingerprint
 from ..server import server_command, server_version
 from ..tasks.mistakes import student_attempt
 from ..tasks.problems import SPLITS, all_kinds, make_problem
 from ..tasks.steps import Problem
-from .served import Job, run_jobs
+from .served import Job, evaluation_folder, run_jobs
 
 Report = dict[str, Any]
+
+
+def everyday_folder(run: Run) -> Path:
+    return evaluation_folder(run) / "everyday"
 
 
 def everyday_jobs(run: Run, split: str) -> list[Job]:
     """`random`: the loop on problems of `split`; `students`: the same loop from people's wrong attempts; `handed-in`: verdicts on
     people's attempts, half of them right. `evaluate.per_level` problems of each level, half as many for `students`."""
     config, seed = run.config.evaluate, run.config.run.seed
-    folder = run.folder / "evaluation" / "everyday" / split
+    folder = everyday_folder(run) / split
     rows: dict[str, list[dict[str, Any]]] = {"random": [], "students": [], "handed-in": []}
     for task, level in all_kinds(run.config.data.tasks):
         rng = Random(f"{seed}:everyday:{split}:{task}:{level}")
@@ -74,14 +78,14 @@ def compare_packs(run: Run, packs: list[Path], split: str) -> str:
     measured = []
     for pack, name in zip(packs, names, strict=True):
         run.say(f"compare: {pack}")
-        folder = run.folder / "evaluation" / "everyday" / split / fingerprint(str(pack.resolve()))
+        folder = everyday_folder(run) / split / fingerprint(str(pack.resolve()))
         run_jobs(run, command, version, pack, folder, jobs)
         reports = {job.name: json.loads(job.report(folder).read_text()) for job in jobs}
         measured.append(Measured(name, reports, folder))
     text = everyday_tables(split, measured)
     if len(measured) > 1:
         text += "\n" + _differences(jobs, measured)
-    path = run.folder / "evaluation" / "everyday" / f"{split}.md"
+    path = everyday_folder(run) / f"{split}.md"
     path.write_text(text)
     write_json(path.with_suffix(".json"), {one.name: one.reports for one in measured})
     return text
@@ -101,9 +105,9 @@ def _names(packs: list[Path]) -> list[str]:
 
 def everyday_tables(split: str, measured: list[Measured]) -> str:
     """Three tables, a column for each pack, with 95 % intervals over problems."""
+    head = ["Figure", *(one.name for one in measured)]
 
     def rows(name: str, figures: list[tuple[str, Any]]) -> str:
-        head = ["Figure", *(one.name for one in measured)]
         return table(head, [[label, *(of(one.reports[name]) for one in measured)] for label, of in figures])
 
     def last(report: Report) -> dict[str, Any]:
@@ -113,9 +117,6 @@ def everyday_tables(split: str, measured: list[Measured]) -> str:
     def gain(report: Report) -> str:
         equal = report["overall"]["equal_tokens"]
         return share(equal["best_of_n"]["loop_gain"], True) if equal else "-"
-
-    def ece(report: Report) -> str:
-        return number((report["overall"]["calibration"] or {}).get("served", {}).get("ece"))
 
     random, students, handed_in = (measured[0].reports[name] for name in ("random", "students", "handed-in"))
     settings = random["settings"]
@@ -143,16 +144,7 @@ def everyday_tables(split: str, measured: list[Measured]) -> str:
         ],
     )
     text += f"\n{handed_in['overall']['problems']} students' attempts, half of them right, one verification each:\n\n"
-    text += rows(
-        "handed-in",
-        [
-            ("right attempts accepted", lambda r: share(r["overall"]["verdicts"]["accept_when_right"])),
-            ("wrong attempts rejected", lambda r: share(r["overall"]["verdicts"]["reject_when_wrong"])),
-            ("first wrong step found in wrong attempts", lambda r: share((r["overall"]["first_error"] or {}).get("located_when_wrong"))),
-            ("calibration error (ECE) of the score", ece),
-            ("feedback that gives the answer away", lambda r: share(r["overall"]["answer_leaks"])),
-        ],
-    )
+    text += table(head, verdict_rows([one.reports["handed-in"] for one in measured]))
     return text
 
 

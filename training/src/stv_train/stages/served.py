@@ -33,6 +33,10 @@ class Job:
         return fingerprint(self.seed, self.chains, self.rounds, self.problems.read_text())
 
 
+def evaluation_folder(run: Run) -> Path:
+    return run.folder / "evaluation"
+
+
 def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Path, jobs: list[Job]) -> dict[str, float]:
     """Serves `pack` and does the jobs that are not done yet; results and reports lie in `folder`, which is emptied first where it
     holds figures of other weights or of another server. Returns the seconds that each job took."""
@@ -47,7 +51,7 @@ def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Pat
     flags = ["--num-slots", str(config.slots)]
     if config.threads:
         flags += ["--threads", str(config.threads)]
-    with served(command, pack, run.folder / "evaluation" / "server-data", *flags) as url:
+    with served(command, pack, evaluation_folder(run) / "server-data", *flags) as url:
         for job in missing:
             if job.name in finished:
                 job.results(folder).unlink(missing_ok=True)
