@@ -10,6 +10,7 @@ import torch
 from stv_train.export import write_checkpoint
 from stv_train.model import Llama, from_hf, to_hf
 from stv_train.optim import MuonAdamW, orthogonalize, schedule
+from stv_train.run import precision_on
 from stv_train.sampler import Sampling, sample
 from stv_train.tokenizer import END, PackTokenizer
 
@@ -106,3 +107,19 @@ def test_schedule_rises_stays_and_falls_to_zero() -> None:
     values = [schedule(step, 1000) for step in range(1001)]
     assert values[0] < 0.1 and values[20] == values[599] == 1.0 and values[1000] == 0.0
     assert all(a >= b for a, b in itertools.pairwise(values[600:]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "capabilities", "chosen"),
+    [
+        ("auto", {"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
+        ("auto", {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ("bfloat16", {"avx512_bf16": False}, torch.bfloat16),
+        ("float32", {"avx512_bf16": True}, torch.float32),
+    ],
+)
+def test_precision_is_what_the_processor_multiplies_itself(
+    wanted: str, capabilities: dict[str, bool], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert precision_on(torch.device("cpu"), wanted) is chosen

@@ -18,7 +18,7 @@ class RunConfig:
     seed: int = 1
     threads: int = 0  # 0: what PyTorch chooses
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "float32"  # of the products in training: float32, bfloat16 (twice as fast where the processor has AVX512-BF16)
+    precision: str = "float32"  # of the products in training: float32, bfloat16, or auto: bfloat16 where the device multiplies it itself
     compile: bool = False  # fuses the pass of base training with torch.compile; needs a C++ compiler, pays after a minute
     checkpoint_seconds: float = 120.0
 
@@ -305,8 +305,8 @@ def _check(config: Config) -> None:
         f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",
     )
     need(
-        config.run.precision in ("float32", "bfloat16"),
-        f"run.precision must be float32 or bfloat16, not {config.run.precision!r}.",
+        config.run.precision in ("float32", "bfloat16", "auto"),
+        f"run.precision must be float32, bfloat16 or auto, not {config.run.precision!r}.",
     )
     need(0 <= config.verifier.alpha <= 1, f"verifier.alpha must be within 0..1, not {config.verifier.alpha}.")
     need(

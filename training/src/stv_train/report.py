@@ -37,6 +37,7 @@ def write_report(run: Run) -> Path:
 def _head(run: Run) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "tokenizers", "safetensors"))
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    device += f", {run.precision}".replace("torch.", "")
     return f"""# Report of the run `{run.folder.name}`
 
 stv-train {__version__}, seed {run.config.run.seed}, Python {platform.python_version()}, {packages}; {device}.

@@ -63,6 +63,18 @@ class Progress:
         )
 
 
+def precision_on(device: torch.device, wanted: str) -> torch.dtype:
+    """`auto`: bfloat16 where the device multiplies it itself; a processor that does not is several times slower in it than in float32."""
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        is_native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # not in every PyTorch that this package allows
+        is_native = any(has for name, has in capabilities.items() if name.endswith("bf16"))
+    return torch.bfloat16 if is_native else torch.float32
+
+
 class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -74,6 +86,7 @@ class Run:
         if config.run.device == "cuda" and not cuda:
             raise TrainError("run.device is cuda, but PyTorch finds no CUDA device here.")
         self.device = torch.device("cuda" if cuda and config.run.device != "cpu" else "cpu")
+        self.precision = precision_on(self.device, config.run.precision)
         self.tokenizer = PackTokenizer()
         self.prompts = prompts
         self._stop = False
@@ -125,7 +138,7 @@ class Run:
         return self.prepared(Llama(self.model_config(), seed))
 
     def prepared(self, model: Llama) -> Llama:
-        model.precision = torch.bfloat16 if self.config.run.precision == "bfloat16" else torch.float32
+        model.precision = self.precision
         return model.to(self.device)
 
     def save_model(self, name: str, model: Llama, facts: dict[str, object]) -> None:
