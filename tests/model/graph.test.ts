@@ -82,6 +82,22 @@ describe.each(TINY_MODELS)('%s', (name) => {
     }
   });
 
+  it('gives a prompt the same bits however it is cut into steps of two tokens and more', async () => {
+    const model = await load(goldenPath(name), { weights: 'int8' });
+    const { inputIds } = first;
+    const whole = wholePrompt(model, inputIds);
+    for (const size of [2, 3, 7, 19]) {
+      const rows: Float32Array[] = [];
+      for (let past = 0; past < inputIds.length; ) {
+        const left = inputIds.length - past;
+        const tokens = inputIds.slice(past, past + (left <= size + 1 ? left : size)); // never one token alone
+        rows.push(...forward(model, [{ slot: 1, past, tokens, logitRows: upTo(tokens.length) }]));
+        past += tokens.length;
+      }
+      expect(maxDifference(rows, whole), `steps of ${size}`).toBe(0);
+    }
+  });
+
   it('gives them token by token, also where another sequence was before', async () => {
     const model = await load(goldenPath(name));
     forward(model, [{ slot: 2, past: 0, tokens: second.inputIds, logitRows: [] }]);
