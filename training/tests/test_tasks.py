@@ -11,7 +11,7 @@ from sympy.parsing.sympy_parser import implicit_multiplication, parse_expr, stan
 from stv_train.documents import review_feedback
 from stv_train.errors import OutsideDomain
 from stv_train.tasks.checking import check, leaks
-from stv_train.tasks.mistakes import statements, student_attempt, wrong_attempt, wrong_statements
+from stv_train.tasks.mistakes import own_solution, statements, student_attempt, wrong_attempt, wrong_statements
 from stv_train.tasks.problems import TASKS, make_outside, make_problem, read_problem, split_of, vary_spacing
 from stv_train.tasks.steps import attempt_lines, solution_text, solve
 
@@ -141,6 +141,7 @@ def test_all_that_a_review_works_out_is_true(task: str, level: int) -> None:
         assert len(result.worked) == (result.first_error or result.num_steps)
         for text in [claim for worked in result.worked for claim in worked]:
             operation, value = re.sub(r", (here|before) .*", "", text).split(" is ")
+            operation = re.sub(r"^(.*) moved$", r"-(\1)", operation)
             left, by, right = operation.partition(" times ")
             assert judge_value(f"({left}) * ({right})" if by else left) == judge_value(value), (problem.text, attempt, text)
 
@@ -152,6 +153,37 @@ def test_other_right_ways_are_accepted() -> None:
     assert check(problem, "1) 4x - 12 = 2x + 10\n2) 2x = 22\n3) x = 11").correct
     assert not check(problem, "4x - 12 = 2x + 10\n11 = x").correct, "the last line must state x = 11"
     assert not check(problem, "y = 11").correct
+
+
+@pytest.mark.parametrize(
+    ("problem", "attempt", "review"),
+    [
+        ("7 - 2x = 3x - 8", "7 - 5x = -8", "Step 1: -2x - 3x is -5x, here -5x, this is not the answer yet."),
+        ("7 - 2x = 3x - 8", "15 = 5x\nx = 3", "Step 1: 3x + 2x is 5x, 7 + 8 is 15, here 15, ok\nStep 2: 5 times 3 is 15, before 15, ok"),
+        ("7 - 2x = 3x - 8", "16 = 5x", "Step 1: 3x + 2x is 5x, 7 + 8 is 15, here 16, wrong."),
+        ("7 - 2x = 3x - 8", "-2x = 3x - 15", "Step 1: -8 - 7 is -15, here -15, this is not the answer yet."),
+        ("7 - 2x = 3x - 8", "-2x - 3x = -8 + 7", "Step 1: 3x moved is -3x, here -3x, 7 moved is -7, here 7, wrong."),
+        ("3x + 5 = 20", "3x = 20 - 5\n3x = 15\nx = 5", "Step 1: 5 moved is -5, here -5, ok\nStep 2: 20 - 5 is 15, here 15, ok\n"),
+        ("4(x - 3) + 5 = 2x + 9", "5 + 4x - 3 = 2x + 9", "Step 1: 4 times x is 4x, here 4x, 4 times -3 is -12, here -3, wrong."),
+    ],
+)
+def test_lines_of_an_own_way_are_compared_with_what_was_meant(problem: str, attempt: str, review: str) -> None:
+    assert review_feedback(check(read_problem(problem), attempt)).startswith(review)
+
+
+def test_own_ways_are_right_and_many() -> None:
+    rng = Random("own ways")
+    by_the_book = made = 0
+    for number in range(200):
+        problem = make_problem("equations", 1 + number % 7, rng)
+        if (attempt := own_solution(problem, rng)) is None:
+            continue
+        made += 1
+        by_the_book += attempt == solution_text(solve(problem))
+        for line in attempt_lines(attempt):
+            roots = judge_roots(line, problem.line.name)  # type: ignore[attr-defined]
+            assert roots == [sympy.Rational(problem.answer.numerator, problem.answer.denominator)], (problem.text, attempt)
+    assert made > 180 and by_the_book < made / 2
 
 
 def test_statements_about_parts() -> None:

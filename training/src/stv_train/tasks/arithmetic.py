@@ -10,7 +10,7 @@ from random import Random
 
 from ..errors import OutsideDomain
 from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, linear, number_text, parse, variables
-from .steps import Claim, Leaf, Line, Origin, Undo, canonical_lines
+from .steps import ByTheBook, Claim, Leaf, Line, Origin, Undo, canonical_lines
 
 COPY = Origin("copy")
 Path = tuple[str, ...]
@@ -173,7 +173,7 @@ def _replace(tree: Expr, path: Path, made: Expr, origins: list[Origin]) -> tuple
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
+class Expression(ByTheBook):
     """A line of a calculation."""
 
     tree: Expr
@@ -231,7 +231,7 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class PercentQuestion:
+class PercentQuestion(ByTheBook):
     """A percentage question in words; its first step is the calculation to do."""
 
     kind: str  # of, increase, decrease, share
@@ -294,7 +294,7 @@ def _over_hundred(percent: Fraction) -> Num:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(ByTheBook):
     """`30 * 2 = 60`: a line about the whole calculation, or about a part of it that the last value takes the place of."""
 
     parts: tuple[Expr, ...]

@@ -78,21 +78,48 @@ def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> 
         if follows or finding:
             return LineReview(worked, finding, "statement" if finding else "")
         return LineReview(worked, NOT_FOLLOWING, "other")
+    step = previous.next()
+    if step is not None and not follows and (finding := _missing(step[0], line)):
+        return LineReview(_all_worked(*step), finding, "missing")
+    if (found := _derivation(previous, line)) is None:
+        return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
+    return _review_like(problem, found.line, found.origins, line, found.skipped, follows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Derivation:
+    """A line of the shape of somebody's, where its numbers come from, and what was worked out on the way to it."""
+
+    line: Line
+    origins: list[Origin]
     skipped: tuple[str, ...] = ()
-    current = previous
-    for ahead in range(MAX_SKIPPED + 1):
-        step = current.next()
-        if step is None:
-            break
-        expected, origins = step
-        answers_early = line.answer() is not None and expected.answer() is None  # `x = 4` has the shape of `3x = 12`
-        if line.shape() == expected.shape() and not answers_early:
-            return _review_like(problem, expected, origins, line, skipped, follows)
-        if ahead == 0 and not follows and (finding := _missing(expected, line)):
-            return LineReview(_all_worked(expected, origins), finding, "missing")
-        skipped += _all_worked(expected, origins)
-        current = expected
-    return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
+
+
+def _derivation(previous: Line, line: Line) -> _Derivation | None:
+    """How `line` was probably meant to come from `previous`: of all ways with at most MAX_SKIPPED lines left out the one that agrees
+    with it in most numbers, among equals the shortest and most canonical."""
+    states_answer, wanted = line.answer() is not None, line.leaves()
+    best, fewest = None, len(wanted) + 1
+    front, seen = [_Derivation(previous, [])], {previous.text()}
+    for _ in range(MAX_SKIPPED + 1):
+        steps = [(before, step) for before in front for step in before.line.ways()]
+        front = []
+        for before, (made, origins) in steps:
+            if made.text() in seen:
+                continue
+            seen.add(made.text())
+            front.append(_Derivation(made, origins, before.skipped + _all_worked(made, origins)))
+            if states_answer and made.answer() is None:  # `x = 4` has the shape of `3x = 12`
+                continue
+            if (alike := made.arranged(origins, line)) is None:
+                continue
+            found = _Derivation(*alike, before.skipped)
+            wrong = sum(want != got for want, got in zip(found.line.leaves(), wanted, strict=True))
+            if wrong < fewest:
+                best, fewest = found, wrong
+            if not wrong:
+                return best
+    return best
 
 
 def _all_worked(expected: Line, origins: list[Origin]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from random import Random
 
 from ..errors import OutsideDomain
 from .expression import Bin, Expr, Neg, Num, Var, linear, number_text, parse, variables
-from .steps import Claim, Leaf, Line, Origin, Undo, canonical_lines
+from .steps import Claim, Leaf, Line, Origin, Step, Undo, canonical_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Term:
 
 Side = tuple[Term, ...]
 COPY = Origin("copy")
+TURNED = 0.15  # share of lines that somebody who goes another way writes with their sides changed
+SHUFFLED = 0.3  # of sides with their terms in another order
 
 
 def _terms(tree: Expr) -> list[Term]:
@@ -141,6 +143,43 @@ def _count(side: Side) -> int:
     return sum(1 + (_count(t.group) if t.group is not None else 0) for t in side)
 
 
+_Block = tuple[Term, list[Origin]]
+"""A term and the origins of its leaves."""
+
+
+def _blocks(line: Equation, origins: list[Origin]) -> tuple[list[_Block], list[_Block]]:
+    rest = list(origins)
+
+    def side(terms: Side) -> list[_Block]:
+        made = []
+        for term in terms:
+            count = _count((term,))
+            made.append((term, rest[:count]))
+            del rest[:count]
+        return made
+
+    return side(line.left), side(line.right)
+
+
+def _in_order(blocks: list[_Block], like: Side) -> list[_Block] | None:
+    """The blocks in the order of terms of the same shapes, those that are equal before the others."""
+    if len(blocks) != len(like):
+        return None
+    rest: list[_Block] = list(blocks)
+    found: dict[int, _Block] = {}
+    for is_alike in (Term.__eq__, lambda one, other: _shape((one,)) == _shape((other,))):
+        for at, term in enumerate(like):
+            if at not in found and (block := next((b for b in rest if is_alike(b[0], term)), None)) is not None:
+                rest.remove(block)
+                found[at] = block
+    return [found[at] for at in range(len(like))] if len(found) == len(like) else None
+
+
+def _joined(left: list[_Block], right: list[_Block], name: str) -> tuple[Equation, list[Origin]]:
+    line = Equation(tuple(term for term, _ in left), tuple(term for term, _ in right), name)
+    return line, [origin for _, origins in left + right for origin in origins]
+
+
 def _signed(values: list[str]) -> str:
     """3x, -5x, 2 -> '3x - 5x + 2'"""
     out = values[0]
@@ -226,6 +265,79 @@ class Equation:
             if (made := rule()) is not None:
                 return made
         raise OutsideDomain("the equation has no single solution")
+
+    def ways(self) -> list[Step]:
+        step = self.next()
+        if step is None:
+            return []
+        found = [step]
+        if all(t.group is None and t.denominator == 1 for t in self.left + self.right):
+            found += [made for way in (self._mirrored, self._numbers_first, self._moved) if (made := way()) is not None]
+        return found
+
+    def arranged(self, origins: list[Origin], like: Line) -> Step | None:
+        if not isinstance(like, Equation) or like.name != self.name:
+            return None
+        straight, turned = ((self, origins), self._turned(origins))
+        for line, theirs in (straight, turned):
+            left, right = _blocks(line, theirs)
+            if (first := _in_order(left, like.left)) is not None and (second := _in_order(right, like.right)) is not None:
+                return _joined(first, second, self.name)
+        return None
+
+    def shuffled(self, origins: list[Origin], rng: Random) -> Step:
+        if self.answer() is not None:
+            return self, origins
+        line, theirs = self._turned(origins) if rng.random() < TURNED else (self, origins)
+        left, right = _blocks(line, theirs)
+        for side in (left, right):
+            if rng.random() < SHUFFLED:
+                rng.shuffle(side)
+        return _joined(left, right, self.name)
+
+    def _turned(self, origins: list[Origin]) -> tuple[Equation, list[Origin]]:
+        at = _count(self.left)
+        return Equation(self.right, self.left, self.name), origins[at:] + origins[:at]
+
+    # Ways beside the canonical one, of lines without brackets and fractions; None where they do not apply.
+
+    def _mirrored(self) -> Step | None:
+        """The unknown goes to the right, the numbers to the left: 7 - 2x = 3x - 8, 7 = 5x - 8, 15 = 5x."""
+        if not any(t.var for t in self.right):
+            return None
+        step = Equation(self.right, self.left, self.name).next()
+        if step is None or not isinstance(step[0], Equation):
+            return None
+        return step[0]._turned(step[1])
+
+    def _numbers_first(self) -> Step | None:
+        """7 - 2x = 3x - 8, -2x = 3x - 15"""
+        sides = [([t for t in side if t.var], [t for t in side if not t.var]) for side in (self.left, self.right)]
+        if any(len(vars) != 1 or len(numbers) != 1 for vars, numbers in sides):
+            return None
+        ((left,), (moved,)), ((right,), (number,)) = sides
+        back = replace(moved, numerator=-moved.numerator)
+        operation = _signed([_single(number, self.name), _single(back, self.name)])
+        origin = Origin("move", operation, (number.coefficient, moved.coefficient), _back_by([back], number))
+        total = number.numerator - moved.numerator
+        if not total:
+            return None
+        return Equation((left,), (right, Term(total)), self.name), [COPY, COPY, origin]
+
+    def _moved(self) -> Step | None:
+        """Terms change sides and nothing is worked out yet: 7 - 2x = 3x - 8, -2x - 3x = -8 - 7."""
+        if len(self.left) + len(self.right) < 3 or any(not t.numerator for t in self.left + self.right):
+            return None
+
+        def side(stays: Side, comes: Side, var: bool) -> list[_Block]:
+            over = [replace(t, numerator=-t.numerator) for t in comes if t.var == var]
+            origins = [Origin("cross", f"{_single(t, self.name)} moved", (t.coefficient,)) for t in comes if t.var == var]
+            return [(t, [COPY]) for t in stays if t.var == var] + [(t, [origin]) for t, origin in zip(over, origins, strict=True)]
+
+        left, right = side(self.left, self.right, var=True), side(self.right, self.left, var=False)
+        if not left or not right or all(origins == [COPY] for _, origins in left + right):
+            return None
+        return _joined(left, right, self.name)
 
     # Each rule gives the next line and the origins of its leaves, or None where it does not apply.
 

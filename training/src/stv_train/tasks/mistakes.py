@@ -9,9 +9,10 @@ from random import Random
 from ..errors import OutsideDomain
 from .checking import Check, check
 from .equations import Equation
-from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, attempt_lines, solution_text, solve
+from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, Step, attempt_lines, solution_text, solve
 
 LEFT_OUT = 0.2  # share of attempts with lines left out
+OWN_WAY = 0.4  # share of solutions of equations that do not go by the book
 
 
 def slip(value: int, rng: Random) -> int:
@@ -34,6 +35,8 @@ def _wrong(leaf: Leaf, origin: Origin, rng: Random) -> Leaf:
     match origin.kind:
         case "times":
             typical = [b, -a * b, a * b + a, a * b - a, a * b + b, a + b]
+        case "cross":
+            typical = [a]
         case "move":
             typical = [a + b, b - a, a]
         case "sum":
@@ -132,7 +135,24 @@ def wrong_statements(problem: Problem, rng: Random) -> tuple[str, Check] | None:
     return None if result.correct or not lines else (attempt, result)
 
 
-def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[str, Check]:
+def _step(line: Line, rng: Random, own_way: bool) -> Step | None:
+    """The next line by the book, or any that people write."""
+    if not own_way:
+        return line.next()
+    return rng.choice(ways) if (ways := line.ways()) else None
+
+
+def own_solution(problem: Problem, rng: Random) -> str | None:
+    """A right solution in an own way; None where it did not come to its end."""
+    line, lines = problem.line, list[str]()
+    while (step := _step(line, rng, True)) is not None and len(lines) < MAX_STEPS:
+        line = step[0].shuffled(step[1], rng)[0]
+        lines.append(line.text())
+    attempt = solution_text(lines)
+    return attempt if lines and check(problem, attempt).correct else None
+
+
+def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bool = False) -> tuple[str, Check]:
     """An attempt with a mistake at a random step (and further ones with probability `more` a line), and its check.
 
     The mistake is carried on: later lines follow from the wrong one, as a student's would."""
@@ -144,8 +164,8 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15) -> tuple[st
         lines: list[str] = []
         line = problem.line
         try:
-            while (step := line.next()) is not None and len(lines) < MAX_STEPS:
-                line, origins = step
+            while (step := _step(line, rng, own_way)) is not None and len(lines) < MAX_STEPS:
+                line, origins = step[0].shuffled(step[1], rng) if own_way else step
                 if len(lines) == first or (len(lines) > first and rng.random() < more):
                     spoiled = _spoil(line, origins, rng)
                     if spoiled is not None:
@@ -175,16 +195,19 @@ def _leave_out(attempt: str, rng: Random) -> str:
 
 
 def student_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
-    """What a person may hand in: by the book, with lines left out, or in statements, right or with a typical mistake; and its check."""
+    """What a person may hand in: by the book, in an own way, with lines left out, or in statements, right or with a typical mistake;
+    and its check."""
     stated = problem.task != "equations" and rng.random() < 0.25
+    own_way = problem.task == "equations" and rng.random() < OWN_WAY
     if right:
-        attempt = (statements(problem) if stated else None) or solution_text(solve(problem))
+        other = statements(problem) if stated else own_solution(problem, rng) if own_way else None
+        attempt = other or solution_text(solve(problem))
         result = check(problem, attempt)
     else:
-        attempt, result = (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng)
+        attempt, result = (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng, own_way=own_way)
     if not stated and rng.random() < LEFT_OUT:
         shorter = _leave_out(attempt, rng)
-        other = check(problem, shorter)
-        if other.correct == right:
-            return shorter, other
+        checked = check(problem, shorter)
+        if checked.correct == right:
+            return shorter, checked
     return attempt, result

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from random import Random
 from typing import Protocol
 
 from ..errors import OutsideDomain
@@ -42,7 +43,7 @@ class Leaf:
 class Origin:
     """Where a number of a canonical line comes from. `operation` is empty when the number was only copied.
 
-    `kind` names the operation for the mistakes: copy, times, sum, move, divide, common, reduce, flip, write.
+    `kind` names the operation for the mistakes: copy, times, sum, move, cross, divide, common, reduce, flip, write.
     `operands` are its numbers."""
 
     kind: str
@@ -109,13 +110,44 @@ class Line(Protocol):
         """What the line says in itself about numbers (`30 * 2 = 60`), whatever it makes of the line before."""
         ...
 
-    def next(self) -> tuple[Line, list[Origin]] | None:
+    def next(self) -> Step | None:
         """The canonical next line and the origin of each of its leaves; None when nothing is left to do."""
+        ...
+
+    def ways(self) -> list[Step]:
+        """`next` and what people write in its place, the canonical one first; empty when nothing is left to do."""
+        ...
+
+    def arranged(self, origins: list[Origin], like: Line) -> Step | None:
+        """The same line, its terms and sides in the order of `like`; None where the two differ in more than that."""
+        ...
+
+    def shuffled(self, origins: list[Origin], rng: Random) -> Step:
+        """The same line in an order that somebody may write it in."""
         ...
 
     def answer(self) -> Fraction | None:
         """The answer if this line states it in full."""
         ...
+
+
+class ByTheBook:
+    """For lines that go on in one way and have one order."""
+
+    __slots__ = ()
+
+    def ways(self: Line) -> list[Step]:
+        return [] if (step := self.next()) is None else [step]
+
+    def arranged(self: Line, origins: list[Origin], like: Line) -> Step | None:
+        return (self, origins) if self.shape() == like.shape() else None
+
+    def shuffled(self: Line, origins: list[Origin], rng: Random) -> Step:
+        return self, origins
+
+
+Step = tuple[Line, list[Origin]]
+"""A line and the origin of each of its leaves."""
 
 
 @dataclass(frozen=True, slots=True)
