@@ -45,8 +45,8 @@ def test_packs_are_measured_on_the_same_problems(tmp_path: Path, capsys: pytest.
     text = capsys.readouterr().out
 
     folder = out / "evaluation" / "everyday"
-    problems = {name: read_jsonl(folder / "test" / f"{name}.jsonl") for name in ("random", "students", "handed-in")}
-    assert {name: len(rows) for name, rows in problems.items()} == {"random": 32, "students": 16, "handed-in": 32}
+    problems = {name: read_jsonl(folder / "test" / f"{name}.jsonl") for name in ("random", "students", "handed-in", "own-way")}
+    assert {name: len(rows) for name, rows in problems.items()} == {"random": 32, "students": 16, "handed-in": 32, "own-way": 18}
     assert all(split_of(read_problem(row["problem"]).canonical) == "test" for row in problems["random"])
     assert sum(row["first_error"] is None for row in problems["handed-in"]) == 16
     assert all(row["first_error"] for row in problems["students"])
@@ -59,7 +59,7 @@ def test_packs_are_measured_on_the_same_problems(tmp_path: Path, capsys: pytest.
 
     # Nothing is measured twice.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")}
-    assert len(before) == 6
+    assert len(before) == 8
     assert main(["compare", *arguments, "--split", "test", str(BUNDLED), str(new)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")} == before
     assert capsys.readouterr().out == text

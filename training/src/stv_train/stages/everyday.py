@@ -29,12 +29,13 @@ def everyday_folder(run: Run) -> Path:
 
 def everyday_jobs(run: Run, split: str) -> list[Job]:
     """`random`: the loop on problems of `split`; `students`: the same loop from people's wrong attempts; `handed-in`: verdicts on
-    people's attempts, half of them right. `evaluate.per_level` problems of each level, half as many for `students`."""
+    people's attempts, half of them right; `own-way`: verdicts on such that do not go by the book (equations of the first level have no
+    other way). `evaluate.per_level` problems of each level, half as many for `students`."""
     config, seed = run.config.evaluate, run.config.run.seed
     folder = everyday_folder(run) / split
-    rows: dict[str, list[dict[str, Any]]] = {"random": [], "students": [], "handed-in": []}
+    rows: dict[str, list[dict[str, Any]]] = {"random": [], "students": [], "handed-in": [], "own-way": []}
     for task, level in all_kinds(run.config.data.tasks):
-        rng = Random(f"{seed}:everyday:{split}:{task}:{level}")
+        rng, own = (Random(f"{seed}:{name}:{split}:{task}:{level}") for name in ("everyday", "own-way"))
         problems: dict[str, Problem] = {}
         while len(problems) < config.per_level:
             problem = make_problem(task, level, rng, split)
@@ -49,11 +50,15 @@ def everyday_jobs(run: Run, split: str) -> list[Job]:
                 attempt, result = student_attempt(problem, rng, right)
                 if name == "handed-in" or at % 2:
                     rows[name].append(same | {"attempt": attempt, "first_error": result.first_error})
+            if task == "equations" and level > 1:
+                attempt, result = student_attempt(problem, own, at % 2 == 0, own_ways=1.0)
+                rows["own-way"].append(same | {"attempt": attempt, "first_error": result.first_error})
+    rows = {name: written for name, written in rows.items() if written}
     for name, written in rows.items():
         write_jsonl(folder / f"{name}.jsonl", written)
     loop = (config.chains, config.rounds)
-    shapes = {"random": loop, "students": loop, "handed-in": (1, 0)}
-    return [Job(name, folder / f"{name}.jsonl", seed, *shape) for name, shape in shapes.items()]
+    shapes = {"random": loop, "students": loop, "handed-in": (1, 0), "own-way": (1, 0)}
+    return [Job(name, folder / f"{name}.jsonl", seed, *shapes[name]) for name in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ def _names(packs: list[Path]) -> list[str]:
 
 
 def everyday_tables(split: str, measured: list[Measured]) -> str:
-    """Three tables, a column for each pack, with 95 % intervals over problems."""
+    """Tables, a column for each pack, with 95 % intervals over problems."""
     head = ["Figure", *(one.name for one in measured)]
 
     def rows(name: str, figures: list[tuple[str, Any]]) -> str:
@@ -145,6 +150,9 @@ def everyday_tables(split: str, measured: list[Measured]) -> str:
     )
     text += f"\n{handed_in['overall']['problems']} students' attempts, half of them right, one verification each:\n\n"
     text += table(head, verdict_rows([one.reports["handed-in"] for one in measured]))
+    if (own_way := measured[0].reports.get("own-way")) is not None:
+        text += f"\nThe same with {own_way['overall']['problems']} attempts at equations that do not go by the book:\n\n"
+        text += table(head, verdict_rows([one.reports["own-way"] for one in measured]))
     return text
 
 

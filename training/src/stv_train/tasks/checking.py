@@ -22,7 +22,7 @@ class Check:
     num_steps: int
     first_error: int | None = None  # counts from 1
     finding: str = ""  # "4 times -3 is -12, not -3."
-    expected: str = ""  # the canonical line for that step, from the attempt's own line before it
+    expected: str = ""  # the right line for that step, from the attempt's own line before it
     kind: str = ""
     worked: tuple[tuple[str, ...], ...] = ()  # for each step as far as the first wrong one, what was worked out: "21 - 5 is 16"
 
@@ -50,7 +50,7 @@ class LineReview:
     worked: tuple[str, ...] = ()
     finding: str = ""
     kind: str = ""
-    expected: str = ""  # the canonical line that it was compared with, where that is not the next one
+    expected: str = ""  # the right line that it was compared with, in its own way and order
     skipped: tuple[str, ...] = ()  # worked out before, of lines that the attempt left out: the student may not know these numbers
 
 
@@ -129,7 +129,7 @@ def _all_worked(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
 def _review_like(
     problem: Problem, expected: Line, origins: list[Origin], line: Line, skipped: tuple[str, ...], follows: bool
 ) -> LineReview:
-    """`line` has the shape of `expected`, a canonical line one or more steps ahead; `skipped` leads there."""
+    """`line` has the shape of `expected`, which was probably meant; `skipped` leads there."""
     pairs = list(zip(expected.leaves(), line.leaves(), strict=True))
     worked, finding = review_claims(claims_of(expected, origins, line), problem.answer)
     if follows:
@@ -140,7 +140,7 @@ def _review_like(
         copied = next(((want, got) for want, got in pairs if want != got), None)
         kind = "copy" if copied else "other"
         finding = f"{copied[0].text()} was copied as {copied[1].text()}." if copied else NOT_FOLLOWING
-    return LineReview(worked, finding, kind, expected.text() if skipped else "", skipped)
+    return LineReview(worked, finding, kind, expected.text(), skipped)
 
 
 def _missing(expected: Line, line: Line) -> str:

@@ -12,7 +12,7 @@ from .equations import Equation
 from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, Step, attempt_lines, solution_text, solve
 
 LEFT_OUT = 0.2  # share of attempts with lines left out
-OWN_WAY = 0.4  # share of solutions of equations that do not go by the book
+OWN_WAYS = 0.4  # share of solutions of equations that do not go by the book
 
 
 def slip(value: int, rng: Random) -> int:
@@ -194,11 +194,11 @@ def _leave_out(attempt: str, rng: Random) -> str:
     return solution_text(lines)
 
 
-def student_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
+def student_attempt(problem: Problem, rng: Random, right: bool, own_ways: float = OWN_WAYS) -> tuple[str, Check]:
     """What a person may hand in: by the book, in an own way, with lines left out, or in statements, right or with a typical mistake;
-    and its check."""
+    and its check. `own_ways`: share of equations that are not solved by the book."""
     stated = problem.task != "equations" and rng.random() < 0.25
-    own_way = problem.task == "equations" and rng.random() < OWN_WAY
+    own_way = problem.task == "equations" and rng.random() < own_ways
     if right:
         other = statements(problem) if stated else own_solution(problem, rng) if own_way else None
         attempt = other or solution_text(solve(problem))
