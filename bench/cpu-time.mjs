@@ -2,15 +2,12 @@
 // One line for each thread of this client, of the API process and of the engine host, as Linux counts it (/proc), in milliseconds a second.
 import { readdirSync, readFileSync } from 'node:fs';
 import { decodeRate, text } from './load.mjs';
-import { startStv } from './servers.mjs';
+import { childrenOf, startStv } from './servers.mjs';
 
 const TICK_MS = 10; // USER_HZ is 100 on every Linux that Node runs on
 const TOKENS = 200;
 /** Threads that did less are not listed. */
 const LEAST_MS_PER_SECOND = 2;
-
-const children = (pid) =>
-  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
 
 /** @returns Map of `process thread` to milliseconds of processor time so far */
 function times(processes) {
@@ -33,7 +30,7 @@ try {
   const processes = [
     ['client', process.pid],
     ['api', server.pid],
-    ...children(server.pid).map((pid) => ['engine', pid]),
+    ...childrenOf(server.pid).map((pid) => ['engine', pid]),
   ];
   await decodeRate(server.url, [text(1, 60)], 16);
   const before = times(processes);

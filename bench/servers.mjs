@@ -1,11 +1,19 @@
 // Starts the servers that are compared, each in its own process on a free loopback port, and stops them by process id.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import getPort from 'get-port';
 
 export const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Process ids of a process's children, as Linux tells them. */
+export function childrenOf(pid) {
+  return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+}
 
 async function untilReady(url, child, deadlineMs) {
   const end = Date.now() + deadlineMs;

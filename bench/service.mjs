@@ -1,8 +1,8 @@
 // What a client and an operator see of our server: latency, the step outside ONNX Runtime, lag of the API's event loop with
 // many open streams, memory. Figures of one server process pair, read from its own metrics and from /proc.
-import { readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { complete, median, percentile, text } from './load.mjs';
-import { startStv } from './servers.mjs';
+import { childrenOf, startStv } from './servers.mjs';
 
 /** Value of one series of Prometheus text, 0 if absent. Labels as they stand in the text, in order. */
 function sample(metrics, name, labels) {
@@ -18,10 +18,7 @@ function residentMiB(pid) {
 
 /** The API process and the engine host it started. */
 function memory(pid) {
-  const children = readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean),
-  );
-  return { api: residentMiB(pid), host: children.reduce((sum, child) => sum + residentMiB(child), 0) };
+  return { api: residentMiB(pid), host: childrenOf(pid).reduce((sum, child) => sum + residentMiB(child), 0) };
 }
 
 /** Share of the steps' time that was spent outside ONNX Runtime between two scrapes. */

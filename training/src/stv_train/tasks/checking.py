@@ -108,17 +108,15 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
             if made.text() in seen:
                 continue
             seen.add(made.text())
+            too_early = states_answer and made.answer() is None  # `x = 4` has the shape of `3x = 12`
+            if not too_early and (alike := made.arranged(origins, line)) is not None:
+                found = _Derivation(*alike, before.skipped)
+                wrong = sum(want != got for want, got in zip(found.line.leaves(), wanted, strict=True))
+                if not wrong:
+                    return found
+                if wrong < fewest:
+                    best, fewest = found, wrong
             front.append(_Derivation(made, origins, before.skipped + _all_worked(made, origins)))
-            if states_answer and made.answer() is None:  # `x = 4` has the shape of `3x = 12`
-                continue
-            if (alike := made.arranged(origins, line)) is None:
-                continue
-            found = _Derivation(*alike, before.skipped)
-            wrong = sum(want != got for want, got in zip(found.line.leaves(), wanted, strict=True))
-            if wrong < fewest:
-                best, fewest = found, wrong
-            if not wrong:
-                return best
     return best
 
 

@@ -278,8 +278,7 @@ class Equation:
     def arranged(self, origins: list[Origin], like: Line) -> Step | None:
         if not isinstance(like, Equation) or like.name != self.name:
             return None
-        straight, turned = ((self, origins), self._turned(origins))
-        for line, theirs in (straight, turned):
+        for line, theirs in ((self, origins), self._turned(origins)):
             left, right = _blocks(line, theirs)
             if (first := _in_order(left, like.left)) is not None and (second := _in_order(right, like.right)) is not None:
                 return _joined(first, second, self.name)
@@ -316,13 +315,8 @@ class Equation:
         if any(len(vars) != 1 or len(numbers) != 1 for vars, numbers in sides):
             return None
         ((left,), (moved,)), ((right,), (number,)) = sides
-        back = replace(moved, numerator=-moved.numerator)
-        operation = _signed([_single(number, self.name), _single(back, self.name)])
-        origin = Origin("move", operation, (number.coefficient, moved.coefficient), _back_by([back], number))
-        total = number.numerator - moved.numerator
-        if not total:
-            return None
-        return Equation((left,), (right, Term(total)), self.name), [COPY, COPY, origin]
+        total, origin = self._across(moved, number)
+        return (Equation((left,), (right, total), self.name), [COPY, COPY, origin]) if total.numerator else None
 
     def _moved(self) -> Step | None:
         """Terms change sides and nothing is worked out yet: 7 - 2x = 3x - 8, -2x - 3x = -8 - 7."""
@@ -455,11 +449,15 @@ class Equation:
         var = next((t for t in self.left if t.var), None)
         if var is None:
             raise OutsideDomain("the equation has no single solution")
-        right = self.right[0]
-        moved = replace(constant, numerator=-constant.numerator)
-        operation = _signed([_single(right, self.name), _single(moved, self.name)])
-        origin = Origin("move", operation, (right.coefficient, constant.coefficient), _back_by([moved], right))
-        return Equation((var,), (Term(right.numerator - constant.numerator),), self.name), [COPY, origin]
+        total, origin = self._across(constant, self.right[0])
+        return Equation((var,), (total,), self.name), [COPY, origin]
+
+    def _across(self, number: Term, to: Term) -> tuple[Term, Origin]:
+        """A whole number changes sides and is joined with the one there: what they make, and where that comes from."""
+        moved = replace(number, numerator=-number.numerator)
+        operation = _signed([_single(to, self.name), _single(moved, self.name)])
+        origin = Origin("move", operation, (to.coefficient, number.coefficient), _back_by([moved], to))
+        return Term(to.numerator - number.numerator), origin
 
     def _divide(self) -> tuple[Line, list[Origin]] | None:
         if len(self.left) != 1 or len(self.right) != 1 or not self.left[0].var:

@@ -136,17 +136,20 @@ def wrong_statements(problem: Problem, rng: Random) -> tuple[str, Check] | None:
 
 
 def _step(line: Line, rng: Random, own_way: bool) -> Step | None:
-    """The next line by the book, or any that people write."""
+    """The next line by the book, or any that people write, in any order."""
     if not own_way:
         return line.next()
-    return rng.choice(ways) if (ways := line.ways()) else None
+    if not (ways := line.ways()):
+        return None
+    made, origins = rng.choice(ways)
+    return made.shuffled(origins, rng)
 
 
 def own_solution(problem: Problem, rng: Random) -> str | None:
     """A right solution in an own way; None where it did not come to its end."""
     line, lines = problem.line, list[str]()
-    while (step := _step(line, rng, True)) is not None and len(lines) < MAX_STEPS:
-        line = step[0].shuffled(step[1], rng)[0]
+    while len(lines) < MAX_STEPS and (step := _step(line, rng, own_way=True)) is not None:
+        line = step[0]
         lines.append(line.text())
     attempt = solution_text(lines)
     return attempt if lines and check(problem, attempt).correct else None
@@ -164,8 +167,8 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
         lines: list[str] = []
         line = problem.line
         try:
-            while (step := _step(line, rng, own_way)) is not None and len(lines) < MAX_STEPS:
-                line, origins = step[0].shuffled(step[1], rng) if own_way else step
+            while len(lines) < MAX_STEPS and (step := _step(line, rng, own_way)) is not None:
+                line, origins = step
                 if len(lines) == first or (len(lines) > first and rng.random() < more):
                     spoiled = _spoil(line, origins, rng)
                     if spoiled is not None:
