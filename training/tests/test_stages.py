@@ -78,15 +78,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def test_base_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["base", "generator"])
+def test_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_path: Path, name: str) -> None:
     model = trained.load_model("base")
     write_checkpoint(tmp_path / "checkpoint", model)
-    run = Run(smoke(tmp_path / "run", base__start_from=str(tmp_path / "checkpoint")))
-    assert same(first_model(Course(run, "base")).state_dict(), model.state_dict())
-    for name, complaint in (("nowhere", "cannot be read"), ("checkpoint", "of another shape")):
-        other = Run(smoke(tmp_path / "other", base__start_from=str(tmp_path / name), model__intermediate_size="192"))
-        with pytest.raises(TrainError, match=rf"base\.start_from: .*{complaint}"):
-            first_model(Course(other, "base"))
+    run = Run(smoke(tmp_path / "run", **{f"{name}__start_from": str(tmp_path / "checkpoint")}))
+    assert same(first_model(Course(run, name)).state_dict(), model.state_dict())
+    for folder, complaint in (("nowhere", "cannot be read"), ("checkpoint", "of another shape")):
+        settings = {f"{name}__start_from": str(tmp_path / folder), "model__intermediate_size": "192"}
+        other = Run(smoke(tmp_path / "other", **settings))
+        with pytest.raises(TrainError, match=rf"{name}\.start_from: .*{complaint}"):
+            first_model(Course(other, name))
 
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ class DataConfig:
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
     tokens: int = 100_000_000
-    start_from: str = ""  # folder of a Hugging Face checkpoint of the same shape to begin with; empty: random weights
+    start_from: str = ""  # folder of a Hugging Face checkpoint to begin with; empty: random weights, for the generator the base
     batch_tokens: int = 4096
     muon_lr: float = 0.006
     adam_lr: float = 0.006
@@ -299,7 +299,6 @@ def _check(config: Config) -> None:
             need(weight >= 0, f"{section}.kinds.{kind} must not be negative, not {weight}.")
         need(sum(kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
     need(config.generator.tokens >= 0, f"generator.tokens must not be negative, not {config.generator.tokens}.")
-    need(not config.generator.start_from, "generator.start_from must be empty: the generator begins with the base.")
     need(
         config.run.device in ("auto", "cpu", "cuda"),
         f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",

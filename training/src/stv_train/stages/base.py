@@ -160,12 +160,12 @@ def require_compiler(run: Run) -> None:
 
 
 def first_model(course: Course) -> Llama:
-    """What training begins with: random weights, or those of a checkpoint of the same shape; the generator's, with the base."""
+    """What training begins with: a checkpoint of the same shape where one is named, else the base with random weights and the
+    generator with the base."""
     run = course.run
-    if course.name != "base":
-        return run.load_model("base")
-    folder = course.config.start_from
-    return read_checkpoint(run, Path(folder), "base.start_from") if folder else run.new_model(run.config.run.seed)
+    if folder := course.config.start_from:
+        return read_checkpoint(run, Path(folder), f"{course.name}.start_from")
+    return run.new_model(run.config.run.seed) if course.name == "base" else run.load_model("base")
 
 
 def mix_at(course: Course, tokens: int) -> Mix:

@@ -34,11 +34,10 @@ class Check:
 
 def claims_of(expected: Line, origins: list[Origin], line: Line) -> list[Claim]:
     """The numbers of `line`, of the shape of `expected`, that come from operations."""
-    wanted, got = expected.leaves(), line.leaves()
-    last = len(wanted) - 1 if expected.answer() is not None else None
+    states_answer = expected.answer() is not None
     return [
-        Claim(origin.operation, want, found, origin.undo if at == last else None)
-        for at, (want, found, origin) in enumerate(zip(wanted, got, origins, strict=True))
+        Claim(origin.operation, want, found, origin.undo if states_answer and not want.suffix else None)
+        for want, found, origin in zip(expected.leaves(), line.leaves(), origins, strict=True)
         if origin.operation
     ]
 

@@ -6,6 +6,7 @@ bring the unknown to the left, then the numbers to the right, divide.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd, lcm
@@ -252,10 +253,10 @@ class Equation:
 
     def answer(self) -> Fraction | None:
         if len(self.left) == len(self.right) == 1:
-            left, right = self.left[0], self.right[0]
-            plain = left == Term(1, 1, var=True) and not right.var and right.group is None
-            if plain and (gcd(right.numerator, right.denominator) == 1 or right.numerator == 0):
-                return right.coefficient
+            for one, other in ((self.left[0], self.right[0]), (self.right[0], self.left[0])):
+                plain = one == Term(1, 1, var=True) and not other.var and other.group is None
+                if plain and (gcd(other.numerator, other.denominator) == 1 or other.numerator == 0):
+                    return other.coefficient
         return None
 
     def next(self) -> tuple[Line, list[Origin]] | None:
@@ -297,6 +298,13 @@ class Equation:
     def _turned(self, origins: list[Origin]) -> tuple[Equation, list[Origin]]:
         at = _count(self.left)
         return Equation(self.right, self.left, self.name), origins[at:] + origins[:at]
+
+    def rearranged(self, rng: Random) -> Equation:
+        """The same equation, the terms of each side in any order: 7 - 2x = 3x - 8."""
+        left, right = list(self.left), list(self.right)
+        rng.shuffle(left)
+        rng.shuffle(right)
+        return Equation(tuple(left), tuple(right), self.name)
 
     # Ways beside the canonical one, of lines without brackets and fractions; None where they do not apply.
 
@@ -543,14 +551,16 @@ def _close(rng: Random, left: list[Term], right: list[Term], root: Fraction) -> 
     return Equation(tuple(left), tuple(right), "x")
 
 
-def make_equation(level: int, rng: Random) -> Equation:
-    """A random equation of `level` 1..10 with unknown x. Levels grow in lines and in numbers per line."""
+def make_equation(level: int, rng: Random, arrange: Callable[[Equation], Equation | None] = lambda drawn: drawn) -> Equation:
+    """A random equation of `level` 1..10 with unknown x. Levels grow in lines and in numbers per line. `arrange` makes of one that
+    was drawn what is wanted, or None; it is asked before the equation is solved, which takes longer than all else."""
     while True:
-        equation = _draw(level, rng)
+        drawn = _draw(level, rng)
+        if drawn is None:
+            continue
+        equation = arrange(Equation(drawn.right, drawn.left, "x") if rng.random() < 0.12 else drawn)
         if equation is None:
             continue
-        if rng.random() < 0.12:
-            equation = Equation(equation.right, equation.left, "x")
         try:
             answer, largest = equation.root(), 0
             for line in canonical_lines(equation):

@@ -52,6 +52,7 @@ def all_kinds(tasks: dict[str, float]) -> list[tuple[str, int]]:
 
 
 SPLITS = ("train", "validation", "test")
+REARRANGED = 0.25  # share of equations whose terms stand in another order: 7 - 2x = 3x - 8
 
 _EQUATION_WORDING = (
     ("{}", 8),
@@ -184,8 +185,9 @@ def make_problem(task: str, level: int, rng: Random, split: str = "train") -> Pr
     """A random problem of `split`, worded and spaced as people type them."""
     if task not in TASKS or not 1 <= level <= TASKS[task]:
         raise TrainError(f"Task {task!r} has no level {level}; tasks and their number of levels are {TASKS}.")
+    rearranged = task == "equations" and level > 1 and rng.random() < REARRANGED
     while True:
-        text = _draw_text(task, level, rng)
+        text = _draw_text(task, level, rng, split, rearranged)
         try:
             problem = read_problem(text, task, level)
         except OutsideDomain:
@@ -194,9 +196,20 @@ def make_problem(task: str, level: int, rng: Random, split: str = "train") -> Pr
             return problem
 
 
-def _draw_text(task: str, level: int, rng: Random) -> str:
+def _arranged(equation: Equation, split: str, rearranged: bool, rng: Random) -> Equation | None:
+    """The equation as it stands or its terms in another order; None unless both belong to the split: a problem of a test has no
+    twin among those that are trained on."""
+    if split_of(canonical_equation(equation)) != split:
+        return None
+    if not rearranged:
+        return equation
+    made = equation.rearranged(rng)
+    return made if made != equation and split_of(canonical_equation(made)) == split else None
+
+
+def _draw_text(task: str, level: int, rng: Random, split: str, rearranged: bool) -> str:
     if task == "equations":
-        equation = make_equation(level, rng)
+        equation = make_equation(level, rng, lambda drawn: _arranged(drawn, split, rearranged, rng))
         name = rng.choice(NAMES)
         body = vary_spacing(Equation(equation.left, equation.right, name).text(), rng)
         return _weighted(rng, _EQUATION_WORDING).replace("{x}", name).replace("{}", body)
