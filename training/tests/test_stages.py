@@ -20,7 +20,7 @@ from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
 from stv_train.export import export_pack, write_checkpoint
 from stv_train.files import read_jsonl, write_atomically, write_jsonl
-from stv_train.gates import failures
+from stv_train.gates import failures, known_gates
 from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.stages import base as base_stage
@@ -129,6 +129,8 @@ def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[st
     stages = {row["stage"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl")}
     assert stages >= {"base", "gates", "rollout", "stv", "vil"}
     assert not same(weights(run, "generator"), weights(run, "base")), "the generator went on from the base"
+    assert list(known_gates(run)) == ["base", "generator, with the base as its teacher"]
+    assert "with the base as its teacher" in (tmp_path / "run" / "REPORT.md").read_text()
     # Everything is done: the same command only says so.
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("weights.safetensors")}
     assert main(command) == 0
@@ -397,7 +399,7 @@ def test_gates_stop_stv_before_it_starts(trained: Run, tmp_path: Path, capsys: p
     run = copy_of(trained, tmp_path)
     arguments = ["stv", "--config", str(CONFIGS / "smoke.toml"), "--out", str(run.folder), "--set", "gates.enforce=true"]
     assert main([*arguments, "--set", "base.tokens=6000"]) == 2
-    assert "misses its gates" in capsys.readouterr().err and not run.has_model("stv")
+    assert "Gates are missed (base)" in capsys.readouterr().err and not run.has_model("stv")
     good = {"sums": 0.97, "teacher": 0.9, "refine_true": 0.5, "refine_fresh": 0.2, "refine_ratio": 2.5, "hard": 3.0, "hardest": 2.0}
     assert failures(run.config.gates, good) == []
     for name, value in (("sums", 0.9), ("teacher", 0.7), ("refine_ratio", 1.5), ("hardest", 0.0)):

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from typing import Any
 
 import torch
 
 from . import __version__
 from .figures import load_served, report_of
-from .report_served import goals_section, share, table, verdict_rows
+from .report_served import gates_table, goals_section, share, table, verdict_rows
 from .run import Run
 
 
 def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
     """Numbers are those of the served pack once `stv-train evaluate` has run on these very models; `everyday` are the tables of
     `compare_packs` on it."""
-
-    def facts(name: str) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads((run.folder / name / "facts.json").read_text())
-        return data
-
-    base, made_verifier = facts("base"), facts(verifier)
+    base, made_verifier = run.facts("base"), run.facts(verifier)
     stages = [name for name in dict.fromkeys(("base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
     tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
-    seconds = {name: facts(name).get("seconds") for name in stages}
+    seconds = {name: run.facts(name).get("seconds") for name in stages}
     spent = ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items() if value)
-    alone = f", {facts('generator').get('tokens', 0):,} more for the generator alone" if run.has_model("generator") else ""
+    alone = f", {run.facts('generator').get('tokens', 0):,} more for the generator alone" if run.has_model("generator") else ""
     began = f", beginning with `{start}`" if (start := run.config.base.start_from) else ""
-    gates = [[name, f"{value:.4g}"] for name, value in base.get("gates", {}).items()]
+    gates = gates_table(run)
     text = f"""# stv-mini
 
 A generator and a verifier for school mathematics with worked steps, trained from nothing.
@@ -54,7 +47,7 @@ A generator and a verifier for school mathematics with worked steps, trained fro
     probe = [[name, f"{value:.1%}"] for name, value in made_verifier.get("probe", {}).items()]
     text += "\nThis pack has not been evaluated as it is served; what follows steered the training and is no evidence.\n"
     if gates:
-        text += "\n## Gates of the base model (validation problems, attempts at temperature 1)\n\n" + table(["Figure", "Value"], gates)
+        text += "\n## Gates (validation problems, attempts at temperature 1)\n\n" + gates
     if probe:
         text += "\n## In-training probe of the verifier (validation problems, temperature 1)\n\n" + table(["Figure", "Value"], probe)
     return text

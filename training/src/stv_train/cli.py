@@ -32,6 +32,8 @@ from .stages.rollout import rollout, rollout_path
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
 
+GENERATORS = ("vil", "rlvr", "generator")  # the newest a run may have
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stv-train", description="Trains the generator and the verifier of an STV pack.")
@@ -105,11 +107,10 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
     return overrides
 
 
-def _gated_base(run: Run) -> None:
-    import json
-
+def _gated_models(run: Run) -> None:
     train_base(run)
-    require_gates(run, json.loads((run.folder / "base" / "facts.json").read_text())["gates"])
+    train_generator(run)
+    require_gates(run)
 
 
 def _evaluate(run: Run, pack: Path | None) -> None:
@@ -168,7 +169,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "verdict-rl":
             train_verifier(run, "meta-rl" if arguments.meta else "verdict-rl")
         case "stv":
-            _gated_base(run)
+            _gated_models(run)
             train_verifier(run, "stv", arguments.seed)
         case "vil" if arguments.rlvr_only:
             train_rlvr(run)
@@ -181,7 +182,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "compare":
             print(compare_packs(run, arguments.packs, arguments.split))
         case "export":
-            generator = arguments.generator or _newest(run, ("vil", "rlvr", "generator"))
+            generator = arguments.generator or _newest(run, GENERATORS)
             verifier = arguments.verifier or _newest(run, ("stv",))
             if run.has_model(verifier):
                 calibrate(run, verifier, generator)
@@ -195,19 +196,18 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             train_hf(run, arguments.to)
         case "all":
             write_problems(run)
-            _gated_base(run)
-            train_generator(run)
+            _gated_models(run)
             rollout(run)
             train_verifier(run, "stv")
             if arguments.baselines:
                 for method in ("sft", "verdict-rl", "meta-rl"):
                     train_verifier(run, method)
-            train_vil(run)
-            if arguments.baselines:
-                for control in CONTROLS[1:]:
+            if run.config.vil.steps:
+                for control in CONTROLS if arguments.baselines else CONTROLS[:1]:
                     train_vil(run, control)
-            calibrate(run, "stv", "vil")
-            export_pack(run, "vil", "stv")
+            generator = _newest(run, GENERATORS)
+            calibrate(run, "stv", generator)
+            export_pack(run, generator, "stv")
             try:
                 server_command(run.config.evaluate.server)
             except TrainError as error:

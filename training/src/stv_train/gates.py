@@ -1,11 +1,14 @@
-"""The four conditions a base model must meet before self-trained verification can show anything."""
+"""The four conditions that a generator and a teacher must meet before self-trained verification can show anything."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from random import Random
 
 from .config import GateConfig
 from .errors import TrainError
+from .files import write_json
 from .model import Llama
 from .probes import Judged, attempt_all, refine_probe, teacher_probe, validation_problems
 from .run import Run
@@ -13,21 +16,48 @@ from .sampler import Sampling
 from .tasks.problems import make_problem
 
 
-def measure_gates(run: Run, model: Llama) -> dict[str, float]:
-    """All figures are on validation problems; attempts at temperature 1."""
+def measure_gates(run: Run, generator: Llama, teacher: Llama) -> dict[str, float]:
+    """All figures are on validation problems; the generator's attempts at temperature 1."""
     config, seed = run.config.gates, run.config.run.seed + 77
     rng = Random(f"gates:{seed}")
     sums = [make_problem("order", rng.choice((1, 2)), rng, "validation") for _ in range(config.problems)]
-    judged = attempt_all(model, run.tokenizer, sums, Sampling(), seed)
+    judged = attempt_all(generator, run.tokenizer, sums, Sampling(), seed)
     figures = {"sums": sum(one.result.correct for one in judged) / len(judged)}
-    wrong = own_wrong(run, model, config, seed)
+    wrong = own_wrong(run, generator, config, seed)
     figures["wrong_attempts"] = float(len(wrong))
-    figures["teacher"] = teacher_probe(model, run.tokenizer, wrong, run.config.verifier.max_new_tokens, seed)
-    refined = refine_probe(model, run.tokenizer, wrong, config.refine_temperature, seed)
+    figures["teacher"] = teacher_probe(teacher, run.tokenizer, wrong, run.config.verifier.max_new_tokens, seed)
+    refined = refine_probe(generator, run.tokenizer, wrong, config.refine_temperature, seed)
     figures |= {f"refine_{name}": share for name, share in refined.items()}
     figures["refine_ratio"] = refined["true"] / max(refined["fresh"], 1 / max(len(wrong), 1))
-    hard, hardest = bins(run, model, config, seed)
+    hard, hardest = bins(run, generator, config, seed)
     return figures | {"hard": float(hard), "hardest": float(hardest)}
+
+
+def gates_path(run: Run) -> Path:
+    """Where the gates of a generator that is not the base are kept."""
+    return run.folder / run.generator / "gates.json"
+
+
+def pair_gates(run: Run) -> dict[str, float]:
+    """The figures of the run's generator and of the base as its teacher, measured once for the two: by base training where it is both."""
+    if run.generator == "base":
+        gates: dict[str, float] = run.facts("base")["gates"]
+        return gates
+    path, identities = gates_path(run), [run.facts(name)["identity"] for name in (run.generator, "base")]
+    if path.exists() and (found := json.loads(path.read_text()))["identities"] == identities:
+        return dict(found["gates"])
+    measured = measure_gates(run, run.load_model(run.generator), run.load_model("base"))
+    report_gates(run, measured)
+    write_json(path, {"identities": identities, "gates": measured})
+    return measured
+
+
+def known_gates(run: Run) -> dict[str, dict[str, float]]:
+    """All that were measured, by whose they are."""
+    found = {"base": run.facts("base").get("gates", {})} if run.has_model("base") else {}
+    if run.generator != "base" and gates_path(run).exists():
+        found["generator, with the base as its teacher"] = json.loads(gates_path(run).read_text())["gates"]
+    return {name: figures for name, figures in found.items() if figures}
 
 
 def own_wrong(run: Run, model: Llama, config: GateConfig, seed: int) -> list[Judged]:
@@ -83,8 +113,9 @@ def report_gates(run: Run, figures: dict[str, float]) -> list[str]:
     return missed
 
 
-def require_gates(run: Run, figures: dict[str, float]) -> None:
+def require_gates(run: Run) -> None:
     """Raises TrainError when a gate is missed: a pair that cannot use feedback cannot show the method."""
-    missed = failures(run.config.gates, figures)
+    missed = failures(run.config.gates, pair_gates(run))
     if missed and run.config.gates.enforce:
-        raise TrainError("The base model misses its gates: " + "; ".join(missed) + ". Train the base longer, or set gates.enforce = false.")
+        models = " and ".join(dict.fromkeys((run.generator, "base")))
+        raise TrainError(f"Gates are missed ({models}): " + "; ".join(missed) + ". Train longer, or set gates.enforce = false.")

@@ -15,7 +15,7 @@ import torch
 from . import __version__
 from .files import read_jsonl, write_atomically
 from .plots import plot_run
-from .report_served import loop_section, rates_section, served_sections, table
+from .report_served import gates_table, loop_section, rates_section, served_sections, table
 from .run import Run
 
 
@@ -78,10 +78,8 @@ def _times(run: Run) -> str:
 
 
 def _gates(run: Run) -> str:
-    gates = _facts(run).get("base", {}).get("gates")
-    if not gates:
-        return ""
-    return "## Gates of the base model\n\n" + table(["Figure", "Value"], [[name, f"{value:.4g}"] for name, value in gates.items()])
+    gates = gates_table(run)
+    return "## Gates\n\n" + gates if gates else ""
 
 
 def _verifiers(run: Run) -> str:

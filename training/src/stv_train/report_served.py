@@ -6,12 +6,22 @@ from typing import Any
 
 from .figures import Figure, goals, load_served, pair_of, report_of, rivals
 from .files import read_jsonl
+from .gates import known_gates
 from .run import Run
 from .stages.loops import load_loops
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]) + "\n"
+
+
+def gates_table(run: Run) -> str:
+    """A column for each model whose gates were measured; empty where none were."""
+    found = known_gates(run)
+    if not found:
+        return ""
+    rows = [[name, *(f"{figures[name]:.4g}" for figures in found.values())] for name in next(iter(found.values()))]
+    return table(["Figure", *found], rows)
 
 
 def share(figure: Figure | None, points: bool = False) -> str:

@@ -155,11 +155,16 @@ class Run:
     def has_model(self, name: str) -> bool:
         return (self.folder / name / "facts.json").exists()
 
-    def load_model(self, name: str) -> Llama:
+    def facts(self, name: str) -> dict[str, Any]:
+        """What made a finished model. Raises TrainError where there is none."""
         folder = self.folder / name
         if not self.has_model(name):
             raise TrainError(f"{folder} holds no finished model; run `stv-train {name.split('-')[0]}` first.")
-        facts = json.loads((folder / "facts.json").read_text())
+        facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())
+        return facts
+
+    def load_model(self, name: str) -> Llama:
+        facts, folder = self.facts(name), self.folder / name
         wanted = self.model_config().as_dict()
         if facts["model"] != wanted:
             differing = {key: (facts["model"].get(key), value) for key, value in wanted.items() if facts["model"].get(key) != value}

@@ -145,7 +145,7 @@ def _train(course: Course) -> Llama:
     spent += time.monotonic() - began
     facts = {"tokens": tokens, "seconds": round(spent, 1), "identity": course.identity}
     if name == "base":
-        facts["gates"] = gates = measure_gates(run, model)
+        facts["gates"] = gates = measure_gates(run, model, model)
         report_gates(run, gates)
     run.save_model(name, model, facts)
     run.end_checkpoint(name)

@@ -20,6 +20,8 @@ from ..tasks.problems import SPLITS, all_kinds, make_problem, read_problem, spli
 from ..tasks.steps import Problem, solution_text, solve
 from .rollout import load_attempts, rollout_path, row
 
+GIVE_UP = 200  # draws in a row without a new problem: easy levels hold few
+
 
 def problem_row(problem: Problem) -> dict[str, Any]:
     return {
@@ -39,15 +41,14 @@ def write_problems(run: Run) -> list[Path]:
         rows, seen = [], set()
         rng = Random(f"{run.config.run.seed}:data:{split}")
         for task, level in all_kinds(run.config.data.tasks):
-            found = 0
-            for _ in range(20 * run.config.data.problems_per_bin):
-                if found == run.config.data.problems_per_bin:
-                    break
+            found = in_vain = 0
+            while found < run.config.data.problems_per_bin and in_vain < GIVE_UP:
                 problem = make_problem(task, level, rng, split)
+                in_vain += 1
                 if problem.canonical not in seen:
                     seen.add(problem.canonical)
                     rows.append(problem_row(problem))
-                    found += 1
+                    found, in_vain = found + 1, 0
         path = run.folder / "data" / f"{split}.jsonl"
         write_jsonl(path, rows)
         run.say(f"data: {len(rows):,} problems in {path}")
