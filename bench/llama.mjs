@@ -1,4 +1,5 @@
-// Our server beside llama-server, through HTTP on both sides, same weights (llama.cpp's fast requantizations of the same GGUF).
+// Our server beside llama-server, through HTTP on both sides: int8 weights beside llama.cpp's fast requantizations of the same GGUF, and
+// int4 weights that are the very blocks of its Q4_0 file.
 // One server is busy at a time; the rounds alternate, and each figure is the median over rounds, each ratio that of the medians.
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
@@ -11,12 +12,14 @@ const widths = [1, 8, 16];
 export async function benchLlama({ llamaDir, ggufDir, rounds, stvArgs, log }) {
   const binary = path.join(llamaDir, 'llama-server');
   const threads = availableParallelism();
-  const peer = (file) => startLlama(binary, path.join(ggufDir, file), { parallel: 16, context: 2048, threads });
-  const contenders = [
-    { name: 'stv', start: () => startStv(stvArgs) },
-    { name: 'llama Q8_0', start: () => peer('SmolLM2-135M-Instruct.Q8_0.gguf') },
-    { name: 'llama Q4_0', start: () => peer('SmolLM2-135M-Instruct.Q4_0.gguf') },
+  const gguf = (format) => path.join(ggufDir, `SmolLM2-135M-Instruct.${format}.gguf`);
+  const peer = (format) => startLlama(binary, gguf(format), { parallel: 16, context: 2048, threads });
+  const ours = [
+    { name: 'stv int8', start: () => startStv(stvArgs) },
+    { name: 'stv int4', start: () => startStv([...stvArgs, '--weights', 'int4'], gguf('Q4_0')) },
   ];
+  const peers = ['Q8_0', 'Q4_0'].map((format) => ({ name: `llama ${format}`, start: () => peer(format) }));
+  const contenders = [...ours, ...peers];
   const figures = new Map(contenders.map(({ name }) => [name, { decode: widths.map(() => []), prefill: [] }]));
   const running = [];
   for (const contender of contenders) running.push({ ...contender, server: await contender.start() });
@@ -37,16 +40,20 @@ export async function benchLlama({ llamaDir, ggufDir, rounds, stvArgs, log }) {
   } finally {
     for (const { server } of running) await server.stop();
   }
-  const rows = contenders.map(({ name }) => {
-    const own = figures.get(name);
-    return [name, ...own.decode.map(median), median(own.prefill)];
-  });
-  const [ours, ...peers] = rows;
+  const medians = ({ name }) => [...figures.get(name).decode.map(median), median(figures.get(name).prefill)];
+  const line = (name, values, unit, digits) =>
+    log(name.padEnd(28) + values.map((value) => `${value.toFixed(digits)}${unit}`.padStart(11)).join(''));
   log('tokens per second (median)    decode 1   decode 8  decode 16    prefill');
-  for (const [name, ...values] of rows)
-    log(`${name.padEnd(28)}${values.map((v) => v.toFixed(0).padStart(11)).join('')}`);
-  for (const [name, ...values] of peers) {
-    log(`stv / ${name.padEnd(22)}${values.map((v, i) => `${(ours[i + 1] / v).toFixed(2)}x`.padStart(11)).join('')}`);
+  for (const contender of contenders) line(contender.name, medians(contender), '', 0);
+  for (const our of ours) {
+    for (const their of peers) {
+      const theirs = medians(their);
+      line(
+        `${our.name} / ${their.name}`,
+        medians(our).map((value, at) => value / theirs[at]),
+        'x',
+        2,
+      );
+    }
   }
-  return rows;
 }

@@ -57,10 +57,10 @@ async function start(command, args, { port, readyPath, env = {} }) {
   };
 }
 
-/** Our server with SmolLM2-135M as a user starts it. `args` are flags of `stv serve`. */
-export async function startStv(args = []) {
+/** Our server as a user starts it, with SmolLM2-135M where no other pack or checkpoint is named. `args` are flags of `stv serve`. */
+export async function startStv(args = [], pack = 'smollm2') {
   const port = await getPort({ host: '127.0.0.1' });
-  const serve = ['serve', '--pack', 'smollm2', '--port', `${port}`, ...args];
+  const serve = ['serve', '--pack', pack, '--port', `${port}`, ...args];
   return start(process.execPath, [path.join(root, 'dist/cli/main.js'), ...serve], {
     port,
     readyPath: '/health/ready',

@@ -438,7 +438,7 @@ class Equation:
         if right_var is None:
             return None
         if left_var is None:
-            return Equation(self.right, self.left, self.name), [COPY] * (len(self.left) + len(self.right))
+            return self._turned([COPY] * (len(self.left) + len(self.right)))
         total = left_var.numerator - right_var.numerator
         if not total:
             raise OutsideDomain("the equation has no single solution")
