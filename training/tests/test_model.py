@@ -10,7 +10,7 @@ import torch
 from stv_train.export import write_checkpoint
 from stv_train.model import Llama, from_hf, to_hf
 from stv_train.optim import MuonAdamW, orthogonalize, schedule
-from stv_train.run import precision_on
+from stv_train.run import precision_on, product_seconds
 from stv_train.sampler import Sampling, sample
 from stv_train.tokenizer import END, PackTokenizer
 
@@ -110,16 +110,17 @@ def test_schedule_rises_stays_and_falls_to_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "capabilities", "chosen"),
+    ("wanted", "bfloat16_takes", "chosen"),
     [
-        ("auto", {"avx512_f": True, "avx512_bf16": True}, torch.bfloat16),
-        ("auto", {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
-        ("bfloat16", {"avx512_bf16": False}, torch.bfloat16),
-        ("float32", {"avx512_bf16": True}, torch.float32),
+        ("auto", 0.5, torch.bfloat16),
+        ("auto", 1.5, torch.float32),
+        ("bfloat16", 1.5, torch.bfloat16),
+        ("float32", 0.5, torch.float32),
     ],
 )
-def test_precision_is_what_the_processor_multiplies_itself(
-    wanted: str, capabilities: dict[str, bool], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_precision_is_what_the_processor_multiplies_faster(
+    wanted: str, bfloat16_takes: float, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert all(0 < product_seconds(dtype) < 5 for dtype in (torch.float32, torch.bfloat16))
+    monkeypatch.setattr("stv_train.run.product_seconds", lambda dtype: bfloat16_takes if dtype is torch.bfloat16 else 1.0)
     assert precision_on(torch.device("cpu"), wanted) is chosen

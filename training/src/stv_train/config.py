@@ -18,7 +18,7 @@ class RunConfig:
     seed: int = 1
     threads: int = 0  # 0: what PyTorch chooses
     device: str = "auto"  # auto, cpu, cuda
-    precision: str = "float32"  # of the products in training: float32, bfloat16, or auto: bfloat16 where the device multiplies it itself
+    precision: str = "float32"  # of the products in training: float32, bfloat16, or auto: bfloat16 where its products are faster
     compile: bool = False  # fuses the pass of base training with torch.compile; needs a C++ compiler, pays after a minute
     checkpoint_seconds: float = 120.0
 
