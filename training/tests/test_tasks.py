@@ -167,6 +167,13 @@ def test_other_right_ways_are_accepted() -> None:
         ("7 - 2x = 3x - 8", "-2x = 3x - 15", "Step 1: -8 - 7 is -15, here -15, this is not the answer yet."),
         ("7 - 2x = 3x - 8", "-2x - 3x = -8 + 7", "Step 1: 3x moved is -3x, here -3x, 7 moved is -7, here 7, wrong."),
         ("3x + 5 = 20", "3x = 20 - 5\n3x = 15\nx = 5", "Step 1: 5 moved is -5, here -5, ok\nStep 2: 20 - 5 is 15, here 15, ok\n"),
+        ("3x + 5 = 20", "3x + 5 - 5 = 20 - 5", "Step 1: 5 moved is -5, here -5, 5 moved is -5, here -5, this is not the answer yet."),
+        ("3x + 5 = 20", "3x + 5 - 5 = 20 + 5", "Step 1: 5 moved is -5, here -5, 5 moved is -5, here 5, wrong."),
+        (
+            "3x + 5 = 20",
+            "3x = 15\n15/3 = 3x/3\n6 = x",
+            "Step 1: 20 - 5 is 15, here 15, ok\nStep 2: ok\nStep 3: 3 times 6 is 18, before 15, wrong.",
+        ),
         ("4(x - 3) + 5 = 2x + 9", "5 + 4x - 3 = 2x + 9", "Step 1: 4 times x is 4x, here 4x, 4 times -3 is -12, here -3, wrong."),
     ],
 )

@@ -101,9 +101,10 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
     best, fewest = None, len(wanted) + 1
     front, seen = [_Derivation(previous, [])], {previous.text()}
     for _ in range(MAX_SKIPPED + 1):
-        steps = [(before, step) for before in front for step in before.line.ways()]
+        steps = [(before, step, True) for before in front for step in before.line.ways()]
+        steps += [(before, step, False) for before in front for step in before.line.detours()]
         front = []
-        for before, (made, origins) in steps:
+        for before, (made, origins), goes_on in steps:
             if made.text() in seen:
                 continue
             seen.add(made.text())
@@ -115,7 +116,8 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
                     return found
                 if wrong < fewest:
                     best, fewest = found, wrong
-            front.append(_Derivation(made, origins, before.skipped + _all_worked(made, origins)))
+            if goes_on:
+                front.append(_Derivation(made, origins, before.skipped + _all_worked(made, origins)))
     return best
 
 

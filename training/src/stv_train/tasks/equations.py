@@ -140,6 +140,11 @@ def _fill(side: Side, leaves: list[Leaf]) -> Side:
     return tuple(out)
 
 
+def _cancels(side: Side) -> bool:
+    """Whether terms stand beside their opposites, as in 3x + 5 - 5."""
+    return any(t.numerator and replace(t, numerator=-t.numerator) in side for t in side)
+
+
 def _count(side: Side) -> int:
     return sum(1 + (_count(t.group) if t.group is not None else 0) for t in side)
 
@@ -262,7 +267,7 @@ class Equation:
     def next(self) -> tuple[Line, list[Origin]] | None:
         if self.answer() is not None:
             return None
-        for rule in (self._clear, self._expand, self._combine, self._gather, self._isolate, self._divide):
+        for rule in (self._work_out, self._clear, self._expand, self._combine, self._gather, self._isolate, self._divide):
             if (made := rule()) is not None:
                 return made
         raise OutsideDomain("the equation has no single solution")
@@ -272,9 +277,21 @@ class Equation:
         if step is None:
             return []
         found = [step]
-        if all(t.group is None and t.denominator == 1 for t in self.left + self.right):
+        plain = all(t.group is None and t.denominator == 1 for t in self.left + self.right)
+        if plain and not _cancels(self.left) and not _cancels(self.right):
             found += [made for way in (self._mirrored, self._numbers_first, self._moved) if (made := way()) is not None]
         return found
+
+    def detours(self) -> list[Step]:
+        if self.answer() is not None or any(t.group is not None or t.denominator != 1 for t in self.left + self.right):
+            return []
+        if len(self.left) == len(self.right) == 1 and self.left[0].var and not self.right[0].var:
+            by = abs(self.left[0].numerator)
+            over = [tuple(replace(t, denominator=by) for t in side) for side in (self.left, self.right)]
+            return [(Equation(over[0], over[1], self.name), [COPY, COPY])] if by > 1 and self.right[0].numerator else []
+        numbers = [t for t in self.left if not t.var] if any(t.var for t in self.left) else []
+        unknowns = [t for t in self.right if t.var] if any(t.var for t in self.left) else []
+        return [self._on_both_sides(terms[0]) for terms in (numbers, unknowns) if len(terms) == 1 and terms[0].numerator]
 
     def arranged(self, origins: list[Origin], like: Line) -> Step | None:
         if not isinstance(like, Equation) or like.name != self.name:
@@ -341,7 +358,25 @@ class Equation:
             return None
         return _joined(left, right, self.name)
 
+    def _on_both_sides(self, term: Term) -> Step:
+        """3x + 5 = 20, 3x + 5 - 5 = 20 - 5"""
+        added = replace(term, numerator=-term.numerator), [Origin("cross", f"{_single(term, self.name)} moved", (term.coefficient,))]
+        left, right = _blocks(self, [COPY] * len(self.leaves()))
+        return _joined([*left, added], [*right, added], self.name)
+
     # Each rule gives the next line and the origins of its leaves, or None where it does not apply.
+
+    def _work_out(self) -> tuple[Line, list[Origin]] | None:
+        """3x/3 = 15/3, x = 5"""
+        if len(self.left) != 1 or len(self.right) != 1:
+            return None
+        if self.right[0].var and not self.left[0].var:
+            return self._turned([COPY, COPY])[0]._work_out()
+        left, right = self.left[0], self.right[0]
+        by = left.denominator
+        if by == 1 or abs(left.numerator) != by or right.denominator != by or not left.var or right.var or right.group is not None:
+            return None
+        return Equation((replace(left, denominator=1),), (replace(right, denominator=1),), self.name)._divide()
 
     def _clear(self) -> tuple[Line, list[Origin]] | None:
         both = self.left + self.right

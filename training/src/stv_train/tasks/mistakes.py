@@ -139,7 +139,7 @@ def _step(line: Line, rng: Random, own_way: bool) -> Step | None:
     """The next line by the book, or any that people write, in any order."""
     if not own_way:
         return line.next()
-    if not (ways := line.ways()):
+    if not (ways := line.ways() + line.detours()):
         return None
     made, origins = rng.choice(ways)
     return made.shuffled(origins, rng)

@@ -118,6 +118,10 @@ class Line(Protocol):
         """`next` and what people write in its place, the canonical one first; empty when nothing is left to do."""
         ...
 
+    def detours(self) -> list[Step]:
+        """What people write before `next` to make it plain: 3x + 5 - 5 = 20 - 5, 3x/3 = 15/3."""
+        ...
+
     def arranged(self, origins: list[Origin], like: Line) -> Step | None:
         """The same line, its terms and sides in the order of `like`; None where the two differ in more than that."""
         ...
@@ -138,6 +142,9 @@ class ByTheBook:
 
     def ways(self: Line) -> list[Step]:
         return [] if (step := self.next()) is None else [step]
+
+    def detours(self: Line) -> list[Step]:
+        return []
 
     def arranged(self: Line, origins: list[Origin], like: Line) -> Step | None:
         return (self, origins) if self.shape() == like.shape() else None
