@@ -167,6 +167,7 @@ def test_other_right_ways_are_accepted() -> None:
         ("7 - 2x = 3x - 8", "-2x = 3x - 15", "Step 1: -8 - 7 is -15, here -15, this is not the answer yet."),
         ("7 - 2x = 3x - 8", "-2x - 3x = -8 + 7", "Step 1: 3x moved is -3x, here -3x, 7 moved is -7, here 7, wrong."),
         ("3x + 5 = 20", "3x = 20 - 5\n3x = 15\nx = 5", "Step 1: 5 moved is -5, here -5, ok\nStep 2: 20 - 5 is 15, here 15, ok\n"),
+        ("20 - 3x = 5", "20 - 5 = 3x", "Step 1: 5 moved is -5, here -5, -3x moved is 3x, here 3x, this is not the answer yet."),
         ("3x + 5 = 20", "3x + 5 - 5 = 20 - 5", "Step 1: 5 moved is -5, here -5, 5 moved is -5, here -5, this is not the answer yet."),
         ("3x + 5 = 20", "3x + 5 - 5 = 20 + 5", "Step 1: 5 moved is -5, here -5, 5 moved is -5, here 5, wrong."),
         (

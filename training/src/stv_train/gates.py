@@ -11,7 +11,7 @@ from .errors import TrainError
 from .files import write_json
 from .model import Llama
 from .probes import Judged, attempt_all, refine_probe, teacher_probe, validation_problems
-from .run import Run
+from .run import Run, fingerprint
 from .sampler import Sampling
 from .tasks.problems import make_problem
 
@@ -43,12 +43,12 @@ def pair_gates(run: Run) -> dict[str, float]:
     if run.generator == "base":
         gates: dict[str, float] = run.facts("base")["gates"]
         return gates
-    path, identities = gates_path(run), [run.facts(name)["identity"] for name in (run.generator, "base")]
-    if path.exists() and (found := json.loads(path.read_text()))["identities"] == identities:
+    path, models = gates_path(run), [fingerprint(run.facts(name)) for name in (run.generator, "base")]
+    if path.exists() and (found := json.loads(path.read_text()))["models"] == models:
         return dict(found["gates"])
     measured = measure_gates(run, run.load_model(run.generator), run.load_model("base"))
     report_gates(run, measured)
-    write_json(path, {"identities": identities, "gates": measured})
+    write_json(path, {"models": models, "gates": measured})
     return measured
 
 

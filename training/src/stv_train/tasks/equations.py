@@ -279,7 +279,7 @@ class Equation:
         found = [step]
         plain = all(t.group is None and t.denominator == 1 for t in self.left + self.right)
         if plain and not _cancels(self.left) and not _cancels(self.right):
-            found += [made for way in (self._mirrored, self._numbers_first, self._moved) if (made := way()) is not None]
+            found += [made for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right) if (made := way()) is not None]
         return found
 
     def detours(self) -> list[Step]:
@@ -343,7 +343,7 @@ class Equation:
         total, origin = self._across(moved, number)
         return (Equation((left,), (right, total), self.name), [COPY, COPY, origin]) if total.numerator else None
 
-    def _moved(self) -> Step | None:
+    def _moved(self) -> tuple[Equation, list[Origin]] | None:
         """Terms change sides and nothing is worked out yet: 7 - 2x = 3x - 8, -2x - 3x = -8 - 7."""
         if len(self.left) + len(self.right) < 3 or any(not t.numerator for t in self.left + self.right):
             return None
@@ -357,6 +357,13 @@ class Equation:
         if not left or not right or all(origins == [COPY] for _, origins in left + right):
             return None
         return _joined(left, right, self.name)
+
+    def _moved_right(self) -> Step | None:
+        """The same where the unknown is the greater on the right, and stays there: 7 - 2x = 3x - 8, 7 + 8 = 3x + 2x."""
+        if self.difference()[0] > 0 or (made := Equation(self.right, self.left, self.name)._moved()) is None:
+            return None
+        line, origins = made
+        return line._turned(origins)
 
     def _on_both_sides(self, term: Term) -> Step:
         """3x + 5 = 20, 3x + 5 - 5 = 20 - 5"""
