@@ -178,3 +178,10 @@ def test_commands_are_recorded_with_how_they_ended(tmp_path: Path) -> None:
     (row,) = read_jsonl(out / "commands.jsonl")
     assert row["ended"] == "failed" and row["command"].startswith("stv-train export") and row["seconds"] >= 0
     assert json.loads((out / "commands.jsonl").read_text())["started"] > 0
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path: Path) -> None:
+    texts = ["a\u2028b", "a\u0085b", "a\x1cb", "a\fb"]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts))
+    assert [row["text"] for row in read_jsonl(path)] == texts

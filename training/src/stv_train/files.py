@@ -54,21 +54,27 @@ def append_json(path: Path, row: dict[str, Any]) -> None:
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
-    rows = []
     try:
         text = path.read_text()
     except FileNotFoundError:
         raise TrainError(f"There is no file {path}.") from None
     except UnicodeDecodeError as error:
         raise TrainError(f"{path} is not UTF-8 text: {error}.") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    return parse_jsonl(text, str(path))
+
+
+def parse_jsonl(text: str, source: str) -> list[dict[str, Any]]:
+    """Rows of JSON Lines that `source` holds. A text inside may hold any other separator of lines than a line feed: JSON leaves those as
+    they are. Raises TrainError that names the line at fault."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise TrainError(f"{path}, line {number} is not valid JSON: {error.msg}.") from None
+            raise TrainError(f"{source}, line {number} is not valid JSON: {error.msg}.") from None
         if not isinstance(row, dict):
-            raise TrainError(f"{path}, line {number} must hold a JSON object, not {line[:40]!r}.")
+            raise TrainError(f"{source}, line {number} must hold a JSON object, not {line[:40]!r}.")
         rows.append(row)
     return rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from random import Random
 from typing import Any
 
 from ..errors import OutsideDomain, TrainError
-from ..files import read_jsonl, write_jsonl
+from ..files import parse_jsonl, read_jsonl, write_jsonl
 from ..probes import Judged
 from ..run import Run
 from ..tasks.checking import check
@@ -164,8 +163,8 @@ def fetch_traces(server: str, key: str = "", page_size: int = 1000) -> list[dict
         request = urllib.request.Request(url, headers={"authorization": f"Bearer {key}"} if key else {})
         try:
             with urllib.request.urlopen(request, timeout=120) as response:
-                page = [json.loads(line) for line in response.read().decode().splitlines() if line.strip()]
-        except (OSError, json.JSONDecodeError) as error:
+                page = parse_jsonl(response.read().decode(), url)
+        except OSError as error:
             raise TrainError(f"Cannot read traces from {url}: {error}.") from error
         if not page:
             return rows
