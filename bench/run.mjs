@@ -1,4 +1,4 @@
-// npm run bench [-- --rounds N] [-- --only stock,llama,service] : every figure that the documentation quotes, in one run.
+// npm run bench [-- --rounds N] [-- --only stock,llama,service,reuse,drafts,score,sampler,loop] : every figure of the engine that the documentation quotes, in one run.
 // Needs a quiet machine. llama.cpp joins when its build folder is named: STV_LLAMA_DIR (scripts/build-llama-server.sh).
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync } from 'node:fs';
@@ -6,12 +6,16 @@ import { availableParallelism, cpus, homedir, loadavg } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { benchLlama } from './llama.mjs';
+import { benchReuse } from './reuse.mjs';
 import { root } from './servers.mjs';
 import { benchService } from './service.mjs';
 import { measureDecode } from './stock.mjs';
 
 const { values } = parseArgs({
-  options: { rounds: { type: 'string', default: '3' }, only: { type: 'string', default: 'stock,llama,service' } },
+  options: {
+    rounds: { type: 'string', default: '3' },
+    only: { type: 'string', default: 'stock,llama,service,reuse,drafts,score,sampler,loop' },
+  },
 });
 const sections = new Set(values.only.split(','));
 const dataDir = process.env.STV_DATA_DIR ?? path.join(homedir(), '.cache/stv-ci/data');
@@ -64,8 +68,8 @@ if (sections.has('stock')) {
   }
 }
 
+const llamaDir = process.env.STV_LLAMA_DIR;
 if (sections.has('llama')) {
-  const llamaDir = process.env.STV_LLAMA_DIR;
   if (llamaDir === undefined) log('\nllama.cpp left out: STV_LLAMA_DIR is not set.');
   else {
     log('\nThrough HTTP on both sides, same weights, prompts of about 100 tokens (decode) and 900 (prefill)');
@@ -76,4 +80,31 @@ if (sections.has('llama')) {
 if (sections.has('service')) {
   log('\nThe service');
   await benchService({ stvArgs: [], log });
+}
+
+if (sections.has('reuse')) {
+  log('\nPrompts that were read before, and long ones');
+  await benchReuse({ stvArgs: [], log });
+}
+
+/** One of the benchmarks that are programs of their own; what it prints goes where this one's does. */
+function program(file, args, env = {}) {
+  const done = spawnSync(process.execPath, [path.join(root, 'bench', file), ...args], {
+    stdio: 'inherit',
+    env: { ...process.env, ...env },
+  });
+  if (done.status !== 0) throw new Error(`${file} ended with ${done.status}`);
+}
+
+const ofModel = { drafts: 'drafting.mjs', score: 'score.mjs', sampler: 'sampler.mjs' };
+for (const [section, file] of Object.entries(ofModel)) {
+  if (!sections.has(section)) continue;
+  log(`\n${file}`);
+  program(file, [modelDir]);
+}
+
+if (sections.has('loop') && llamaDir !== undefined) {
+  log('\nThe loop, beside a client on llama-server');
+  const gguf = path.join(requantized(llamaDir), 'SmolLM2-135M-Instruct.Q8_0.gguf');
+  program('loop.mjs', ['--gguf', gguf], { STV_LLAMA_SERVER: path.join(llamaDir, 'llama-server') });
 }

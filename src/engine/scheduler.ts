@@ -12,7 +12,7 @@
 
 import type { SequenceSpec } from './messages.ts';
 import { Sequence } from './sequence.ts';
-import { type Acquired, SlotManager } from './slot-manager.ts';
+import { type Acquired, type PrefixLookup, SlotManager } from './slot-manager.ts';
 import { INTERACTIVE_WEIGHT, WaitingQueue } from './waiting-queue.ts';
 
 export interface SchedulerOptions {
@@ -140,7 +140,7 @@ export class Scheduler {
       } else prefilling.push(sequence);
     }
     if (lanes.length > 0) budget = Math.min(budget, Math.max(1, this.#options.chunkTokens));
-    prefilling.sort(byKey);
+    prefilling.sort((a, b) => a.prefillKey - b.prefillKey);
 
     const admitted: Admission[] = [];
     let next = 0; // of the prefilling ones
@@ -149,7 +149,7 @@ export class Scheduler {
       const running = prefilling[next];
       const waiting = this.#canAdmit && skipped <= MAX_SKIPPED ? this.#waiting.next() : undefined;
       let sequence: Sequence;
-      if (running !== undefined && (waiting === undefined || running.key <= waiting.key)) {
+      if (running !== undefined && (waiting === undefined || running.prefillKey <= waiting.key)) {
         sequence = running;
         next++;
       } else if (waiting !== undefined) {
@@ -219,7 +219,7 @@ export class Scheduler {
     const target = sequence.computeTarget;
     const tokens = sequence.tokens(0, target);
     const found = this.#slots.lookup(tokens, sequence.maxCachedTokens);
-    if (this.#isWorthAwaiting(sequence, found.plannedSlot, found.plannedLength - found.length)) return undefined;
+    if (this.#awaits(sequence, found)) return undefined;
     const acquired = this.#slots.acquire(tokens, found, isContinuation);
     sequence.slot = acquired.slot;
     sequence.numComputedTokens = acquired.numCached;
@@ -242,10 +242,16 @@ export class Scheduler {
     sequence.numChargedTokens = numTokens;
   }
 
-  #isWorthAwaiting(sequence: Sequence, plannedSlot: number | undefined, numSpared: number): boolean {
-    if (plannedSlot === undefined || numSpared < (this.#options.minAwaitedTokens ?? 32)) return false;
+  /**
+   * Whether the sequence had better wait for the prefix that another one computes. That one goes on as early as the one that waits
+   * would have: keys of requests that arrive together differ by more than their arrival, because the price of a token changes.
+   */
+  #awaits(sequence: Sequence, { length, plannedLength, plannedSlot }: PrefixLookup): boolean {
+    if (plannedSlot === undefined || plannedLength - length < (this.#options.minAwaitedTokens ?? 32)) return false;
     const leader = this.#ownerOf.get(plannedSlot);
-    return leader !== undefined && leader.key <= sequence.key;
+    if (leader === undefined || leader.spec.isSuspect === true) return false;
+    leader.prefillKey = Math.min(leader.prefillKey, sequence.key);
+    return true;
   }
 
   /**
@@ -262,7 +268,7 @@ export class Scheduler {
     const victim = last !== undefined && (last.key > first.key || batch.length > numKept) ? last : undefined;
     if (victim === undefined) return [];
     const found = this.#slots.lookup(first.tokens(0, first.computeTarget), first.maxCachedTokens);
-    if (this.#isWorthAwaiting(first, found.plannedSlot, found.plannedLength - found.length)) return [];
+    if (this.#awaits(first, found)) return [];
     this.#leaveSlot(victim, true);
     this.#waiting.add(victim);
     return [victim];
@@ -276,6 +282,7 @@ export class Scheduler {
     this.#slots.release(sequence.slot, sequence.tokens(0, keepContent ? sequence.numComputedTokens : 0), heldUntilMs);
     sequence.slot = undefined;
     sequence.numComputedTokens = 0;
+    sequence.prefillKey = sequence.key;
     this.#waiting.leave(sequence);
   }
 }

@@ -19,6 +19,8 @@ export class Sequence {
   readonly spec: SequenceSpec;
   /** Order of admission and prefill: smaller goes first. See `scheduler.ts`. */
   readonly key: number;
+  /** Order of prefill once it runs: its own key, or that of a sequence that waits for what it computes. */
+  prefillKey: number;
   readonly arrivedAtMs: number;
   readonly rng: Rng;
   /** Tokens to hold before the sequence is over, prompt included. */
@@ -49,6 +51,7 @@ export class Sequence {
   constructor(spec: SequenceSpec, { key, nowMs, maxLength, isDrafting = false }: SequenceOptions) {
     this.spec = spec;
     this.key = key;
+    this.prefillKey = key;
     this.arrivedAtMs = nowMs;
     this.rng = new Rng(spec.sampling.seed);
     this.numTokens = spec.prompt.length;

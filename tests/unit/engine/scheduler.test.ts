@@ -156,6 +156,39 @@ describe('Scheduler', () => {
     expect(simulation.endedAt.get(0)).toBeLessThanOrEqual(60);
   });
 
+  it('computes a prompt once for all that came with it, also where a later one is to be served before the first', () => {
+    const simulation = new Simulation(OPTIONS);
+    const prompt = Array.from({ length: 600 }, (_, i) => i);
+    const add = (id: number, msPerToken: number): Sequence =>
+      simulation.scheduler.add(spec(id, [...prompt, 1000 + id], { maxTokens: 4 }), { nowMs: 0, msPerToken });
+    const first = add(0, 1);
+    simulation.step(true);
+    // a token has become cheaper meanwhile
+    const later = [1, 2, 3].map((id) => add(id, 0.5));
+    expect(later.every(({ key }) => key < first.key)).toBe(true);
+    while (simulation.finished.length < 4) simulation.step(true);
+    expect(simulation.numComputed).toBeLessThan(prompt.length + 4 * 10);
+  });
+
+  it('serves what a prefix is awaited for as early as the one that waits', () => {
+    const simulation = new Simulation({ ...OPTIONS, maxBatchedTokens: 48, batchDelayMs: 5000 });
+    const random = new Rng(7);
+    const other = (): number[] => Array.from({ length: 400 }, () => random.nextUint32() % 1000);
+    const shared = Array.from({ length: 300 }, (_, i) => i);
+    const add = (id: number, prompt: number[], priority: 'batch' | 'interactive'): Sequence =>
+      simulation.scheduler.add(spec(id, prompt, { priority, maxTokens: 1 }), {
+        nowMs: simulation.numSteps,
+        msPerToken: 1,
+      });
+    const leader = add(0, [...shared, 1], 'batch');
+    simulation.step(true);
+    const waiting = add(1, [...shared, 2], 'interactive');
+    for (let id = 2; id < 6; id++) add(id, other(), 'interactive');
+    while (simulation.finished.length < 6) simulation.step(true);
+    expect(simulation.finished.slice(0, 2)).toEqual([leader, waiting]);
+    expect(leader.prefillKey).toBe(leader.key);
+  });
+
   it('runs a suspect in steps of its own, in turns with everybody else', () => {
     const scheduler = new Scheduler(OPTIONS);
     const times = { nowMs: 0, msPerToken: 0 };
