@@ -283,14 +283,15 @@ class Equation:
         return found
 
     def detours(self) -> list[Step]:
-        if self.answer() is not None or any(t.group is not None or t.denominator != 1 for t in self.left + self.right):
+        plain = all(t.group is None and t.denominator == 1 for t in self.left + self.right)
+        if not plain or self.answer() is not None or not any(t.var for t in self.left):
             return []
-        if len(self.left) == len(self.right) == 1 and self.left[0].var and not self.right[0].var:
+        if len(self.left) == len(self.right) == 1 and not self.right[0].var:
             by = abs(self.left[0].numerator)
-            over = [tuple(replace(t, denominator=by) for t in side) for side in (self.left, self.right)]
-            return [(Equation(over[0], over[1], self.name), [COPY, COPY])] if by > 1 and self.right[0].numerator else []
-        numbers = [t for t in self.left if not t.var] if any(t.var for t in self.left) else []
-        unknowns = [t for t in self.right if t.var] if any(t.var for t in self.left) else []
+            left, right = (tuple(replace(t, denominator=by) for t in side) for side in (self.left, self.right))
+            return [(Equation(left, right, self.name), [COPY, COPY])] if by > 1 and self.right[0].numerator else []
+        numbers = [t for t in self.left if not t.var]
+        unknowns = [t for t in self.right if t.var]
         return [self._on_both_sides(terms[0]) for terms in (numbers, unknowns) if len(terms) == 1 and terms[0].numerator]
 
     def arranged(self, origins: list[Origin], like: Line) -> Step | None:
