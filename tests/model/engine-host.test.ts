@@ -42,7 +42,11 @@ afterAll(() => rmSync(cacheDir, { recursive: true, force: true }));
 const long: Partial<GenerateRequest> = { maxTokens: 200, ignoreEos: true };
 
 async function untilReady(started: LocalEngine): Promise<void> {
-  while (started.status().state !== 'ready') await sleep(10);
+  const end = Date.now() + 60_000;
+  while (started.status().state !== 'ready') {
+    if (Date.now() > end) throw new Error(`The engine is ${started.status().state} after a minute.`);
+    await sleep(10);
+  }
 }
 
 function isAlive(pid: number): boolean {
