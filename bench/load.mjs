@@ -43,6 +43,12 @@ export async function complete(url, prompt, { maxTokens, model = 'generator', ex
   return { started, ended: performance.now(), times, usage };
 }
 
+/** Milliseconds until a completion's first token. */
+export const firstTokenMs = (run) => run.times[0] - run.started;
+
+/** Milliseconds between the tokens of each completion. */
+export const gapsOf = (runs) => runs.flatMap((run) => run.times.slice(1).map((time, at) => time - run.times[at]));
+
 /**
  * Decode rate at a steady number of sequences: tokens that arrived between the moment when the last request had its first
  * token and the moment when the first request had its last, per second. Events are scaled to tokens by the usage reported.
@@ -66,7 +72,7 @@ export async function prefillRate(url, prompts, extra) {
   for (const prompt of prompts) {
     const run = await complete(url, prompt, { maxTokens: 1, extra });
     tokens += run.usage.prompt_tokens;
-    milliseconds += run.times[0] - run.started;
+    milliseconds += firstTokenMs(run);
   }
   return (tokens / milliseconds) * 1000;
 }

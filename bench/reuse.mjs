@@ -1,11 +1,9 @@
 // What a prompt costs that was read before, and what a long one does to the others: time to the first token of a miss and of a full hit, prompt
 // tokens computed for 8 votes on one attempt, and the time between tokens of running streams while a long prompt is read.
-import { complete, median, text } from './load.mjs';
+import { complete, firstTokenMs, gapsOf, median, text } from './load.mjs';
 import { startStv } from './servers.mjs';
 
 const LONG = 1400; // words, about 1,900 tokens: SmolLM2's context holds 2,048
-const firstTokenMs = (run) => run.times[0] - run.started;
-const gapsOf = (runs) => runs.flatMap((run) => run.times.slice(1).map((time, at) => time - run.times[at]));
 
 async function verify(url, body) {
   const answer = await fetch(`${url}/verify`, {

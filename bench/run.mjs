@@ -69,12 +69,13 @@ if (sections.has('stock')) {
 }
 
 const llamaDir = process.env.STV_LLAMA_DIR;
-if (sections.has('llama')) {
-  if (llamaDir === undefined) log('\nllama.cpp left out: STV_LLAMA_DIR is not set.');
-  else {
-    log('\nThrough HTTP on both sides, same weights, prompts of about 100 tokens (decode) and 900 (prefill)');
-    await benchLlama({ llamaDir, ggufDir: requantized(llamaDir), rounds: Number(values.rounds), stvArgs: [], log });
-  }
+const hasLlama = llamaDir !== undefined;
+if (!hasLlama && (sections.has('llama') || sections.has('loop')))
+  log('\nllama.cpp and the loop beside it left out: STV_LLAMA_DIR is not set.');
+
+if (hasLlama && sections.has('llama')) {
+  log('\nThrough HTTP on both sides, same weights, prompts of about 100 tokens (decode) and 900 (prefill)');
+  await benchLlama({ llamaDir, ggufDir: requantized(llamaDir), rounds: Number(values.rounds), stvArgs: [], log });
 }
 
 if (sections.has('service')) {
@@ -103,7 +104,7 @@ for (const [section, file] of Object.entries(ofModel)) {
   program(file, [modelDir]);
 }
 
-if (sections.has('loop') && llamaDir !== undefined) {
+if (hasLlama && sections.has('loop')) {
   log('\nThe loop, beside a client on llama-server');
   const gguf = path.join(requantized(llamaDir), 'SmolLM2-135M-Instruct.Q8_0.gguf');
   program('loop.mjs', ['--gguf', gguf], { STV_LLAMA_SERVER: path.join(llamaDir, 'llama-server') });

@@ -1,7 +1,7 @@
 // What a client and an operator see of our server: latency, the step outside ONNX Runtime, lag of the API's event loop with
 // many open streams, memory. Figures of one server process pair, read from its own metrics and from /proc.
 import { readFileSync } from 'node:fs';
-import { complete, median, percentile, text } from './load.mjs';
+import { complete, firstTokenMs, gapsOf, median, percentile, text } from './load.mjs';
 import { childrenOf, startStv } from './servers.mjs';
 
 /** Value of one series of Prometheus text, 0 if absent. Labels as they stand in the text, in order. */
@@ -47,7 +47,7 @@ export async function benchService({ stvArgs, log }) {
 
     const single = [];
     for (let run = 0; run < 5; run++) single.push(await complete(server.url, text(seed++, 80), { maxTokens: 64 }));
-    const firstToken = single.map((run) => run.times[0] - run.started);
+    const firstToken = single.map(firstTokenMs);
     const perToken = single.map((run) => (run.times.at(-1) - run.times[0]) / (run.times.length - 1));
     log(
       `one request: time to first token ${median(firstToken).toFixed(0)} ms, per output token ${median(perToken).toFixed(1)} ms`,
@@ -69,10 +69,10 @@ export async function benchService({ stvArgs, log }) {
     const used = process.cpuUsage(cpu);
     const loaded = memory(server.pid);
     const lag = sample(await scrape(server.url), 'stv_event_loop_lag_seconds', 'quantile="0.99"') * 1000;
-    const gaps = many.flatMap((run) => run.times.slice(1).map((time, index) => time - run.times[index]));
+    const gaps = gapsOf(many);
     log(`64 open streams: p99 event-loop lag of the API process ${lag.toFixed(1)} ms`);
     log(
-      `  time to first token p50 ${median(many.map((run) => run.times[0] - run.started)).toFixed(0)} ms, between tokens p50 ${median(gaps).toFixed(1)} / p99 ${percentile(gaps, 0.99).toFixed(1)} ms`,
+      `  time to first token p50 ${median(many.map(firstTokenMs)).toFixed(0)} ms, between tokens p50 ${median(gaps).toFixed(1)} / p99 ${percentile(gaps, 0.99).toFixed(1)} ms`,
     );
     log(
       `  the load generator itself took ${(((used.user + used.system) / 1000 / elapsed) * 100).toFixed(0)} % of a core`,

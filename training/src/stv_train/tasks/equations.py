@@ -277,14 +277,12 @@ class Equation:
         if step is None:
             return []
         found = [step]
-        plain = all(t.group is None and t.denominator == 1 for t in self.left + self.right)
-        if plain and not _cancels(self.left) and not _cancels(self.right):
+        if self._is_plain() and not _cancels(self.left) and not _cancels(self.right):
             found += [made for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right) if (made := way()) is not None]
         return found
 
     def detours(self) -> list[Step]:
-        plain = all(t.group is None and t.denominator == 1 for t in self.left + self.right)
-        if not plain or self.answer() is not None or not any(t.var for t in self.left):
+        if not self._is_plain() or self.answer() is not None or not any(t.var for t in self.left):
             return []
         if len(self.left) == len(self.right) == 1 and not self.right[0].var:
             by = abs(self.left[0].numerator)
@@ -313,9 +311,16 @@ class Equation:
                 rng.shuffle(side)
         return _joined(left, right, self.name)
 
+    def _is_plain(self) -> bool:
+        """Without brackets and fractions."""
+        return all(t.group is None and t.denominator == 1 for t in self.left + self.right)
+
+    def flipped(self) -> Equation:
+        return Equation(self.right, self.left, self.name)
+
     def _turned(self, origins: list[Origin]) -> tuple[Equation, list[Origin]]:
         at = _count(self.left)
-        return Equation(self.right, self.left, self.name), origins[at:] + origins[:at]
+        return self.flipped(), origins[at:] + origins[:at]
 
     def rearranged(self, rng: Random) -> Equation:
         """The same equation, the terms of each side in any order: 7 - 2x = 3x - 8."""
@@ -330,7 +335,7 @@ class Equation:
         """The unknown goes to the right, the numbers to the left: 7 - 2x = 3x - 8, 7 = 5x - 8, 15 = 5x."""
         if not any(t.var for t in self.right):
             return None
-        step = Equation(self.right, self.left, self.name).next()
+        step = self.flipped().next()
         if step is None or not isinstance(step[0], Equation):
             return None
         return step[0]._turned(step[1])
@@ -361,7 +366,7 @@ class Equation:
 
     def _moved_right(self) -> Step | None:
         """The same where the unknown is the greater on the right, and stays there: 7 - 2x = 3x - 8, 7 + 8 = 3x + 2x."""
-        if self.difference()[0] > 0 or (made := Equation(self.right, self.left, self.name)._moved()) is None:
+        if self.difference()[0] > 0 or (made := self.flipped()._moved()) is None:
             return None
         line, origins = made
         return line._turned(origins)
@@ -379,7 +384,7 @@ class Equation:
         if len(self.left) != 1 or len(self.right) != 1:
             return None
         if self.right[0].var and not self.left[0].var:
-            return self._turned([COPY, COPY])[0]._work_out()
+            return self.flipped()._work_out()
         left, right = self.left[0], self.right[0]
         by = left.denominator
         if by == 1 or abs(left.numerator) != by or right.denominator != by or not left.var or right.var or right.group is not None:
@@ -601,7 +606,7 @@ def make_equation(level: int, rng: Random, arrange: Callable[[Equation], Equatio
         drawn = _draw(level, rng)
         if drawn is None:
             continue
-        equation = arrange(Equation(drawn.right, drawn.left, "x") if rng.random() < 0.12 else drawn)
+        equation = arrange(drawn.flipped() if rng.random() < 0.12 else drawn)
         if equation is None:
             continue
         try:
