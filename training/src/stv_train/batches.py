@@ -22,7 +22,7 @@ class Batch:
 
 
 def collate(rows: list[Encoded], device: torch.device) -> Batch:
-    longest = max(len(row.ids) for row in rows)
+    longest = padded(max(len(row.ids) for row in rows))
     ids = torch.full((len(rows), longest), PAD)
     answers = torch.zeros((len(rows), longest - 1), dtype=torch.bool)
     for at, row in enumerate(rows):
@@ -33,19 +33,25 @@ def collate(rows: list[Encoded], device: torch.device) -> Batch:
     return Batch(ids.to(device), answers.to(device), sum(len(row.ids) for row in rows))
 
 
+LENGTH_STEP = 64
+"""What the context of a model is a multiple of: padding never goes beyond it."""
+
+
+def padded(length: int) -> int:
+    """Length of the rows of a batch whose longest has `length`: few enough different ones, since a CPU prepares its bfloat16 products
+    anew for each shape, which takes as long as a small batch. One more than a round number, which is what is left as input."""
+    step = min(max(8, 1 << max(length.bit_length() - 4, 0)), LENGTH_STEP)
+    return -(-(length - 1) // step) * step + 1
+
+
 def batches(rows: list[Encoded], batch_tokens: int, rng: Random) -> list[list[Encoded]]:
-    """Groups of similar length, each at most `batch_tokens` with padding (one row at least), in random order."""
+    """Groups of similar length, each as many as fit into `batch_tokens` with padding (one row at least), in random order."""
     groups: list[list[Encoded]] = []
-    group: list[Encoded] = []
-    longest = 0
-    for row in sorted(rows, key=lambda r: len(r.ids)):
-        if group and max(longest, len(row.ids)) * (len(group) + 1) > batch_tokens:
-            groups.append(group)
-            group, longest = [], 0
-        group.append(row)
-        longest = max(longest, len(row.ids))
-    if group:
-        groups.append(group)
+    rest = sorted(rows, key=lambda r: len(r.ids), reverse=True)
+    while rest:
+        count = max(1, batch_tokens // padded(len(rest[0].ids)))
+        groups.append(rest[:count])
+        rest = rest[count:]
     rng.shuffle(groups)
     return groups
 

@@ -7,6 +7,7 @@ import platform
 import torch
 
 from . import __version__
+from .config import RANDOM
 from .figures import load_served, report_of
 from .report_served import gates_table, goals_section, share, table, verdict_rows
 from .run import Run
@@ -15,14 +16,12 @@ from .run import Run
 def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
     """Numbers are those of the served pack once `stv-train evaluate` has run on these very models; `everyday` are the tables of
     `compare_packs` on it."""
-    base, made_verifier = run.facts("base"), run.facts(verifier)
+    made_verifier = run.facts(verifier)
     stages = [name for name in dict.fromkeys(("base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
     tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
     seconds = {name: run.facts(name).get("seconds") for name in stages}
     spent = ", ".join(f"{name} {value:,.0f}" for name, value in seconds.items() if value)
-    alone = f", {run.facts('generator').get('tokens', 0):,} more for the generator alone" if run.has_model("generator") else ""
-    began = f", beginning with `{start}`" if (start := run.config.base.start_from) else ""
     gates = gates_table(run)
     text = f"""# stv-mini
 
@@ -32,9 +31,7 @@ A generator and a verifier for school mathematics with worked steps, trained fro
   trained on.
 - **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama
   shape; the files are Hugging Face checkpoints and load with `transformers`.
-- **Recipe:** base training on {base.get("tokens", 0):,} tokens of solutions, refinements and explanations{began}{alone}; the verifier by
-  self-trained verification (on-policy distillation from the same model that is shown the verdict and the reference's line, and verdict
-  RL); the generator by GRPO, first on attempts, then on refinements with that verifier frozen (where it is named `vil`).
+- **Recipe:** {_recipe(run, generator)}
 - **Seconds spent:** {spent or "not recorded"}, on {device}.
 - **Limits:** knows no other problems than these; verdicts on anything else are meant to be `undetermined`. Numbers far above 999 are
   beyond it.
@@ -51,6 +48,26 @@ A generator and a verifier for school mathematics with worked steps, trained fro
     if probe:
         text += "\n## In-training probe of the verifier (validation problems, temperature 1)\n\n" + table(["Figure", "Value"], probe)
     return text
+
+
+def _recipe(run: Run, generator: str) -> str:
+    """Which trainings the two models went through."""
+
+    def documents(name: str) -> str:
+        start = {"": "the base" if name == "generator" else "random weights", RANDOM: "random weights"}
+        course = run.config.base if name == "base" else run.config.generator
+        return f"{run.facts(name).get('tokens', 0):,} tokens from {start.get(course.start_from, f'`{course.start_from}`')}"
+
+    text = f"base training on documents (solutions, refinements, reviews, explanations, single operations), {documents('base')}; "
+    text += "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "
+    text += "verdict and the reference's line, and verdict RL)"
+    if run.has_model("generator"):
+        text += f"; the generator by documents of its own (problems, refinements, single operations), {documents('generator')}"
+    if generator in ("rlvr", "vil"):
+        text += "; the generator then by GRPO on attempts"
+    if generator == "vil":
+        text += " and on refinements with that verifier frozen"
+    return text + "."
 
 
 def _served(run: Run, pack: str) -> str:

@@ -29,6 +29,7 @@ from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
 from .stages.loops import probe_loops
 from .stages.rollout import rollout, rollout_path
+from .stages.together import train_pair
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
 
@@ -108,8 +109,7 @@ def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def _gated_models(run: Run) -> None:
-    train_base(run)
-    train_generator(run)
+    train_pair(run)
     require_gates(run)
 
 

@@ -11,6 +11,9 @@ from typing import Any, get_type_hints
 from .errors import TrainError
 from .tasks.problems import TASKS, kinds_of
 
+RANDOM = "random"
+"""`start_from` of a generator that does not begin with the base."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
@@ -47,7 +50,7 @@ class DataConfig:
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
     tokens: int = 100_000_000
-    start_from: str = ""  # folder of a Hugging Face checkpoint to begin with; empty: random weights, for the generator the base
+    start_from: str = ""  # folder of a Hugging Face checkpoint, or `random`; empty: random weights, for the generator the base
     batch_tokens: int = 4096
     muon_lr: float = 0.006
     adam_lr: float = 0.006
@@ -315,6 +318,10 @@ def _check(config: Config) -> None:
     need(
         config.model.num_heads % config.model.num_kv_heads == 0,
         f"model.num_heads ({config.model.num_heads}) must be a multiple of num_kv_heads ({config.model.num_kv_heads}).",
+    )
+    need(
+        config.model.max_length % 64 == 0,
+        f"model.max_length must be a multiple of 64, not {config.model.max_length}.",
     )
     need(
         config.model.hidden_size % 32 == 0,

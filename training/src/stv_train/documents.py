@@ -10,7 +10,7 @@ from random import Random
 from . import prompts
 from .tasks.checking import OK, Check, check
 from .tasks.equations import NAMES
-from .tasks.mistakes import slip, student_attempt
+from .tasks.mistakes import beginning, slip, student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
@@ -283,6 +283,10 @@ def outside_attempt(rng: Random) -> str:
 def begun_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
     """The first line or two of a student's attempt; the last of them is wrong unless `right`."""
     while True:
+        if problem.task == "equations":
+            if (found := beginning(problem, rng.randint(1, 2), rng, right)) is not None:
+                return found
+            continue
         attempt, result = student_attempt(problem, rng, right)
         kept = rng.randint(1, 2) if right else result.first_error or 1
         if kept <= 2:

@@ -62,14 +62,15 @@ class Drawer:
 @contextmanager
 def drawer() -> Iterator[Drawer]:
     """A process that ends with this block, or with its parent however that ends."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attend) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=attend_parent) as pool:
         try:
             yield Drawer(pool)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _attend() -> None:
+def attend_parent() -> None:
+    """For a process that the terminal's interrupts leave alone and that ends with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to both; the parent finishes its step first
     parent = parent_process()
     assert parent is not None

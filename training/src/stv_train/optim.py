@@ -18,7 +18,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5, precision: torch.dtype = tor
         x = x.transpose(-2, -1)
     for _ in range(steps):
         gram = x @ x.transpose(-2, -1)
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     out: Tensor = (x.transpose(-2, -1) if tall else x).to(matrices.dtype)
     return out
 

@@ -124,6 +124,10 @@ class Run:
             for number, old in previous:
                 signal.signal(number, old)
 
+    def stop(self) -> None:
+        """As an interrupt does."""
+        self._stop = True
+
     @property
     def stopping(self) -> bool:
         return self._stop

@@ -13,7 +13,7 @@ from random import Random
 import torch
 
 from ..batches import answer_loss, batches, collate
-from ..config import BaseConfig
+from ..config import RANDOM, BaseConfig
 from ..documents import DocumentSource, Mix
 from ..drawing import Order, drawer
 from ..errors import TrainError
@@ -160,12 +160,12 @@ def require_compiler(run: Run) -> None:
 
 
 def first_model(course: Course) -> Llama:
-    """What training begins with: a checkpoint of the same shape where one is named, else the base with random weights and the
-    generator with the base."""
-    run = course.run
-    if folder := course.config.start_from:
-        return read_checkpoint(run, Path(folder), f"{course.name}.start_from")
-    return run.new_model(run.config.run.seed) if course.name == "base" else run.load_model("base")
+    """What training begins with: a checkpoint of the same shape or random weights where `start_from` says so, else the base with
+    random weights and the generator with the base."""
+    run, start = course.run, course.config.start_from
+    if start == RANDOM or (not start and course.name == "base"):
+        return run.new_model(course.seed)
+    return read_checkpoint(run, Path(start), f"{course.name}.start_from") if start else run.load_model("base")
 
 
 def mix_at(course: Course, tokens: int) -> Mix:

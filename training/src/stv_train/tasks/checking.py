@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 
 from ..errors import OutsideDomain
-from .steps import MAX_STEPS, Claim, Line, Origin, Problem, attempt_lines
+from .steps import MAX_STEPS, Claim, Line, Origin, Problem, Step, attempt_lines
 
 MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have its next one worked out
 NOT_FOLLOWING = "this does not follow from the line before."
@@ -87,11 +88,15 @@ def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Derivation:
-    """A line of the shape of somebody's, where its numbers come from, and what was worked out on the way to it."""
+    """A line of the shape of somebody's, where its numbers come from, and the steps on the way to it that were left out."""
 
     line: Line
     origins: list[Origin]
-    skipped: tuple[str, ...] = ()
+    left_out: tuple[Step, ...] = ()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        return tuple(text for step in self.left_out for text in _all_worked(*step))
 
 
 def _derivation(previous: Line, line: Line) -> _Derivation | None:
@@ -101,23 +106,27 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
     best, fewest = None, len(wanted) + 1
     front, seen = [_Derivation(previous, [])], {previous.text()}
     for _ in range(MAX_SKIPPED + 1):
-        steps = [(before, step, True) for before in front for step in before.line.ways()]
-        steps += [(before, step, False) for before in front for step in before.line.detours()]
-        front = []
+        # Drawn one by one: nearly always the first is the one.
+        steps = chain(
+            ((before, step, True) for before in front for step in before.line.ways()),
+            ((before, step, False) for before in front for step in before.line.detours()),
+        )
+        reached = []
         for before, (made, origins), goes_on in steps:
             if made.text() in seen:
                 continue
             seen.add(made.text())
             too_early = states_answer and made.answer() is None  # `x = 4` has the shape of `3x = 12`
             if not too_early and (alike := made.arranged(origins, line)) is not None:
-                found = _Derivation(*alike, before.skipped)
+                found = _Derivation(*alike, before.left_out)
                 wrong = sum(want != got for want, got in zip(found.line.leaves(), wanted, strict=True))
                 if not wrong:
                     return found
                 if wrong < fewest:
                     best, fewest = found, wrong
             if goes_on:
-                front.append(_Derivation(made, origins, before.skipped + _all_worked(made, origins)))
+                reached.append(_Derivation(made, origins, (*before.left_out, (made, origins))))
+        front = reached
     return best
 
 

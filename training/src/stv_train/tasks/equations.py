@@ -6,9 +6,10 @@ bring the unknown to the left, then the numbers to the right, divide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from math import gcd, lcm
 from random import Random
 
@@ -81,16 +82,18 @@ def _scaled(value: Fraction, terms: list[Term], numerator: int, denominator: int
     return [Term(value.numerator, value.denominator, group=tuple(terms))]
 
 
-def _value(side: Side) -> tuple[Fraction, Fraction]:
-    a = b = Fraction(0)
+def _value(side: Side) -> tuple[Fraction | int, Fraction | int]:
+    a: Fraction | int = 0
+    b: Fraction | int = 0
     for term in side:
+        factor = term.numerator if term.denominator == 1 else term.coefficient  # fractions take ten times as long
         if term.group is not None:
             inner_a, inner_b = _value(term.group)
-            a, b = a + term.coefficient * inner_a, b + term.coefficient * inner_b
+            a, b = a + factor * inner_a, b + factor * inner_b
         elif term.var:
-            a += term.coefficient
+            a += factor
         else:
-            b += term.coefficient
+            b += factor
     return a, b
 
 
@@ -235,7 +238,7 @@ class Equation:
     def difference(self) -> tuple[Fraction, Fraction]:
         """(a, b) with a * unknown + b = 0."""
         (a, b), (c, d) = _value(self.left), _value(self.right)
-        return a - c, b - d
+        return Fraction(a - c), Fraction(b - d)
 
     def root(self) -> Fraction:
         a, b = self.difference()
@@ -264,22 +267,18 @@ class Equation:
                     return other.coefficient
         return None
 
-    def next(self) -> tuple[Line, list[Origin]] | None:
-        if self.answer() is not None:
-            return None
-        for rule in (self._work_out, self._clear, self._expand, self._combine, self._gather, self._isolate, self._divide):
-            if (made := rule()) is not None:
-                return made
-        raise OutsideDomain("the equation has no single solution")
+    def next(self) -> Step | None:
+        return _next(self)
 
-    def ways(self) -> list[Step]:
+    def ways(self) -> Iterator[Step]:
         step = self.next()
         if step is None:
-            return []
-        found = [step]
+            return
+        yield step
         if self._is_plain() and not _cancels(self.left) and not _cancels(self.right):
-            found += [made for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right) if (made := way()) is not None]
-        return found
+            for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right):
+                if (made := way()) is not None:
+                    yield made
 
     def detours(self) -> list[Step]:
         if not self._is_plain() or self.answer() is not None or not any(t.var for t in self.left):
@@ -376,6 +375,15 @@ class Equation:
         added = replace(term, numerator=-term.numerator), [Origin("cross", f"{_single(term, self.name)} moved", (term.coefficient,))]
         left, right = _blocks(self, [COPY] * len(self.leaves()))
         return _joined([*left, added], [*right, added], self.name)
+
+    def by_rule(self) -> Step | None:
+        """`next`, worked out."""
+        if self.answer() is not None:
+            return None
+        for rule in (self._work_out, self._clear, self._expand, self._combine, self._gather, self._isolate, self._divide):
+            if (made := rule()) is not None:
+                return made
+        raise OutsideDomain("the equation has no single solution")
 
     # Each rule gives the next line and the origins of its leaves, or None where it does not apply.
 
@@ -529,6 +537,13 @@ class Equation:
         return made, [COPY, Origin("divide", operation, (right, coefficient), undo)]
 
 
+@lru_cache(maxsize=4096)
+def _next(line: Equation) -> Step | None:
+    """A solution is walked again and again while mistakes are put into it and attempts at it are checked."""
+    return line.by_rule()
+
+
+@lru_cache(maxsize=4096)
 def read_equation(text: str, name: str | None = None) -> Equation:
     """Reads `left = right` in one unknown (`name` where it is known). Raises OutsideDomain otherwise."""
     parts = text.split("=")

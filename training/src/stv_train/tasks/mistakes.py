@@ -139,7 +139,7 @@ def _step(line: Line, rng: Random, own_way: bool) -> Step | None:
     """The next line by the book, or any that people write, in any order."""
     if not own_way:
         return line.next()
-    if not (ways := line.ways() + line.detours()):
+    if not (ways := [*line.ways(), *line.detours()]):
         return None
     made, origins = rng.choice(ways)
     return made.shuffled(origins, rng)
@@ -186,6 +186,30 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
             return attempt, result
     attempt = solution_text([problem.line.text().replace("=", "= 1 +", 1)])
     return attempt, check(problem, attempt)
+
+
+def beginning(problem: Problem, num_lines: int, rng: Random, right: bool) -> tuple[str, Check] | None:
+    """The first lines of an attempt at an equation, the last of them wrong unless `right`, and its check; None where the draw
+    came to nothing, as where the solution is shorter. Writing and checking whole attempts for them takes four times as long."""
+    own_way, left_out = rng.random() < OWN_WAYS, rng.random() < LEFT_OUT
+    line, lines = problem.line, list[str]()
+    try:
+        while len(lines) < num_lines + left_out:
+            if (step := _step(line, rng, own_way)) is None:
+                return None
+            line = step[0]
+            if not right and len(lines) == num_lines + left_out - 1:
+                if (spoiled := _spoil(*step, rng)) is None:
+                    return None
+                line = spoiled
+            lines.append(line.text())
+    except OutsideDomain:
+        return None
+    if left_out:
+        lines.pop(rng.randrange(num_lines))
+    result = check(problem, begun := solution_text(lines))
+    is_right = result.correct or result.kind == "unfinished"
+    return (begun, result) if is_right == right and (right or result.first_error == num_lines) else None
 
 
 def _leave_out(attempt: str, rng: Random) -> str:

@@ -7,7 +7,7 @@ number on it where it comes from. Checking, explaining and making mistakes are t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
@@ -114,7 +114,7 @@ class Line(Protocol):
         """The canonical next line and the origin of each of its leaves; None when nothing is left to do."""
         ...
 
-    def ways(self) -> list[Step]:
+    def ways(self) -> Iterator[Step]:
         """`next` and what people write in its place, the canonical one first; empty when nothing is left to do."""
         ...
 
@@ -140,8 +140,9 @@ class ByTheBook:
 
     __slots__ = ()
 
-    def ways(self: Line) -> list[Step]:
-        return [] if (step := self.next()) is None else [step]
+    def ways(self: Line) -> Iterator[Step]:
+        if (step := self.next()) is not None:
+            yield step
 
     def detours(self: Line) -> list[Step]:
         return []

@@ -1,0 +1,82 @@
+"""The two trainings on documents: one after the other where the generator begins with the base, else side by side, each in a process
+with half of the threads. Two threads of one small product wait for each other; two trainings do not."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import connection, get_context
+
+import torch
+
+from ..config import Config
+from ..drawing import attend_parent
+from ..errors import TrainError
+from ..run import Interrupted, Run
+from .base import train_base, train_generator
+
+
+def train_pair(run: Run) -> None:
+    """Trains base and generator as far as they are not. An interrupt, or a failure of either, leaves the checkpoints of both."""
+    threads = torch.get_num_threads()
+    independent = run.config.generator.tokens and run.config.generator.start_from
+    missing = not run.has_model("base") and not run.has_model("generator")
+    if not independent or not missing or threads < 2 or run.device.type != "cpu":
+        train_base(run)
+        train_generator(run)
+        return
+    torch.set_num_threads(threads - threads // 2)
+    try:
+        with _generator_beside(run, threads // 2):
+            train_base(run)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _generator_beside(run: Run, threads: int) -> Iterator[None]:
+    """Trains the generator while the block runs, and waits for it at the end."""
+    config = replace(run.config, run=replace(run.config.run, threads=threads))
+    process = get_context("spawn").Process(target=_train_generator, args=(config,))
+    process.start()
+
+    def watch() -> None:
+        connection.wait([process.sentinel])
+        if process.exitcode:
+            run.stop()
+
+    threading.Thread(target=watch, daemon=True).start()
+    failed: int | None = 0
+    try:
+        yield
+        process.join()
+        failed = process.exitcode
+    except BaseException:
+        failed = process.exitcode  # None while it runs
+        process.terminate()
+        try:
+            process.join()  # it writes its checkpoint
+        except BaseException:
+            process.kill()
+            raise
+        if not failed:
+            raise
+    if failed:
+        raise TrainError("the generator's training ended before its time; what it said stands above. What is trained is kept.")
+
+
+def _train_generator(config: Config) -> None:
+    os.setsid()  # the terminal's interrupt reaches the parent alone, which passes it on once: a second one would end this at once
+    attend_parent()
+    try:
+        train_generator(Run(config))
+    except Interrupted as stop:
+        print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except TrainError as error:
+        print(f"stv-train: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,68 @@
+"""Base and generator side by side: the weights are those of each alone, an interrupt stops both, a failure of one ends the other."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from stv_train.config import Config
+from stv_train.errors import TrainError
+from stv_train.run import Interrupted, Run
+from stv_train.stages import base as base_stage
+from stv_train.stages.base import train_base, train_generator
+from stv_train.stages.together import train_pair
+from test_stages import same, smoke, weights
+
+
+def pair(out: Path, **overrides: str) -> Config:
+    fields = {"run__threads": "2", "base__tokens": "12000", "generator__tokens": "12000", "generator__own_attempts": "0"}
+    return smoke(out, **fields | {"generator__start_from": "random", "run__checkpoint_seconds": "0"} | overrides)
+
+
+def test_side_by_side_gives_the_weights_of_each_alone(tmp_path: Path) -> None:
+    together = Run(pair(tmp_path / "together"))
+    train_pair(together)
+    alone = Run(pair(tmp_path / "alone", run__threads="1"))
+    train_generator(alone)
+    assert not alone.has_model("base"), "a generator of random weights does not wait for the base"
+    train_base(alone)
+    for name in ("base", "generator"):
+        assert same(weights(together, name), weights(alone, name))
+    assert not same(weights(together, "base"), weights(together, "generator"))
+    train_pair(together)  # nothing is left to do
+
+
+def test_an_interrupt_stops_both_and_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pair(tmp_path / "parts", generator__tokens="60000")
+    checkpoint = tmp_path / "parts" / "generator" / "checkpoint.pt"
+    original = base_stage.collate
+
+    def waits(*arguments: object) -> object:
+        end = time.monotonic() + 60
+        while not checkpoint.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as inner:
+        inner.setattr(base_stage, "collate", waits)
+        with pytest.raises(Interrupted):
+            train_pair(Run(config))
+    run = Run(config)
+    assert checkpoint.exists() and (run.folder / "base" / "checkpoint.pt").exists()
+    assert not run.has_model("base") and not run.has_model("generator")
+    train_pair(run)
+    whole = Run(pair(tmp_path / "whole", generator__tokens="60000"))
+    train_pair(whole)
+    for name in ("base", "generator"):
+        assert same(weights(run, name), weights(whole, name))
+
+
+def test_a_generator_that_fails_ends_the_base_with_its_checkpoint(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = Run(pair(tmp_path, base__tokens="5_000_000", generator__start_from=str(tmp_path / "nothing")))
+    with pytest.raises(TrainError, match="the generator's training ended before its time"):
+        train_pair(run)
+    assert "generator.start_from" in capfd.readouterr().err
+    assert (run.folder / "base" / "checkpoint.pt").exists()
