@@ -33,10 +33,8 @@ def test_a_document_beyond_the_tokens_of_a_batch_stands_alone() -> None:
     assert [len(group) for group in batches([Encoded([1] * 300, 1)], 100, Random(1))] == [1]
 
 
-def test_buffers_share_their_shapes() -> None:
-    def shapes(seed: int) -> set[tuple[int, ...]]:
-        groups = batches(rows(600, Random(seed)), 2048, Random(1))
-        return {tuple(collate(group, torch.device("cpu")).ids.shape) for group in groups}
-
-    first, second = shapes(1), shapes(2)
-    assert len(first - second) <= 0.2 * len(first)
+def test_all_batches_of_a_length_but_the_last_have_one_shape() -> None:
+    groups = batches(rows(600, Random(4)), 2048, Random(1))
+    shapes = [tuple(collate(group, torch.device("cpu")).ids.shape) for group in groups]
+    others = [shape for shape in shapes if shape[0] != 2048 // shape[1]]
+    assert len(others) <= 1 and len(set(shapes)) < 40
