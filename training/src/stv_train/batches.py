@@ -38,8 +38,8 @@ LENGTH_STEP = 64
 
 
 def padded(length: int) -> int:
-    """Length of the rows of a batch whose longest has `length`: few enough different ones, since a CPU prepares its bfloat16 products
-    anew for each shape, which takes as long as a small batch. One more than a round number, which is what is left as input."""
+    """Length of the rows of a batch whose longest has `length`: few different ones, since a CPU prepares its bfloat16 products anew
+    for each shape. One more than a round number, which is what is left as input."""
     step = min(max(8, 1 << max(length.bit_length() - 4, 0)), LENGTH_STEP)
     return -(-(length - 1) // step) * step + 1
 

@@ -1,5 +1,5 @@
-"""Training on documents: from nothing one model that solves, refines, explains as teacher, and knows the verifier's format; from
-that one, where `generator.tokens` asks for it, a generator that only solves and refines."""
+"""Training on documents: from nothing one model that solves, refines, explains as teacher, and knows the verifier's format; where
+`generator.tokens` asks for it, from that one or from nothing too a generator that only solves and refines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class Course:
     @property
     def identity(self) -> str:
         c = self.run.config
-        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling, c.base)
+        follows_base = self.name == "base" or not self.config.start_from
+        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling, *((c.base,) if follows_base else ()))
         return fingerprint(*whole) if self.name == "base" else fingerprint(*whole, self.name, self.config)
 
 
