@@ -4,7 +4,8 @@ from random import Random
 
 import torch
 
-from stv_train.batches import LENGTH_STEP, batches, collate, padded
+from stv_train.batches import batches, collate, padded
+from stv_train.config import LENGTH_STEP
 from stv_train.documents import Encoded
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .config import LENGTH_STEP
 from .documents import Encoded
 from .policy import Policy
 from .tokenizer import PAD
@@ -31,10 +32,6 @@ def collate(rows: list[Encoded], device: torch.device) -> Batch:
         for start, stop in row.learned:
             answers[at, start - 1 : stop - 1] = True
     return Batch(ids.to(device), answers.to(device), sum(len(row.ids) for row in rows))
-
-
-LENGTH_STEP = 64
-"""What the context of a model is a multiple of: padding never goes beyond it."""
 
 
 def padded(length: int) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import shlex
 import signal
 import sys
@@ -20,7 +19,7 @@ from .export import export_pack, load_export
 from .files import append_json
 from .gates import require_gates
 from .report import write_report
-from .run import Interrupted, Run
+from .run import Interrupted, Run, exit_code
 from .server import server_command, swap_models
 from .stages.adopt import adopt
 from .stages.base import train_base, train_generator
@@ -221,20 +220,4 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(ValueError):  # not in the main thread: the owner of the thread decides
         # As Ctrl-C does: a server that was started for the evaluation is stopped before this process ends.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _execute(arguments, sys.argv[1:] if argv is None else argv)
-    except TrainError as error:
-        print(f"stv-train: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print("stv-train: the disk is full; what was there before is intact, and the same command goes on from it", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("stv-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _execute(arguments, sys.argv[1:] if argv is None else argv))

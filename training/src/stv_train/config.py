@@ -13,6 +13,8 @@ from .tasks.problems import TASKS, kinds_of
 
 RANDOM = "random"
 """`start_from` of a generator that does not begin with the base."""
+LENGTH_STEP = 64
+"""What the context of a model is a multiple of: the padding of batches never goes beyond it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +322,8 @@ def _check(config: Config) -> None:
         f"model.num_heads ({config.model.num_heads}) must be a multiple of num_kv_heads ({config.model.num_kv_heads}).",
     )
     need(
-        config.model.max_length % 64 == 0,
-        f"model.max_length must be a multiple of 64, not {config.model.max_length}.",
+        config.model.max_length % LENGTH_STEP == 0,
+        f"model.max_length must be a multiple of {LENGTH_STEP}, not {config.model.max_length}.",
     )
     need(
         config.model.hidden_size % 32 == 0,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -27,6 +28,27 @@ from .tokenizer import PackTokenizer
 
 class Interrupted(Exception):
     """Raised between steps after SIGINT or SIGTERM; by then the checkpoint is written."""
+
+
+def exit_code(work: Callable[[], None]) -> int:
+    """Does the work of a process; what ends it early is one sentence on stderr and a code."""
+    try:
+        work()
+    except TrainError as error:
+        print(f"stv-train: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print("stv-train: the disk is full; what was there before is intact, and the same command goes on from it", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("stv-train: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
 
 
 def fingerprint(*parts: object) -> str:

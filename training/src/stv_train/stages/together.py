@@ -16,7 +16,7 @@ import torch
 from ..config import Config
 from ..drawing import attend_parent
 from ..errors import TrainError
-from ..run import Interrupted, Run
+from ..run import Run, exit_code
 from .base import train_base, train_generator
 
 
@@ -72,11 +72,4 @@ def _generator_beside(run: Run, threads: int) -> Iterator[None]:
 def _train_generator(config: Config) -> None:
     os.setsid()  # the terminal's interrupt reaches the parent alone, which passes it on once: a second one would end this at once
     attend_parent()
-    try:
-        train_generator(Run(config))
-    except Interrupted as stop:
-        print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except TrainError as error:
-        print(f"stv-train: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(lambda: train_generator(Run(config))))
