@@ -66,3 +66,13 @@ def test_a_generator_that_fails_ends_the_base_with_its_checkpoint(tmp_path: Path
         train_pair(run)
     assert "generator.start_from" in capfd.readouterr().err
     assert (run.folder / "base" / "checkpoint.pt").exists()
+
+
+def test_what_is_to_stop_before_it_begins_stops_after_a_step(tmp_path: Path) -> None:
+    run = Run(pair(tmp_path))
+    run.stop()
+    with pytest.raises(Interrupted):
+        train_base(run)
+    assert (run.folder / "base" / "checkpoint.pt").exists()
+    train_base(run)
+    assert run.has_model("base")

@@ -134,17 +134,16 @@ class Run:
             self._stop = True
             print("stopping after this step; a second interrupt stops at once", file=sys.stderr, flush=True)
 
-        self._stop = False
         try:
             previous = [(number, signal.signal(number, handler)) for number in (signal.SIGINT, signal.SIGTERM)]
         except ValueError:  # not in the main thread: the owner of the thread decides
-            yield
-            return
+            previous = []
         try:
             yield
         finally:
             for number, old in previous:
                 signal.signal(number, old)
+            self._stop = False  # not at the beginning: `stop` may come before it
 
     def stop(self) -> None:
         """As an interrupt does."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import connection, get_context
+from multiprocessing import get_context
 
 import torch
 
@@ -45,21 +45,23 @@ def _generator_beside(run: Run, threads: int) -> Iterator[None]:
     process.start()
 
     def watch() -> None:
-        connection.wait([process.sentinel])
+        process.join()
         if process.exitcode:
             run.stop()
 
-    threading.Thread(target=watch, daemon=True).start()
-    failed: int | None = 0
+    # It alone waits for the process: of two waiters one may find it gone and not know how it ended.
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    failed = False
     try:
         yield
-        process.join()
-        failed = process.exitcode
+        watcher.join()
+        failed = bool(process.exitcode)
     except BaseException:
-        failed = process.exitcode  # None while it runs
+        failed = not watcher.is_alive() and bool(process.exitcode)
         process.terminate()
         try:
-            process.join()  # it writes its checkpoint
+            watcher.join()  # it writes its checkpoint
         except BaseException:
             process.kill()
             raise
