@@ -25,7 +25,7 @@ from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.stages import base as base_stage
 from stv_train.stages import practice as practice_stage
-from stv_train.stages.base import Course, first_model, train_base
+from stv_train.stages.base import Course, first_model, train_base, train_generator
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
 from stv_train.stages.practice import practice, probe_problems
 from stv_train.stages.rollout import load_attempts, rollout, rollout_path, row
@@ -89,6 +89,14 @@ def test_training_begins_with_a_checkpoint_that_is_named(trained: Run, tmp_path:
         other = Run(smoke(tmp_path / "other", **settings))
         with pytest.raises(TrainError, match=rf"{name}\.start_from: .*{complaint}"):
             first_model(Course(other, name))
+
+
+def test_a_generator_of_a_checkpoint_and_no_tokens_is_that_checkpoint(trained: Run, tmp_path: Path) -> None:
+    model = trained.load_model("base")
+    write_checkpoint(tmp_path / "checkpoint", model)
+    run = Run(smoke(tmp_path / "run", generator__start_from=str(tmp_path / "checkpoint"), generator__tokens="0"))
+    train_generator(run)
+    assert run.generator == "generator" and same(weights(run, "generator"), model.state_dict())
 
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,8 @@ def _recipe(run: Run, generator: str) -> str:
     def documents(name: str) -> str:
         start = {"": "the base" if name == "generator" else "random weights", RANDOM: "random weights"}
         course = run.config.base if name == "base" else run.config.generator
-        return f"{run.facts(name).get('tokens', 0):,} tokens from {start.get(course.start_from, f'`{course.start_from}`')}"
+        origin, tokens = start.get(course.start_from, f"`{course.start_from}`"), run.facts(name).get("tokens", 0)
+        return f"{tokens:,} tokens from {origin}" if tokens else f"{origin} as it is"
 
     text = f"base training on documents (solutions, refinements, reviews, explanations, single operations), {documents('base')}; "
     text += "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "

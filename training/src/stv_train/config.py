@@ -87,13 +87,17 @@ class BaseConfig:
 class GeneratorConfig(BaseConfig):
     """Documents that the generator alone goes on with, from the base: one model of this size is not the best at everything."""
 
-    tokens: int = 0  # 0: the base is the generator
+    tokens: int = 0  # 0: the base is the generator, or what `start_from` names as it is
     muon_lr: float = 0.004
     adam_lr: float = 0.003
     decay: float = 0.7
     kinds: dict[str, float] = field(default_factory=lambda: {"drill": 0.6, "solve": 0.175, "refine": 0.21, "outside": 0.015})
     own_attempts_at: tuple[float, ...] = (0.0,)
     curriculum: float = 0.0
+
+    @property
+    def is_own_model(self) -> bool:
+        return bool(self.tokens or self.start_from)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ class Run:
     @property
     def generator(self) -> str:
         """The model that attempts and RL begin with."""
-        return "generator" if self.config.generator.tokens else "base"
+        return "generator" if self.config.generator.is_own_model else "base"
 
     def has_model(self, name: str) -> bool:
         return (self.folder / name / "facts.json").exists()

@@ -60,8 +60,8 @@ def train_base(run: Run) -> Llama:
 
 
 def train_generator(run: Run) -> None:
-    """Goes on from the base with the documents of `generator.kinds`, where `generator.tokens` is above 0."""
-    if run.config.generator.tokens:
+    """Goes on from the base with the documents of `generator.kinds`, where the generator is a model of its own."""
+    if run.config.generator.is_own_model:
         _train(Course(run, "generator"))
 
 
