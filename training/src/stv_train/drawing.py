@@ -66,7 +66,9 @@ def drawer() -> Iterator[Drawer]:
         try:
             yield Drawer(pool)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for what is being drawn: a process of multiprocessing that ends while its pool still shuts down may never tell
+            # the pool's own process to end, and then waits for it without end.
+            pool.shutdown(cancel_futures=True)
 
 
 def attend_parent() -> None:
