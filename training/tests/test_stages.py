@@ -97,6 +97,7 @@ def test_a_generator_of_a_checkpoint_and_no_tokens_is_that_checkpoint(trained: R
     run = Run(smoke(tmp_path / "run", generator__start_from=str(tmp_path / "checkpoint"), generator__tokens="0"))
     train_generator(run)
     assert run.generator == "generator" and same(weights(run, "generator"), model.state_dict())
+    assert Run(smoke(tmp_path / "run", generator__start_from="random", generator__tokens="0")).generator == "base"
 
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

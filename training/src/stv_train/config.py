@@ -87,7 +87,7 @@ class BaseConfig:
 class GeneratorConfig(BaseConfig):
     """Documents that the generator alone goes on with, from the base: one model of this size is not the best at everything."""
 
-    tokens: int = 0  # 0: the base is the generator, or what `start_from` names as it is
+    tokens: int = 0  # 0: the base is the generator, or the checkpoint that `start_from` names as it is
     muon_lr: float = 0.004
     adam_lr: float = 0.003
     decay: float = 0.7
@@ -97,7 +97,7 @@ class GeneratorConfig(BaseConfig):
 
     @property
     def is_own_model(self) -> bool:
-        return bool(self.tokens or self.start_from)
+        return bool(self.tokens) or self.start_from not in ("", RANDOM)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,13 +62,13 @@ class Drawer:
 @contextmanager
 def drawer() -> Iterator[Drawer]:
     """A process that ends with this block, or with its parent however that ends."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=attend_parent) as pool:
-        try:
-            yield Drawer(pool)
-        finally:
-            # Waits for what is being drawn: a process of multiprocessing that ends while its pool still shuts down may never tell
-            # the pool's own process to end, and then waits for it without end.
-            pool.shutdown(cancel_futures=True)
+    pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=attend_parent)
+    try:
+        yield Drawer(pool)
+    finally:
+        # Waits for what is being drawn: a process of multiprocessing that ends while its pool still shuts down may never tell
+        # the pool's own process to end, and then waits for it without end.
+        pool.shutdown(cancel_futures=True)
 
 
 def attend_parent() -> None:

@@ -44,28 +44,30 @@ def _generator_beside(run: Run, threads: int) -> Iterator[None]:
     process = get_context("spawn").Process(target=_train_generator, args=(config,))
     process.start()
 
+    failed = False
+
     def watch() -> None:
+        nonlocal failed
         process.join()
         if process.exitcode:
+            failed = True
             run.stop()
 
     # It alone waits for the process: of two waiters one may find it gone and not know how it ended.
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    failed = False
     try:
         yield
         watcher.join()
-        failed = bool(process.exitcode)
     except BaseException:
-        failed = not watcher.is_alive() and bool(process.exitcode)
+        by_itself = failed
         process.terminate()
         try:
             watcher.join()  # it writes its checkpoint
         except BaseException:
             process.kill()
             raise
-        if not failed:
+        if not by_itself:
             raise
     if failed:
         raise TrainError("the generator's training ended before its time; what it said stands above. What is trained is kept.")
