@@ -11,7 +11,7 @@ from stv_train.config import Config
 from stv_train.errors import TrainError
 from stv_train.run import Interrupted, Run
 from stv_train.stages import base as base_stage
-from stv_train.stages.base import train_base, train_generator
+from stv_train.stages.base import Course, first_model, train_base, train_generator, train_trunk
 from stv_train.stages.together import train_pair
 from test_stages import same, smoke, weights
 
@@ -32,6 +32,21 @@ def test_side_by_side_gives_the_weights_of_each_alone(tmp_path: Path) -> None:
         assert same(weights(together, name), weights(alone, name))
     assert not same(weights(together, "base"), weights(together, "generator"))
     train_pair(together)  # nothing is left to do
+
+
+def test_both_go_on_from_what_they_have_in_common(tmp_path: Path) -> None:
+    common = {"trunk__tokens": "12000", "base__start_from": "trunk", "generator__start_from": "trunk", "base__own_attempts": "0"}
+    run = Run(pair(tmp_path / "run", **common))
+    train_pair(run)
+    trunk = Run(pair(tmp_path / "trunk", **common))
+    train_trunk(trunk)
+    assert same(weights(run, "trunk"), weights(trunk, "trunk"))
+    for name in ("base", "generator"):
+        assert same(first_model(Course(trunk, name)).state_dict(), weights(trunk, "trunk"))
+        assert not same(weights(run, name), weights(run, "trunk"))
+    other = Run(pair(tmp_path / "other", **common | {"trunk__tokens": "13000"}))
+    for name in ("base", "generator"):
+        assert Course(other, name).identity != Course(run, name).identity, "a checkpoint on another trunk is another one's"
 
 
 def test_an_interrupt_stops_both_and_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

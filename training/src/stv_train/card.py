@@ -7,17 +7,18 @@ import platform
 import torch
 
 from . import __version__
-from .config import RANDOM
+from .config import RANDOM, TRUNK
 from .figures import load_served, report_of
 from .report_served import gates_table, goals_section, share, table, verdict_rows
 from .run import Run
+from .stages.base import Course
 
 
 def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
     """Numbers are those of the served pack once `stv-train evaluate` has run on these very models; `everyday` are the tables of
     `compare_packs` on it."""
     made_verifier = run.facts(verifier)
-    stages = [name for name in dict.fromkeys(("base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
+    stages = [name for name in dict.fromkeys(("trunk", "base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
     tasks = ", ".join(f"{name} ({weight:g})" for name, weight in run.config.data.tasks.items() if weight > 0)
     seconds = {name: run.facts(name).get("seconds") for name in stages}
@@ -54,12 +55,13 @@ def _recipe(run: Run, generator: str) -> str:
     """Which trainings the two models went through."""
 
     def documents(name: str) -> str:
-        start = {"": "the base" if name == "generator" else "random weights", RANDOM: "random weights"}
-        course = run.config.base if name == "base" else run.config.generator
-        origin, tokens = start.get(course.start_from, f"`{course.start_from}`"), run.facts(name).get("tokens", 0)
-        return f"{tokens:,} tokens from {origin}" if tokens else f"{origin} as it is"
+        origin, tokens = Course(run, name).origin, run.facts(name).get("tokens", 0)
+        said = {RANDOM: "random weights", "base": "the base", TRUNK: "the trunk"}.get(origin, f"`{origin}`")
+        return f"{tokens:,} tokens from {said}" if tokens else f"{said} as it is"
 
-    text = f"base training on documents (solutions, refinements, reviews, explanations, single operations), {documents('base')}; "
+    text = "base training on documents (solutions, refinements, reviews, explanations, single operations), "
+    text += f"the trunk of both models {documents('trunk')}, the base " if run.has_model("trunk") else ""
+    text += f"{documents('base')}; "
     text += "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "
     text += "verdict and the reference's line, and verdict RL)"
     if run.has_model("generator"):

@@ -11,8 +11,8 @@ from typing import Any, get_type_hints
 from .errors import TrainError
 from .tasks.problems import TASKS, kinds_of
 
-RANDOM = "random"
-"""`start_from` of a generator that does not begin with the base."""
+RANDOM, TRUNK = "random", "trunk"
+"""`start_from` of a generator that does not begin with the base, and of the two that begin with what `[trunk]` has trained."""
 LENGTH_STEP = 64
 """What the context of a model is a multiple of: the padding of batches never goes beyond it."""
 
@@ -52,7 +52,7 @@ class DataConfig:
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
     tokens: int = 100_000_000
-    start_from: str = ""  # folder of a Hugging Face checkpoint, or `random`; empty: random weights, for the generator the base
+    start_from: str = ""  # folder of a Hugging Face checkpoint, `random` or `trunk`; empty: random weights, for the generator the base
     batch_tokens: int = 4096
     muon_lr: float = 0.006
     adam_lr: float = 0.006
@@ -81,6 +81,15 @@ class BaseConfig:
     curriculum: float = 0.35  # share of the tokens over which these become data.falling and the share in `kinds`
     probe_tokens: int = 2_000_000
     probe_problems: int = 12  # per task and level
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkConfig(BaseConfig):
+    """What base and generator have in common: the first documents, on all threads, before the two go their own ways."""
+
+    tokens: int = 0  # 0: there is none
+    decay: float = 0.0  # the rate stays: those that begin with it go on at it
+    own_attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +230,7 @@ class Config:
     run: RunConfig = RunConfig()
     model: ModelSection = ModelSection()
     data: DataConfig = field(default_factory=DataConfig)
+    trunk: TrunkConfig = field(default_factory=TrunkConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     gates: GateConfig = GateConfig()
@@ -302,12 +312,16 @@ def _check(config: Config) -> None:
         need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
     need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
     known = set(BaseConfig().kinds)
-    for section, kinds in (("base", config.base.kinds), ("generator", config.generator.kinds)):
+    for section, kinds in (("trunk", config.trunk.kinds), ("base", config.base.kinds), ("generator", config.generator.kinds)):
         for kind, weight in kinds.items():
             need(kind in known, f"{section}.kinds names {kind!r}; known kinds are {', '.join(sorted(known))}.")
             need(weight >= 0, f"{section}.kinds.{kind} must not be negative, not {weight}.")
         need(sum(kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
+    need(config.trunk.tokens >= 0, f"trunk.tokens must not be negative, not {config.trunk.tokens}.")
     need(config.generator.tokens >= 0, f"generator.tokens must not be negative, not {config.generator.tokens}.")
+    need(config.trunk.start_from != TRUNK, "trunk.start_from must not be trunk: it cannot begin with itself.")
+    for section, start in (("base", config.base.start_from), ("generator", config.generator.start_from)):
+        need(start != TRUNK or config.trunk.tokens > 0, f"{section}.start_from is trunk, so trunk.tokens must be above 0.")
     need(
         config.run.device in ("auto", "cpu", "cuda"),
         f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",
@@ -355,6 +369,8 @@ def _check(config: Config) -> None:
     for name, value in (("temperature", config.export.temperature), ("verifier_temperature", config.export.verifier_temperature)):
         need(0 < value <= 2, f"export.{name} must be above 0 and at most 2, not {value}.")
     for name, value in (
+        ("trunk.batch_tokens", config.trunk.batch_tokens),
+        ("trunk.judgement_weight", config.trunk.judgement_weight),
         ("base.tokens", config.base.tokens),
         ("base.batch_tokens", config.base.batch_tokens),
         ("base.judgement_weight", config.base.judgement_weight),

@@ -46,7 +46,7 @@ def plot_run(run: Run) -> list[Path]:
         pyplot.close(figure)
         written.append(target)
 
-    for stage in ("base", "generator"):
+    for stage in ("trunk", "base", "generator"):
         if rows := by_stage.get(stage):
             draw(f"{stage}-loss", {"loss": ([r["tokens"] for r in rows], [r["loss"] for r in rows])}, "tokens", "loss")
     for stage, rows in by_stage.items():

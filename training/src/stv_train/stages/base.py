@@ -13,7 +13,7 @@ from random import Random
 import torch
 
 from ..batches import answer_loss, batches, collate
-from ..config import RANDOM, BaseConfig
+from ..config import RANDOM, TRUNK, BaseConfig
 from ..documents import DocumentSource, Mix
 from ..drawing import Order, drawer
 from ..errors import TrainError
@@ -32,26 +32,38 @@ BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a tim
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """One training on documents, by the name of the model that it makes: `base` or `generator`."""
+    """One training on documents, by the name of the model that it makes: `trunk`, `base` or `generator`."""
 
     run: Run
     name: str
 
     @property
     def config(self) -> BaseConfig:
-        return self.run.config.base if self.name == "base" else self.run.config.generator
+        config = self.run.config
+        return {"trunk": config.trunk, "base": config.base, "generator": config.generator}[self.name]
 
     @property
     def seed(self) -> int:
-        """Of the documents: none of the base comes again."""
-        return self.run.config.run.seed + (0 if self.name == "base" else 100_000)
+        """Of the documents: none of one course comes again in another."""
+        return self.run.config.run.seed + {"base": 0, "generator": 100_000, "trunk": 200_000}[self.name]
+
+    @property
+    def origin(self) -> str:
+        """`start_from`, where nothing is said what that means: random weights, for the generator the base."""
+        return self.config.start_from or ("base" if self.name == "generator" else RANDOM)
 
     @property
     def identity(self) -> str:
+        """Of all that decides the weights. Raises nothing: a checkpoint of another one is refused where it is read."""
         c = self.run.config
-        follows_base = self.name == "base" or not self.config.start_from
-        whole = (c.run.seed, c.model, c.data.tasks, c.data.falling, *((c.base,) if follows_base else ()))
-        return fingerprint(*whole) if self.name == "base" else fingerprint(*whole, self.name, self.config)
+        before = Course(self.run, self.origin).identity if self.origin in (TRUNK, "base") else ""
+        return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, before)
+
+
+def train_trunk(run: Run) -> None:
+    """Trains what base and generator begin with, where the configuration has it."""
+    if run.config.trunk.tokens:
+        _train(Course(run, "trunk"))
 
 
 def train_base(run: Run) -> Llama:
@@ -161,12 +173,11 @@ def require_compiler(run: Run) -> None:
 
 
 def first_model(course: Course) -> Llama:
-    """What training begins with: a checkpoint of the same shape or random weights where `start_from` says so, else the base with
-    random weights and the generator with the base."""
-    run, start = course.run, course.config.start_from
-    if start == RANDOM or (not start and course.name == "base"):
+    """What training begins with: random weights, a model of the run or a checkpoint of the same shape."""
+    run, origin = course.run, course.origin
+    if origin == RANDOM:
         return run.new_model(course.seed)
-    return read_checkpoint(run, Path(start), f"{course.name}.start_from") if start else run.load_model("base")
+    return run.load_model(origin) if origin in (TRUNK, "base") else read_checkpoint(run, Path(origin), f"{course.name}.start_from")
 
 
 def mix_at(course: Course, tokens: int) -> Mix:

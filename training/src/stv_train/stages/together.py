@@ -1,5 +1,6 @@
-"""The two trainings on documents: one after the other where the generator begins with the base, else side by side, each in a process
-with half of the threads. Two threads of one small product wait for each other; two trainings do not."""
+"""The trainings on documents: what the two models have in common first, then base and generator. They go one after the other where the
+generator begins with the base, else side by side, each in a process with half of the threads. Two threads of one small product wait
+for each other; two trainings do not."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ from ..config import Config
 from ..drawing import attend_parent
 from ..errors import TrainError
 from ..run import Run, exit_code
-from .base import train_base, train_generator
+from .base import train_base, train_generator, train_trunk
 
 
 def train_pair(run: Run) -> None:
     """Trains base and generator as far as they are not. An interrupt, or a failure of either, leaves the checkpoints of both."""
+    train_trunk(run)
     threads = torch.get_num_threads()
     independent = run.config.generator.tokens and run.config.generator.start_from
     missing = not run.has_model("base") and not run.has_model("generator")
