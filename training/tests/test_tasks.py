@@ -104,6 +104,15 @@ def test_finding_says_what_is_wrong() -> None:
     )
 
 
+def test_hundredths_are_reduced_before_they_are_multiplied() -> None:
+    solved = {text: solve(read_problem(text)) for text in ("75% of 72", "360 decreased by 15%", "9% of 40")}
+    assert solved == {
+        "75% of 72": ["75/100 * 72", "3/4 * 72", "216/4", "54"],
+        "360 decreased by 15%": ["360 - 15/100 * 360", "360 - 3/20 * 360", "360 - 1080/20", "360 - 54", "306"],
+        "9% of 40": ["9/100 * 40", "360/100", "18/5"],
+    }
+
+
 def test_a_review_works_out_each_step_before_it_judges_it() -> None:
     problem = read_problem("4(x - 3) + 5 = 2x + 9")
     wrong = check(problem, "4x - 12 + 5 = 2x + 9\n4x - 8 = 2x + 9")

@@ -192,6 +192,13 @@ def test_checks_are_true_reviews_of_short_attempts_and_of_begun_ones() -> None:
     assert all(count > 30 for count in ends.values()), "whether an attempt is finished does not tell whether its steps are right"
 
 
+def test_a_rare_task_is_met_in_more_checks_than_its_weight() -> None:
+    source = DocumentSource(Mix({"check": 1.0}, {"equations:1-2": 0.9, "percent:1-2": 0.1}), 15)
+    texts = [source.draw(number).prompt.removeprefix("<|user|>").partition("<|end|>")[0] for number in range(400)]
+    share = sum(read_problem(text).task == "percent" for text in texts) / len(texts)
+    assert 0.2 < share < 0.3, "the root of 0.1 beside that of 0.9 is a quarter"
+
+
 def test_corrected_attempt_keeps_what_is_right_and_is_right() -> None:
     rng = Random(8)
     for task, levels in TASKS.items():

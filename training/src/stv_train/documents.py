@@ -105,11 +105,24 @@ class Mix:
     rising: float = 1.0
 
 
+class _Kinds:
+    """Some levels of every task, the levels of a task alike, tasks by the roots of their weights: what a step of a rare task takes to
+    learn is not rarer."""
+
+    def __init__(self, mix: Mix, first: int, end: int | None) -> None:
+        found = [(kind, weight**0.5) for task, weight in mix.tasks.items() if weight > 0 for kind in kinds_of(task)[first:end]]
+        self.kinds, self._weights = [kind for kind, _ in found], [weight for _, weight in found]
+
+    def draw(self, rng: Random) -> tuple[str, int]:
+        return rng.choices(self.kinds, self._weights)[0]
+
+
 class DocumentSource:
     """Document number n of a seeded, endless stream; `own_share` of the attempts in them are the generator's own, where there are any."""
 
     def __init__(self, mix: Mix, seed: int, own: OwnAttempts = NO_ATTEMPTS, own_share: float = 0.6) -> None:
         self.mix, self.seed, self.own, self.own_share = mix, seed, own, own_share
+        self._short, self._longer = _Kinds(mix, 0, CHECK_LEVELS), _Kinds(mix, CHECK_LEVELS, None)
 
     def problem(self, rng: Random) -> Problem:
         task = rng.choices(list(self.mix.tasks), list(self.mix.tasks.values()))[0]
@@ -174,15 +187,12 @@ class DocumentSource:
     def _check(self, rng: Random) -> tuple[str, str]:
         """A short attempt and its review: whether a single step holds is learned on these, as sums are on drills. Long solutions
         are cut off behind a line or two, right or wrong, so that brackets and fractions are met in short attempts as well."""
-        tasks = self.mix.tasks
-        kinds = [kind for task in tasks for kind in kinds_of(task)[:CHECK_LEVELS]]
-        longer = [kind for task in tasks for kind in kinds_of(task)[CHECK_LEVELS:]]
         right = rng.random() < 0.5
-        if longer and rng.random() < 0.5:
-            problem = make_problem(*rng.choice(longer), rng)
+        if self._longer.kinds and rng.random() < 0.5:
+            problem = make_problem(*self._longer.draw(rng), rng)
             attempt, result = begun_attempt(problem, rng, right)
         else:
-            problem = make_problem(*rng.choice(kinds), rng)
+            problem = make_problem(*self._short.draw(rng), rng)
             attempt, result = student_attempt(problem, rng, right)
         answer = prompts.score_text(verdict_of(result)) if rng.random() < 0.1 else true_review(result)
         return prompts.verify_prompt(problem.text, _as_typed(attempt, rng)), answer
@@ -269,7 +279,7 @@ def _long_sum(rng: Random) -> tuple[str, Leaf]:
 
 def _drill_number(rng: Random) -> int:
     pick = rng.random()
-    return rng.randint(0, 20) if pick < 0.4 else rng.randint(0, 99) if pick < 0.85 else rng.randint(100, 500)
+    return rng.randint(0, 20) if pick < 0.35 else rng.randint(0, 99) if pick < 0.75 else rng.randint(100, 700)
 
 
 def outside_attempt(rng: Random) -> str:
