@@ -387,6 +387,7 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         ("[model]\nhidden_size = 100", r"model\.hidden_size"),
         ("[base]\nstart_from = 'trunk'", r"base\.start_from is trunk, so trunk\.tokens must be above 0"),
         ("[trunk]\ntokens = 9\nstart_from = 'trunk'", r"trunk\.start_from must not be trunk"),
+        ("[base]\nstart_from = 'base'", r"base\.start_from must not be base"),
         ("[trunk.kinds]\nsing = 1", r"trunk\.kinds names 'sing'"),
         ("run = 3", "run must be a table"),
         ("[run", "not valid TOML"),

@@ -54,15 +54,15 @@ class Course:
 
     @property
     def identity(self) -> str:
-        """Of all that decides the weights. Raises nothing: a checkpoint of another one is refused where it is read."""
+        """Of all that decides the weights."""
         c = self.run.config
         before = Course(self.run, self.origin).identity if self.origin in (TRUNK, "base") else ""
         return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, before)
 
 
 def train_trunk(run: Run) -> None:
-    """Trains what base and generator begin with, where the configuration has it."""
-    if run.config.trunk.tokens:
+    """Trains what base and generator begin with, where one of them does."""
+    if TRUNK in (run.config.base.start_from, run.config.generator.start_from):
         _train(Course(run, "trunk"))
 
 
