@@ -44,9 +44,19 @@ def test_both_go_on_from_what_they_have_in_common(tmp_path: Path) -> None:
     for name in ("base", "generator"):
         assert same(first_model(Course(trunk, name)).state_dict(), weights(trunk, "trunk"))
         assert not same(weights(run, name), weights(run, "trunk"))
+    alone = Run(pair(tmp_path / "alone", **common))
+    train_generator(alone)
+    assert alone.has_model("generator") and same(weights(alone, "trunk"), weights(run, "trunk")), "it trains the trunk that is missing"
     other = Run(pair(tmp_path / "other", **common | {"trunk__tokens": "13000"}))
     for name in ("base", "generator"):
         assert Course(other, name).identity != Course(run, name).identity, "a checkpoint on another trunk is another one's"
+
+
+def test_a_generator_that_is_told_to_begin_with_the_base_waits_for_it(tmp_path: Path) -> None:
+    named, unnamed = (Run(pair(tmp_path / name, generator__start_from=start)) for name, start in (("named", "base"), ("unnamed", "")))
+    for run in (named, unnamed):
+        train_pair(run)
+    assert same(weights(named, "generator"), weights(unnamed, "generator"))
 
 
 def test_an_interrupt_stops_both_and_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

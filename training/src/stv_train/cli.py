@@ -22,7 +22,7 @@ from .report import write_report
 from .run import Interrupted, Run, exit_code
 from .server import server_command, swap_models
 from .stages.adopt import adopt
-from .stages.base import train_base, train_generator, train_trunk
+from .stages.base import train_base, train_generator
 from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
@@ -156,12 +156,10 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
         case "data":
             write_problems(run)
         case "base":
-            train_trunk(run)
             train_base(run)
         case "adopt":
             adopt(run, arguments.name, arguments.checkpoint)
         case "generator":
-            train_trunk(run)
             train_generator(run)
         case "rollout":
             rollout(run, arguments.generator, arguments.server, arguments.name, arguments.key)
@@ -203,11 +201,11 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             if arguments.baselines:
                 for method in ("sft", "verdict-rl", "meta-rl"):
                     train_verifier(run, method)
-            if run.config.vil.rlvr_steps:
-                train_rlvr(run)
             if run.config.vil.steps:
                 for control in CONTROLS if arguments.baselines else CONTROLS[:1]:
                     train_vil(run, control)
+            elif run.config.vil.rlvr_steps:
+                train_rlvr(run)
             generator = _newest(run, GENERATORS)
             calibrate(run, "stv", generator)
             export_pack(run, generator, "stv")

@@ -319,9 +319,9 @@ def _check(config: Config) -> None:
         need(sum(kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
     need(config.trunk.tokens >= 0, f"trunk.tokens must not be negative, not {config.trunk.tokens}.")
     need(config.generator.tokens >= 0, f"generator.tokens must not be negative, not {config.generator.tokens}.")
-    for section, start in (("trunk", config.trunk.start_from), ("base", config.base.start_from)):
-        own = (TRUNK, "base") if section == "trunk" else ("base",)
-        need(start not in own, f"{section}.start_from must not be {start}: it cannot begin with what comes after it, or with itself.")
+    late = "it cannot begin with what comes after it, or with itself."
+    need(config.trunk.start_from not in (TRUNK, "base"), f"trunk.start_from must not be {config.trunk.start_from}: {late}")
+    need(config.base.start_from != "base", f"base.start_from must not be base: {late}")
     for section, start in (("base", config.base.start_from), ("generator", config.generator.start_from)):
         need(start != TRUNK or config.trunk.tokens > 0, f"{section}.start_from is trunk, so trunk.tokens must be above 0.")
     need(

@@ -61,9 +61,9 @@ class Course:
 
 
 def train_trunk(run: Run) -> None:
-    """Trains what base and generator begin with, where one of them does."""
-    if TRUNK in (run.config.base.start_from, run.config.generator.start_from):
-        _train(Course(run, "trunk"))
+    """Trains, or goes on with, what base and generator have in common, unless it is there."""
+    if not run.has_model(TRUNK):
+        _train(Course(run, TRUNK))
 
 
 def train_base(run: Run) -> Llama:
@@ -173,10 +173,13 @@ def require_compiler(run: Run) -> None:
 
 
 def first_model(course: Course) -> Llama:
-    """What training begins with: random weights, a model of the run or a checkpoint of the same shape."""
+    """What training begins with: random weights, a model of the run (the trunk is trained first where it is missing) or a checkpoint
+    of the same shape."""
     run, origin = course.run, course.origin
     if origin == RANDOM:
         return run.new_model(course.seed)
+    if origin == TRUNK:
+        train_trunk(run)
     return run.load_model(origin) if origin in (TRUNK, "base") else read_checkpoint(run, Path(origin), f"{course.name}.start_from")
 
 

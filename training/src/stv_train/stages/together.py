@@ -14,23 +14,25 @@ from multiprocessing import get_context
 
 import torch
 
-from ..config import Config
+from ..config import TRUNK, Config
 from ..drawing import attend_parent
 from ..errors import TrainError
 from ..run import Run, exit_code
-from .base import train_base, train_generator, train_trunk
+from .base import Course, train_base, train_generator, train_trunk
 
 
 def train_pair(run: Run) -> None:
     """Trains base and generator as far as they are not. An interrupt, or a failure of either, leaves the checkpoints of both."""
-    train_trunk(run)
     threads = torch.get_num_threads()
-    independent = run.config.generator.tokens and run.config.generator.start_from
+    origins = [Course(run, name).origin for name in ("base", "generator")]
+    independent = run.config.generator.tokens and origins[1] != "base"
     missing = not run.has_model("base") and not run.has_model("generator")
     if not independent or not missing or threads < 2 or run.device.type != "cpu":
         train_base(run)
         train_generator(run)
         return
+    if TRUNK in origins:
+        train_trunk(run)
     torch.set_num_threads(threads - threads // 2)
     try:
         with _generator_beside(run, threads // 2):
