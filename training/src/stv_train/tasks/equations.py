@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import gcd, lcm
 from random import Random
 
 from ..errors import OutsideDomain
 from .expression import Bin, Expr, Neg, Num, Var, linear, number_text, parse, variables
-from .steps import Claim, Leaf, Line, Origin, Step, Undo, canonical_lines
+from .steps import Claim, Habits, Leaf, Line, Origin, Step, Undo, canonical_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Term:
 
 Side = tuple[Term, ...]
 COPY = Origin("copy")
-TURNED = 0.15  # share of lines that somebody who goes another way writes with their sides changed
+TURNED = 0.15  # share of lines that somebody untidy writes with their sides changed
 SHUFFLED = 0.3  # of sides with their terms in another order
 
 
@@ -280,7 +280,7 @@ class Equation:
                 if (made := way()) is not None:
                     yield made
 
-    def detours(self) -> list[Step]:
+    def detours(self) -> list[tuple[Equation, list[Origin]]]:
         if not self._is_plain() or self.answer() is not None or not any(t.var for t in self.left):
             return []
         if len(self.left) == len(self.right) == 1 and not self.right[0].var:
@@ -300,9 +300,37 @@ class Equation:
                 return _joined(first, second, self.name)
         return None
 
-    def shuffled(self, origins: list[Origin], rng: Random) -> Step:
+    def in_own_way(self, habits: Habits, rng: Random) -> Step | None:
         if self.answer() is not None:
-            return self, origins
+            return None
+        made = next((step for way in self._own_ways(habits) if (step := way()) is not None), None) or self.next()
+        if made is None or not habits.untidy or not isinstance(made[0], Equation) or made[0].answer() is not None:
+            return made
+        return made[0]._shuffled(made[1], rng)
+
+    def _own_ways(self, habits: Habits) -> Iterator[Callable[[], Step | None]]:
+        if not self._is_plain() or _cancels(self.left) or _cancels(self.right):
+            return
+        right = habits.unknown_right and self.difference()[0] < 0
+        if habits.moves_first or self._combine() is None:
+            if habits.moving == "numbers":
+                yield self._numbers_first
+            if habits.moving == "moved":
+                yield self._moved_right if right else self._moved
+            if habits.moving == "both":
+                yield partial(self._detour, right)
+        short = len(self.left) == len(self.right) == 1
+        if habits.divides_out and short and all(t.numerator > 0 for t in self.left + self.right if t.var):
+            yield partial(self._detour, right)
+        if right and self._combine() is None:
+            yield self._mirrored
+
+    def _detour(self, right: bool) -> Step | None:
+        """The first of `detours`; with the unknown on the right where it is to stay there."""
+        made = next(iter((self.flipped() if right else self).detours()), None)
+        return made[0]._turned(made[1]) if made is not None and right else made
+
+    def _shuffled(self, origins: list[Origin], rng: Random) -> Step:
         line, theirs = self._turned(origins) if rng.random() < TURNED else (self, origins)
         left, right = _blocks(line, theirs)
         for side in (left, right):
@@ -370,7 +398,7 @@ class Equation:
         line, origins = made
         return line._turned(origins)
 
-    def _on_both_sides(self, term: Term) -> Step:
+    def _on_both_sides(self, term: Term) -> tuple[Equation, list[Origin]]:
         """3x + 5 = 20, 3x + 5 - 5 = 20 - 5"""
         added = replace(term, numerator=-term.numerator), [Origin("cross", f"{_single(term, self.name)} moved", (term.coefficient,))]
         left, right = _blocks(self, [COPY] * len(self.leaves()))

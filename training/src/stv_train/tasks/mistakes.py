@@ -9,7 +9,7 @@ from random import Random
 from ..errors import OutsideDomain
 from .checking import Check, check
 from .equations import Equation
-from .steps import MAX_STEPS, Leaf, Line, Origin, Problem, Step, attempt_lines, solution_text, solve
+from .steps import MAX_STEPS, Habits, Leaf, Line, Origin, Problem, Step, attempt_lines, solution_text, solve
 
 LEFT_OUT = 0.2  # share of attempts with lines left out
 OWN_WAYS = 0.4  # share of solutions of equations that do not go by the book
@@ -135,20 +135,29 @@ def wrong_statements(problem: Problem, rng: Random) -> tuple[str, Check] | None:
     return None if result.correct or not lines else (attempt, result)
 
 
-def _step(line: Line, rng: Random, own_way: bool) -> Step | None:
-    """The next line by the book, or any that people write, in any order."""
-    if not own_way:
-        return line.next()
-    if not (ways := [*line.ways(), *line.detours()]):
-        return None
-    made, origins = rng.choice(ways)
-    return made.shuffled(origins, rng)
+def own_habits(rng: Random) -> Habits:
+    """Of somebody who does not go by the book in one way at least."""
+    while True:
+        habits = Habits(
+            moving=rng.choices(("joined", "numbers", "moved", "both"), (2, 1, 4, 2))[0],
+            unknown_right=rng.random() < 0.4,
+            moves_first=rng.random() < 0.3,
+            divides_out=rng.random() < 0.35,
+            untidy=rng.random() < 0.2,
+        )
+        if habits.moving != "joined" or habits.unknown_right or habits.divides_out or habits.untidy:
+            return habits
+
+
+def _step(line: Line, habits: Habits | None, rng: Random) -> Step | None:
+    """The next line, by the book or by somebody's habits."""
+    return line.next() if habits is None else line.in_own_way(habits, rng)
 
 
 def own_solution(problem: Problem, rng: Random) -> str | None:
     """A right solution in an own way; None where it did not come to its end."""
-    line, lines = problem.line, list[str]()
-    while len(lines) < MAX_STEPS and (step := _step(line, rng, own_way=True)) is not None:
+    line, lines, habits = problem.line, list[str](), own_habits(rng)
+    while len(lines) < MAX_STEPS and (step := _step(line, habits, rng)) is not None:
         line = step[0]
         lines.append(line.text())
     attempt = solution_text(lines)
@@ -160,6 +169,7 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
 
     The mistake is carried on: later lines follow from the wrong one, as a student's would."""
     for _ in range(200):
+        habits = own_habits(rng) if own_way else None
         num_steps, line = 0, problem.line
         while (step := line.next()) is not None:
             line, num_steps = step[0], num_steps + 1
@@ -167,7 +177,7 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
         lines: list[str] = []
         line = problem.line
         try:
-            while len(lines) < MAX_STEPS and (step := _step(line, rng, own_way)) is not None:
+            while len(lines) < MAX_STEPS and (step := _step(line, habits, rng)) is not None:
                 line, origins = step
                 if len(lines) == first or (len(lines) > first and rng.random() < more):
                     spoiled = _spoil(line, origins, rng)
@@ -191,11 +201,12 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
 def beginning(problem: Problem, num_lines: int, rng: Random, right: bool) -> tuple[str, Check] | None:
     """The first lines of an attempt at an equation, the last of them wrong unless `right`, and its check; None where the draw
     came to nothing, as where the solution is shorter. Writing and checking whole attempts for them takes four times as long."""
-    own_way, left_out = rng.random() < OWN_WAYS, rng.random() < LEFT_OUT
+    habits = own_habits(rng) if rng.random() < OWN_WAYS else None
+    left_out = rng.random() < LEFT_OUT
     line, lines = problem.line, list[str]()
     try:
         while len(lines) < num_lines + left_out:
-            if (step := _step(line, rng, own_way)) is None:
+            if (step := _step(line, habits, rng)) is None:
                 return None
             line = step[0]
             if not right and len(lines) == num_lines + left_out - 1:

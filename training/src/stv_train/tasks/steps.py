@@ -7,7 +7,7 @@ number on it where it comes from. Checking, explaining and making mistakes are t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from random import Random
@@ -89,6 +89,27 @@ class Claim:
         return f"{operation} is {number_text(value)}, before {number_text(self.undo.start)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How somebody solves equations who does not go by the book: the same in every line, as people do."""
+
+    moving: str
+    """`joined`: a term that changes sides is joined with the one there at once, as in the book; `numbers`: so are the numbers, before
+    the unknown; `moved`: all terms change sides and are worked out after; `both`: the same is added on both sides first."""
+
+    unknown_right: bool
+    """The unknown stays on the right where there is more of it."""
+
+    moves_first: bool
+    """Terms change sides before like terms are collected."""
+
+    divides_out: bool
+    """3x/3 = 15/3 before x = 5."""
+
+    untidy: bool
+    """Terms in any order, sides the other way round."""
+
+
 class Line(Protocol):
     def text(self) -> str: ...
     def shape(self) -> str:
@@ -118,7 +139,7 @@ class Line(Protocol):
         """`next` and what people write in its place, the canonical one first; empty when nothing is left to do."""
         ...
 
-    def detours(self) -> list[Step]:
+    def detours(self) -> Sequence[Step]:
         """What people write before `next` to make it plain: 3x + 5 - 5 = 20 - 5, 3x/3 = 15/3."""
         ...
 
@@ -126,8 +147,8 @@ class Line(Protocol):
         """The same line, its terms and sides in the order of `like`; None where the two differ in more than that."""
         ...
 
-    def shuffled(self, origins: list[Origin], rng: Random) -> Step:
-        """The same line in an order that somebody may write it in."""
+    def in_own_way(self, habits: Habits, rng: Random) -> Step | None:
+        """The next line as somebody with these habits writes it; None when nothing is left to do."""
         ...
 
     def answer(self) -> Fraction | None:
@@ -144,14 +165,14 @@ class ByTheBook:
         if (step := self.next()) is not None:
             yield step
 
-    def detours(self: Line) -> list[Step]:
+    def detours(self: Line) -> Sequence[Step]:
         return []
 
     def arranged(self: Line, origins: list[Origin], like: Line) -> Step | None:
         return (self, origins) if self.shape() == like.shape() else None
 
-    def shuffled(self: Line, origins: list[Origin], rng: Random) -> Step:
-        return self, origins
+    def in_own_way(self: Line, habits: Habits, rng: Random) -> Step | None:
+        return self.next()
 
 
 Step = tuple[Line, list[Origin]]
