@@ -22,8 +22,9 @@ from stv_train.export import export_pack, write_checkpoint
 from stv_train.files import read_jsonl, write_atomically, write_jsonl
 from stv_train.gates import failures, known_gates
 from stv_train.probes import Judged
-from stv_train.run import Run
+from stv_train.run import Interrupted, Run
 from stv_train.stages import base as base_stage
+from stv_train.stages import chunks
 from stv_train.stages import practice as practice_stage
 from stv_train.stages.base import Course, first_model, train_base, train_generator
 from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
@@ -161,14 +162,17 @@ def interrupt_after(count: int, monkeypatch: pytest.MonkeyPatch, module: Any, na
     monkeypatch.setattr(module, name, counted)
 
 
-def test_interrupted_base_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "name"), [(base_stage, "collate"), (chunks, "write_jsonl")], ids=["batches", "own attempts"])
+def test_interrupted_base_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
     monkeypatch.setattr(base_stage, "BUFFER", 24)
-    whole = Run(smoke(tmp_path / "whole"))
+    monkeypatch.setattr(base_stage, "CHUNK", 2)
+    own = {"base__own_attempts": "6", "base__own_attempts_at": "[0.5]"} if module is chunks else {}
+    whole = Run(smoke(tmp_path / "whole", **own))
     train_base(whole)
-    config = smoke(tmp_path / "parts")
+    config = smoke(tmp_path / "parts", **own)
     with monkeypatch.context() as inner:
-        interrupt_after(3, inner, base_stage, "collate")
-        with pytest.raises(base_stage.Interrupted):
+        interrupt_after(2, inner, module, name)
+        with pytest.raises(Interrupted):
             train_base(Run(config))
     parts = Run(config)
     assert (parts.folder / "base" / "checkpoint.pt").exists() and not parts.has_model("base")
@@ -203,7 +207,7 @@ def test_interrupted_verifier_goes_on_to_the_same_weights(
     parts = copy_of(trained, tmp_path / "parts", **overrides)
     with monkeypatch.context() as inner:
         interrupt_after(2, inner, verifier_stage, "update_step")
-        with pytest.raises(verifier_stage.Interrupted):
+        with pytest.raises(Interrupted):
             train_verifier(parts, method)
     train_verifier(Run(parts.config), method)
     assert same(weights(whole, method), weights(parts, method))
@@ -218,8 +222,8 @@ def test_interrupted_rollout_keeps_its_chunks(trained: Run, tmp_path: Path, monk
     rollout(whole)
     parts = copy_of(trained, tmp_path / "parts", **overrides)
     with monkeypatch.context() as inner:
-        interrupt_after(2, inner, rollout_stage, "write_jsonl")
-        with pytest.raises(rollout_stage.Interrupted):
+        interrupt_after(2, inner, chunks, "write_jsonl")
+        with pytest.raises(Interrupted):
             rollout(parts)
     rollout(Run(parts.config))
     assert rollout_path(whole).read_text() == rollout_path(parts).read_text()
@@ -261,8 +265,8 @@ def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_pa
         stage, "complete", lambda model, tokenizer, asked, sampling, seed: [accepted, rejected, rejected] * (len(asked) // 3)
     )
     with monkeypatch.context() as inner:
-        interrupt_after(1, inner, stage, "write_jsonl")
-        with pytest.raises(stage.Interrupted):
+        interrupt_after(1, inner, chunks, "write_jsonl")
+        with pytest.raises(Interrupted):
             stage.rejected_attempts(run, "vil", model, model, problems, 3)
     drawn = stage.rejected_attempts(run, "vil", model, model, problems, 3)
     assert len(drawn) == 6

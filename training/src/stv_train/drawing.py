@@ -91,4 +91,4 @@ def _tokenizer() -> PackTokenizer:
 
 @lru_cache(maxsize=1)
 def _pool(path: Path) -> OwnAttempts:
-    return OwnAttempts(OwnAttempt(**row) for row in read_jsonl(path))
+    return OwnAttempts(OwnAttempt(row["problem"], row["task"], row["level"], row["attempt"]) for row in read_jsonl(path))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,6 +26,8 @@ from ..probes import attempt_all, solve_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
 from .adopt import read_checkpoint
+from .chunks import Row, in_chunks
+from .rollout import CHUNK, row
 
 LOG_EVERY = 50
 BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a time
@@ -120,6 +123,8 @@ def _train(course: Course) -> Llama:
 
     with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
+            if (due := pool_at(course, tokens_at_buffer)) and not due.exists():
+                checkpoint()  # drawing it takes minutes and can be interrupted too
             own = own_attempts(course, model, tokens_at_buffer)
             rows = drawn.take(order_at(course, number, tokens_at_buffer, own))
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
@@ -222,11 +227,16 @@ def _draw_pool(course: Course, model: Llama, path: Path) -> None:
     run, config = course.run, course.config
     seed = course.seed + 1000 * (int(path.stem.removeprefix("own-")) + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
-    problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(config.own_attempts)]
+
+    def draw(first: int, count: int) -> Iterator[Row]:
+        problems = [source.problem(Random(f"{seed}:own:{at}")) for at in range(first, first + count)]
+        judged = attempt_all(model, run.tokenizer, problems, Sampling(batch=run.config.rollout.batch), seed + first)
+        return (row(one) for one in judged)
+
     began = time.monotonic()
-    judged = attempt_all(model, run.tokenizer, problems, Sampling(batch=run.config.rollout.batch), seed)
-    share = sum(one.result.correct for one in judged) / max(len(judged), 1)
-    run.log(f"{course.name}-own", attempts=len(judged), right=share, seconds=time.monotonic() - began)
-    run.say(f"{course.name}: {len(judged):,} own attempts, {share:.1%} right")
-    rows = [{"problem": one.problem.text, "task": one.problem.task, "level": one.problem.level, "attempt": one.attempt} for one in judged]
+    chunks = in_chunks(run, f"{course.name}: own attempts", path.with_suffix(""), config.own_attempts, CHUNK, draw)
+    rows = [one for part in chunks for one in part]
+    share = sum(one["correct"] for one in rows) / max(len(rows), 1)
+    run.log(f"{course.name}-own", attempts=len(rows), right=share, seconds=time.monotonic() - began)
+    run.say(f"{course.name}: {len(rows):,} own attempts, {share:.1%} right")
     write_jsonl(path, rows)

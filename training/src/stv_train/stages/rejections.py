@@ -9,11 +9,11 @@ from random import Random
 from typing import Any
 
 from .. import prompts
-from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import attempt_all, complete
-from ..run import Interrupted, Progress, Run, fingerprint
+from ..run import Progress, Run, fingerprint
 from ..tasks.steps import Problem
+from .chunks import in_chunks
 from .loops import review_sampling
 from .practice import Practice
 from .rollout import rollout_path, rollout_sampling, row
@@ -31,18 +31,16 @@ def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, pr
     folder = rollout_path(run, name).with_suffix("") / identity
     rows: list[dict[str, Any]] = []
     progress = Progress(f"{name}: attempts that are not accepted", wanted, "attempts")
-    with run.interruptible():
-        for number in range(MOST_CHUNKS):
-            if len(rows) >= wanted:
-                break
-            path = folder / f"{number:04}.jsonl"
-            if not path.exists():
-                problems = [practice.problem(Random(f"{seed}:rejected:{number}:{at}")) for at in range(chunk)]
-                write_jsonl(path, _draw(run, generator, verifier, problems, seed + number))
-            rows += read_jsonl(path)
-            progress.update(min(len(rows), wanted))
-            if run.stopping:
-                raise Interrupted(f"{name} stopped at {len(rows):,} of {wanted:,} attempts that are not accepted")
+
+    def draw(first: int, count: int) -> list[dict[str, Any]]:
+        problems = [practice.problem(Random(f"{seed}:rejected:{at}")) for at in range(first, first + count)]
+        return _draw(run, generator, verifier, problems, seed + first)
+
+    for part in in_chunks(run, name, folder, MOST_CHUNKS * chunk, chunk, draw):
+        rows += part
+        progress.update(min(len(rows), wanted))
+        if len(rows) >= wanted:
+            break
     rows = rows[:wanted]
     run.log(f"{name}-rejections", rejected=len(rows), wrong=sum(not one["correct"] for one in rows))
     return rows

@@ -15,12 +15,13 @@ from ..errors import OutsideDomain, TrainError
 from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import Judged, texts
-from ..run import Interrupted, Progress, Run, fingerprint
+from ..run import Progress, Run, fingerprint
 from ..sampler import Sampling, sample
 from ..server import post_json
 from ..tasks.checking import check
 from ..tasks.problems import read_problem, split_of
 from ..tasks.steps import Problem
+from .chunks import in_chunks
 
 CHUNK = 2048  # attempts per file of a rollout: what an interrupt can cost
 
@@ -40,32 +41,27 @@ def rollout(run: Run, generator: str = "", server: str = "", name: str = "train"
     if path.exists() and marker.exists() and marker.read_text() == identity:
         run.say(f"rollout: {path} is complete")
         return path
-    parts = path.with_suffix("") / identity
     model = None if server else run.load_model(generator)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, run.config.data.falling * config.rising), seed)
     progress = Progress("rollout", config.attempts, "attempts", 0)
     tokens, began = 0, time.monotonic()
-    with run.interruptible():
-        for start in range(0, config.attempts, CHUNK):
-            part = parts / f"{start:08}.jsonl"
-            if not part.exists():
-                count = min(CHUNK, config.attempts - start)
-                problems = [source.problem(Random(f"{seed}:rollout:{start + at}")) for at in range(count)]
-                if model is None:
-                    attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + start, key)
-                else:
-                    attempts, used = _from_model(run, model, problems, seed + start)
-                tokens += used
-                # Nothing at all is no attempt: there would be nothing to verify.
-                rows_of_part = (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True) if a.strip(" …\n"))
-                write_jsonl(part, rows_of_part)
-            progress.update(min(start + CHUNK, config.attempts))
-            if run.stopping:
-                raise Interrupted(f"rollout stopped after {start + CHUNK:,} of {config.attempts:,} attempts")
+
+    def draw(first: int, count: int) -> Iterator[dict[str, Any]]:
+        nonlocal tokens
+        problems = [source.problem(Random(f"{seed}:rollout:{first + at}")) for at in range(count)]
+        if model is None:
+            attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + first, key)
+        else:
+            attempts, used = _from_model(run, model, problems, seed + first)
+        tokens += used
+        # Nothing at all is no attempt: there would be nothing to verify.
+        return (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True) if a.strip(" …\n"))
+
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for part in sorted(parts.glob("*.jsonl")):
-        for one in read_jsonl(part):
+    for number, part in enumerate(in_chunks(run, "rollout", path.with_suffix("") / identity, config.attempts, CHUNK, draw), 1):
+        for one in part:
             rows.setdefault((one["problem"], one["attempt"]), one)
+        progress.update(min(number * CHUNK, config.attempts))
     write_jsonl(path, rows.values())
     marker.write_text(identity)
     right = sum(one["correct"] for one in rows.values())
