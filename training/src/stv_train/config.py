@@ -226,6 +226,12 @@ class HfConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportConfig:
+    title: str = ""  # of REPORT.md; empty: the run's name
+    foreword: str = ""  # what a reader must know beforehand: what the models are to each other
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     run: RunConfig = RunConfig()
     model: ModelSection = ModelSection()
@@ -240,6 +246,7 @@ class Config:
     evaluate: EvaluateConfig = EvaluateConfig()
     export: ExportConfig = ExportConfig()
     hf: HfConfig = HfConfig()
+    report: ReportConfig = ReportConfig()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

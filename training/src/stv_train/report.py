@@ -38,12 +38,15 @@ def _head(run: Run) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "tokenizers", "safetensors"))
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     device += f", {run.precision}".replace("torch.", "")
-    return f"""# Report of the run `{run.folder.name}`
+    settings = {section: values for section, values in run.config.as_dict().items() if section != "report"}
+    title = run.config.report.title or f"Report of the run `{run.folder.name}`"
+    foreword = f"{run.config.report.foreword.strip()}\n\n" if run.config.report.foreword.strip() else ""
+    return f"""# {title}
 
-stv-train {__version__}, seed {run.config.run.seed}, Python {platform.python_version()}, {packages}; {device}.
+{foreword}stv-train {__version__}, seed {run.config.run.seed}, Python {platform.python_version()}, {packages}; {device}.
 
 ```json
-{plain_paths(json.dumps(run.config.as_dict(), indent=1))}
+{plain_paths(json.dumps(settings, indent=1))}
 ```
 """
 
