@@ -9,7 +9,7 @@ from random import Random
 
 from . import prompts
 from .tasks.checking import OK, Check, check
-from .tasks.equations import NAMES
+from .tasks.equation_levels import NAMES
 from .tasks.mistakes import beginning, slip, student_attempt
 from .tasks.problems import TASKS, kinds_of, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after

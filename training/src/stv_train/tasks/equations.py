@@ -1,4 +1,4 @@
-"""Linear equations in one unknown: lines, the canonical solver, reading, and generators by level.
+"""Linear equations in one unknown: lines, the canonical solver, the ways of people, reading.
 
 The solver writes one kind of change per line: clear denominators, expand the innermost brackets, combine each side,
 bring the unknown to the left, then the numbers to the right, divide.
@@ -14,143 +14,13 @@ from math import gcd, lcm
 from random import Random
 
 from ..errors import OutsideDomain
-from .expression import Bin, Expr, Neg, Num, Var, linear, number_text, parse, variables
-from .steps import Claim, Habits, Leaf, Line, Origin, Step, Undo, canonical_lines
+from .expression import linear, number_text, parse, variables
+from .steps import Claim, Habits, Leaf, Line, Origin, Step, Undo
+from .terms import Side, Term, cancels, count_leaves, fill_side, side_leaves, side_shape, side_text, side_value, signed, single, terms_of
 
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """numerator / denominator times 1, times the unknown (`var`), or times a bracket (`group`)."""
-
-    numerator: int
-    denominator: int = 1
-    var: bool = False
-    group: tuple[Term, ...] | None = None
-
-    @property
-    def coefficient(self) -> Fraction:
-        return Fraction(self.numerator, self.denominator)
-
-    def times(self, factor: Fraction) -> Term:
-        value = self.coefficient * factor
-        return replace(self, numerator=value.numerator, denominator=value.denominator)
-
-
-Side = tuple[Term, ...]
 COPY = Origin("copy")
 TURNED = 0.15  # share of lines that somebody untidy writes with their sides changed
 SHUFFLED = 0.3  # of sides with their terms in another order
-
-
-def _terms(tree: Expr) -> list[Term]:
-    match tree:
-        case Num(numerator, denominator):
-            return [Term(numerator, denominator)]
-        case Var():
-            return [Term(1, 1, var=True)]
-        case Neg(operand):
-            return _scaled(Fraction(-1), _terms(operand), -1, 1)
-        case Bin("+", left, right):
-            return _terms(left) + _terms(right)
-        case Bin("-", left, right):
-            return _terms(left) + _scaled(Fraction(-1), _terms(right), -1, 1)
-        case Bin("*", left, right):
-            if variables(left) and variables(right):
-                raise OutsideDomain("a square of the unknown is not part of this pack")
-            factor, rest = (left, right) if not variables(left) else (right, left)
-            if isinstance(rest, Bin) and rest.op in "+-" and not variables(rest) and variables(factor):
-                factor, rest = rest, factor
-            value = linear(factor)[1]
-            if isinstance(factor, Num):
-                return _scaled(value, _terms(rest), factor.numerator, factor.denominator)
-            return _scaled(value, _terms(rest), value.numerator, value.denominator)
-        case Bin("/", left, right):
-            if variables(right) or not linear(right)[1]:
-                raise OutsideDomain("division by zero or by the unknown")
-            value = 1 / linear(right)[1]
-            return _scaled(value, _terms(left), value.numerator, value.denominator)
-    raise OutsideDomain("this is no linear expression")
-
-
-def _scaled(value: Fraction, terms: list[Term], numerator: int, denominator: int) -> list[Term]:
-    if len(terms) == 1:
-        only = terms[0]
-        top, bottom = only.numerator * numerator, only.denominator * denominator
-        if bottom < 0:
-            top, bottom = -top, -bottom
-        return [replace(only, numerator=top, denominator=bottom)]
-    return [Term(value.numerator, value.denominator, group=tuple(terms))]
-
-
-def _value(side: Side) -> tuple[Fraction | int, Fraction | int]:
-    a: Fraction | int = 0
-    b: Fraction | int = 0
-    for term in side:
-        factor = term.numerator if term.denominator == 1 else term.coefficient  # fractions take ten times as long
-        if term.group is not None:
-            inner_a, inner_b = _value(term.group)
-            a, b = a + factor * inner_a, b + factor * inner_b
-        elif term.var:
-            a += factor
-        else:
-            b += factor
-    return a, b
-
-
-def _term_text(term: Term, name: str) -> str:
-    """Without its sign."""
-    top, bottom = abs(term.numerator), term.denominator
-    tail = "" if bottom == 1 else f"/{bottom}"
-    if term.group is not None:
-        return f"{'' if top == 1 else top}({_side_text(term.group, name)}){tail}"
-    if term.var:
-        return f"{'' if top == 1 else top}{name}{tail}"
-    return f"{top}{tail}"
-
-
-def _side_text(side: Side, name: str) -> str:
-    out = ""
-    for index, term in enumerate(side):
-        negative = term.numerator < 0
-        joint = ("-" if negative else "") if index == 0 else (" - " if negative else " + ")
-        out += joint + _term_text(term, name)
-    return out
-
-
-def _shape(side: Side) -> str:
-    return ",".join(f"({_shape(t.group)})" if t.group is not None else ("x" if t.var else "1") for t in side)
-
-
-def _leaves(side: Side, name: str) -> list[Leaf]:
-    out: list[Leaf] = []
-    for term in side:
-        suffix = "(" if term.group is not None else (name if term.var else "")
-        if term.group is None:
-            out.append(Leaf(term.numerator, term.denominator, suffix))
-        else:
-            out.append(Leaf(term.numerator, term.denominator))
-            out.extend(_leaves(term.group, name))
-    return out
-
-
-def _fill(side: Side, leaves: list[Leaf]) -> Side:
-    """Takes its leaves from the front of `leaves`."""
-    out: list[Term] = []
-    for term in side:
-        leaf = leaves.pop(0)
-        group = _fill(term.group, leaves) if term.group is not None else None
-        out.append(replace(term, numerator=leaf.numerator, denominator=leaf.denominator, group=group))
-    return tuple(out)
-
-
-def _cancels(side: Side) -> bool:
-    """Whether terms stand beside their opposites, as in 3x + 5 - 5."""
-    return any(t.numerator and replace(t, numerator=-t.numerator) in side for t in side)
-
-
-def _count(side: Side) -> int:
-    return sum(1 + (_count(t.group) if t.group is not None else 0) for t in side)
-
 
 _Block = tuple[Term, list[Origin]]
 """A term and the origins of its leaves."""
@@ -162,7 +32,7 @@ def _blocks(line: Equation, origins: list[Origin]) -> tuple[list[_Block], list[_
     def side(terms: Side) -> list[_Block]:
         made = []
         for term in terms:
-            count = _count((term,))
+            count = count_leaves((term,))
             made.append((term, rest[:count]))
             del rest[:count]
         return made
@@ -176,7 +46,7 @@ def _in_order(blocks: list[_Block], like: Side) -> list[_Block] | None:
         return None
     rest: list[_Block] = list(blocks)
     found: dict[int, _Block] = {}
-    for is_alike in (Term.__eq__, lambda one, other: _shape((one,)) == _shape((other,))):
+    for is_alike in (Term.__eq__, lambda one, other: side_shape((one,)) == side_shape((other,))):
         for at, term in enumerate(like):
             if at not in found and (block := next((b for b in rest if is_alike(b[0], term)), None)) is not None:
                 rest.remove(block)
@@ -189,24 +59,12 @@ def _joined(left: list[_Block], right: list[_Block], name: str) -> tuple[Equatio
     return line, [origin for _, origins in left + right for origin in origins]
 
 
-def _signed(values: list[str]) -> str:
-    """3x, -5x, 2 -> '3x - 5x + 2'"""
-    out = values[0]
-    for text in values[1:]:
-        out += f" - {text[1:]}" if text.startswith("-") else f" + {text}"
-    return out
-
-
-def _single(term: Term, name: str) -> str:
-    return ("-" if term.numerator < 0 else "") + _term_text(term, name)
-
-
 def _back_by(added: list[Term], start: Term) -> Undo:
     """From a sum of numbers back to its first one."""
     back = [replace(term, numerator=-term.numerator) for term in added]
-    texts = [_single(term, "") for term in back]
+    texts = [single(term, "") for term in back]
     total = sum((term.coefficient for term in back), Fraction(0))
-    return Undo(lambda leaf: (_signed([leaf.text(), *texts]), leaf.value + total), start.coefficient)
+    return Undo(lambda leaf: (signed([leaf.text(), *texts]), leaf.value + total), start.coefficient)
 
 
 def _back_from_product(factor: int, term: Term) -> Undo:
@@ -223,21 +81,21 @@ class Equation:
     name: str = "x"
 
     def text(self) -> str:
-        return f"{_side_text(self.left, self.name)} = {_side_text(self.right, self.name)}"
+        return f"{side_text(self.left, self.name)} = {side_text(self.right, self.name)}"
 
     def shape(self) -> str:
-        return f"{_shape(self.left)}={_shape(self.right)}"
+        return f"{side_shape(self.left)}={side_shape(self.right)}"
 
     def leaves(self) -> list[Leaf]:
-        return _leaves(self.left, self.name) + _leaves(self.right, self.name)
+        return side_leaves(self.left, self.name) + side_leaves(self.right, self.name)
 
     def with_leaves(self, leaves: list[Leaf]) -> Equation:
         rest = list(leaves)
-        return Equation(_fill(self.left, rest), _fill(self.right, rest), self.name)
+        return Equation(fill_side(self.left, rest), fill_side(self.right, rest), self.name)
 
     def difference(self) -> tuple[Fraction, Fraction]:
         """(a, b) with a * unknown + b = 0."""
-        (a, b), (c, d) = _value(self.left), _value(self.right)
+        (a, b), (c, d) = side_value(self.left), side_value(self.right)
         return Fraction(a - c), Fraction(b - d)
 
     def root(self) -> Fraction:
@@ -275,7 +133,7 @@ class Equation:
         if step is None:
             return
         yield step
-        if self._is_plain() and not _cancels(self.left) and not _cancels(self.right):
+        if self._is_plain() and not cancels(self.left) and not cancels(self.right):
             for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right):
                 if (made := way()) is not None:
                     yield made
@@ -309,7 +167,7 @@ class Equation:
         return made[0]._shuffled(made[1], rng)
 
     def _own_ways(self, habits: Habits) -> Iterator[Callable[[], Step | None]]:
-        if not self._is_plain() or _cancels(self.left) or _cancels(self.right):
+        if not self._is_plain() or cancels(self.left) or cancels(self.right):
             return
         right = habits.unknown_right and self.difference()[0] < 0
         if habits.moves_first or self._combine() is None:
@@ -346,7 +204,7 @@ class Equation:
         return Equation(self.right, self.left, self.name)
 
     def _turned(self, origins: list[Origin]) -> tuple[Equation, list[Origin]]:
-        at = _count(self.left)
+        at = count_leaves(self.left)
         return self.flipped(), origins[at:] + origins[:at]
 
     def rearranged(self, rng: Random) -> Equation:
@@ -383,7 +241,7 @@ class Equation:
 
         def side(stays: Side, comes: Side, var: bool) -> list[_Block]:
             over = [replace(t, numerator=-t.numerator) for t in comes if t.var == var]
-            origins = [Origin("cross", f"{_single(t, self.name)} moved", (t.coefficient,)) for t in comes if t.var == var]
+            origins = [Origin("cross", f"{single(t, self.name)} moved", (t.coefficient,)) for t in comes if t.var == var]
             return [(t, [COPY]) for t in stays if t.var == var] + [(t, [origin]) for t, origin in zip(over, origins, strict=True)]
 
         left, right = side(self.left, self.right, var=True), side(self.right, self.left, var=False)
@@ -400,7 +258,7 @@ class Equation:
 
     def _on_both_sides(self, term: Term) -> tuple[Equation, list[Origin]]:
         """3x + 5 = 20, 3x + 5 - 5 = 20 - 5"""
-        added = replace(term, numerator=-term.numerator), [Origin("cross", f"{_single(term, self.name)} moved", (term.coefficient,))]
+        added = replace(term, numerator=-term.numerator), [Origin("cross", f"{single(term, self.name)} moved", (term.coefficient,))]
         left, right = _blocks(self, [COPY] * len(self.leaves()))
         return _joined([*left, added], [*right, added], self.name)
 
@@ -444,14 +302,14 @@ class Equation:
                 made = term.times(Fraction(factor))
                 if made.group is not None and made.coefficient == 1:
                     out.extend(made.group)  # 2 times (x + 1)/2 is written without a bracket
-                    origins.extend([COPY] * _count(made.group))
+                    origins.extend([COPY] * count_leaves(made.group))
                     continue
                 out.append(made)
                 operands = (Fraction(factor), term.coefficient)
-                shown = _single(replace(term, group=None), self.name)  # a bracket goes by the number before it
+                shown = single(replace(term, group=None), self.name)  # a bracket goes by the number before it
                 origins.append(Origin("times", f"{factor} times {shown}", operands, _back_from_product(factor, term)))
                 if term.group is not None:
-                    origins.extend([COPY] * _count(term.group))
+                    origins.extend([COPY] * count_leaves(term.group))
             return tuple(out)
 
         return Equation(side(self.left), side(self.right), self.name), origins
@@ -476,7 +334,7 @@ class Equation:
                     for inner in term.group:
                         out.append(inner.times(term.coefficient))
                         operands = (term.coefficient, inner.coefficient)
-                        origins.append(Origin("times", f"{factor} times {_single(inner, self.name)}", operands))
+                        origins.append(Origin("times", f"{factor} times {single(inner, self.name)}", operands))
             return tuple(out)
 
         return Equation(side(self.left), side(self.right), self.name), origins
@@ -505,7 +363,7 @@ class Equation:
                 if len(parts) == 1:
                     origins.append(COPY)
                 else:
-                    operation = _signed([_single(t, self.name) for t in parts])
+                    operation = signed([single(t, self.name) for t in parts])
                     origins.append(Origin("sum", operation, tuple(t.coefficient for t in parts), _back_by(parts[1:], parts[0])))
             if not out:
                 out.append(Term(0))
@@ -529,7 +387,7 @@ class Equation:
         rest_left = tuple(t for t in self.left if not t.var)
         rest_right = tuple(t for t in self.right if not t.var) or (Term(0),)
         moved = replace(right_var, numerator=-right_var.numerator)
-        operation = _signed([_single(left_var, self.name), _single(moved, self.name)])
+        operation = signed([single(left_var, self.name), single(moved, self.name)])
         origin = Origin("move", operation, (left_var.coefficient, right_var.coefficient))
         made = Equation((Term(total, var=True), *rest_left), rest_right, self.name)
         return made, [origin] + [COPY] * (len(rest_left) + len(rest_right))
@@ -547,7 +405,7 @@ class Equation:
     def _across(self, number: Term, to: Term) -> tuple[Term, Origin]:
         """A whole number changes sides and is joined with the one there: what they make, and where that comes from."""
         moved = replace(number, numerator=-number.numerator)
-        operation = _signed([_single(to, self.name), _single(moved, self.name)])
+        operation = signed([single(to, self.name), single(moved, self.name)])
         origin = Origin("move", operation, (to.coefficient, number.coefficient), _back_by([moved], to))
         return Term(to.numerator - number.numerator), origin
 
@@ -558,7 +416,7 @@ class Equation:
         if not coefficient:
             raise OutsideDomain("the equation has no single solution")
         value = right / coefficient
-        operation = f"{_single(self.right[0], self.name)} / {number_text(coefficient)}"
+        operation = f"{single(self.right[0], self.name)} / {number_text(coefficient)}"
         made = Equation((Term(1, var=True),), (Term(value.numerator, value.denominator),), self.name)
         by = number_text(coefficient)
         undo = Undo(lambda leaf: (f"{by} times {leaf.text()}", coefficient * leaf.value), right)
@@ -586,163 +444,7 @@ def read_equation(text: str, name: str | None = None) -> Equation:
     unknown = name or next(iter(names), None)
     if unknown is None:
         raise OutsideDomain("the equation has no unknown")
-    return Equation(tuple(_terms(trees[0])), tuple(_terms(trees[1])), unknown)
-
-
-# --- Generators -------------------------------------------------------------------------------------------------------
-
-NUM_LEVELS = 10
-NAMES = "x" * 12 + "yzntabmkpqrsuvw"
-
-
-def _nonzero(rng: Random, low: int, high: int) -> int:
-    while True:
-        if value := rng.randint(low, high):
-            return value
-
-
-def _coefficient(rng: Random, high: int = 9) -> int:
-    return _nonzero(rng, 2, high) * (-1 if rng.random() < 0.2 else 1)
-
-
-def _bracket(rng: Random, high: int = 9) -> Term:
-    inner_var = Term(rng.choice((1, 1, 1, 2, 3)) if rng.random() < 0.8 else -1, var=True)
-    inner = (inner_var, Term(_nonzero(rng, -high, high)))
-    return Term(_coefficient(rng), group=inner if rng.random() < 0.85 else (inner[1], inner[0]))
-
-
-def _nested(rng: Random) -> Term:
-    inside: tuple[Term, ...] = (_bracket(rng, 6), Term(_nonzero(rng, -9, 9)))
-    if rng.random() < 0.4:
-        inside = (*inside[:1], Term(_coefficient(rng, 5), var=True), *inside[1:])
-    return Term(_coefficient(rng, 5), group=inside)
-
-
-def _small(rng: Random, high: int) -> list[Term]:
-    """A term in the unknown, or a number, or both."""
-    out = []
-    if rng.random() < 0.7:
-        out.append(Term(_coefficient(rng), var=True))
-    if not out or rng.random() < 0.7:
-        out.append(Term(_nonzero(rng, -high, high)))
-    return out
-
-
-def _close(rng: Random, left: list[Term], right: list[Term], root: Fraction) -> Equation | None:
-    """Adds a number to the right so that `root` solves the equation; None where that number is no whole one."""
-    equation = Equation(tuple(left), tuple(right), "x")
-    a, b = equation.difference()
-    missing = a * root + b
-    if missing.denominator != 1 or not a:
-        return None
-    if missing:
-        right = [*right, Term(missing.numerator)]
-    if not right:
-        right = [Term(0)]
-    return Equation(tuple(left), tuple(right), "x")
-
-
-def make_equation(level: int, rng: Random, arrange: Callable[[Equation], Equation | None] = lambda drawn: drawn) -> Equation:
-    """A random equation of `level` 1..10 with unknown x. Levels grow in lines and in numbers per line. `arrange` makes of one that
-    was drawn what is wanted, or None; it is asked before the equation is solved, which takes longer than all else."""
-    while True:
-        drawn = _draw(level, rng)
-        if drawn is None:
-            continue
-        equation = arrange(drawn.flipped() if rng.random() < 0.12 else drawn)
-        if equation is None:
-            continue
-        try:
-            answer, largest = equation.root(), 0
-            for line in canonical_lines(equation):
-                largest = max([largest, *(abs(leaf.numerator) for leaf in line.leaves())])
-        except OutsideDomain:
-            continue
-        limit = 99 if level <= 3 else 400 if level <= 8 else 999
-        if answer.denominator <= 20 and abs(answer) <= 60 and largest <= limit:
-            return equation
-
-
-def _draw(level: int, rng: Random) -> Equation | None:
-    root = Fraction(rng.randint(-12, 15))
-    if level >= 4 and rng.random() < 0.2:
-        root = Fraction(rng.randint(-15, 15), rng.choice((2, 3, 4, 5)))
-    high = 9 if level <= 2 else 20
-    x = Term(_coefficient(rng), var=True)
-    if level == 1:  # x + 5 = 9, 3x = 12, x/4 = 3
-        pick = rng.random()
-        if pick < 0.45:
-            return _close(rng, [Term(1, var=True), Term(_nonzero(rng, -20, 20))], [], root)
-        if pick < 0.8:
-            return _close(rng, [x], [], root)
-        divisor = rng.randint(2, 9)
-        return _close(rng, [Term(1, divisor, var=True)], [], Fraction(rng.randint(-9, 9) * divisor))
-    if level == 2:  # 3x + 4 = 19
-        left = [x, Term(_nonzero(rng, -20, 20))]
-        return _close(rng, left if rng.random() < 0.85 else left[::-1], [], root)
-    if level == 3:  # 5x - 3 = 2x + 9
-        return _close(rng, [x, Term(_nonzero(rng, -20, 20))], [Term(_coefficient(rng), var=True)], root)
-    if level == 4:  # 4(x - 3) + 5 = 2x + 9, 3x + 2 - 5x = 8
-        if rng.random() < 0.25:
-            left = [x, Term(_nonzero(rng, -high, high)), Term(_coefficient(rng), var=True)]
-            left.append(Term(_nonzero(rng, -high, high)))
-            rng.shuffle(left)
-            return _close(rng, left, [], root)
-        left = [_bracket(rng)] + (_small(rng, high) if rng.random() < 0.7 else [])
-        return _close(rng, left, [Term(_coefficient(rng), var=True)] if rng.random() < 0.6 else [], root)
-    if level == 5:  # x/2 + 3 = x/3 + 5, 3x/4 - 1/2 = 2
-        bottoms = [rng.choice((2, 3, 4, 5, 6)) for _ in range(3)]
-        left = [Term(rng.choice((1, 1, 2, 3, -1)), bottoms[0], var=True), Term(_nonzero(rng, -9, 9))]
-        right = []
-        if rng.random() < 0.6:
-            right.append(Term(rng.choice((1, 1, 2, -1)), bottoms[1], var=True))
-        if rng.random() < 0.4:
-            left[1] = Term(_nonzero(rng, -9, 9), bottoms[2])
-        return _rational(rng, left, right)
-    if level == 6:  # two brackets
-        left = [_bracket(rng), *(_small(rng, high) if rng.random() < 0.5 else [])]
-        right = [_bracket(rng)]
-        if rng.random() < 0.35:
-            left, right = left + right, ([Term(_coefficient(rng), var=True)] if rng.random() < 0.5 else [])
-        return _close(rng, left, right, root)
-    if level == 7:  # (x + 3)/2 = (x - 1)/3 + 4
-        left = [Term(1, rng.randint(2, 6), group=_bracket(rng, 9).group)]
-        right = [Term(rng.choice((1, 1, 1, -1, 2)), rng.randint(2, 6), group=_bracket(rng, 9).group)]
-        if rng.random() < 0.4:
-            left += [Term(_nonzero(rng, -9, 9))]
-        return _rational(rng, left, right)
-    if level == 8:  # three brackets
-        left = [_bracket(rng), _bracket(rng), *(_small(rng, high) if rng.random() < 0.6 else [])]
-        right = [_bracket(rng), *(_small(rng, high) if rng.random() < 0.4 else [])]
-        return _close(rng, left, right, root)
-    if level == 9:  # nested brackets
-        left = [_nested(rng), *(_small(rng, high) if rng.random() < 0.6 else [])]
-        right = [_bracket(rng)] if rng.random() < 0.6 else [Term(_coefficient(rng), var=True)]
-        return _close(rng, left, right, root)
-    # four brackets, or nested ones on both sides, with numbers up to 20
-    if rng.random() < 0.5:
-        left = [_bracket(rng, 15), _bracket(rng, 15), *_small(rng, 40)]
-        right = [_bracket(rng, 15), _bracket(rng, 15), *(_small(rng, 40) if rng.random() < 0.5 else [])]
-    else:
-        left = [_nested(rng), _bracket(rng), *_small(rng, 30)]
-        right = [_nested(rng), *(_small(rng, 30) if rng.random() < 0.5 else [])]
-    return _close(rng, left, right, root)
-
-
-def _rational(rng: Random, left: list[Term], right: list[Term]) -> Equation | None:
-    """Closes an equation with denominators by a whole number on the right; the root is what it is."""
-    equation = Equation(tuple(left), (*right, Term(_nonzero(rng, -9, 9))), "x")
-    a, _ = equation.difference()
-    if not a:
-        return None
-    # Prefer whole roots: shift the free number until the root is whole, where some small number does that.
-    for shift in rng.sample(range(-12, 13), 25):
-        if not shift:
-            continue
-        shifted = Equation(tuple(left), (*right, Term(shift)), "x")
-        if shifted.root().denominator == 1:
-            return shifted
-    return equation
+    return Equation(tuple(terms_of(trees[0])), tuple(terms_of(trees[1])), unknown)
 
 
 def canonical_equation(equation: Equation) -> str:

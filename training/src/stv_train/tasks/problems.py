@@ -13,19 +13,11 @@ from fractions import Fraction
 from random import Random
 
 from ..errors import OutsideDomain, TrainError
-from .arithmetic import (
-    NUM_LEVELS as ARITHMETIC_LEVELS,
-)
-from .arithmetic import (
-    Expression,
-    PercentQuestion,
-    make_fractions,
-    make_order,
-    make_percent,
-    read_calculation_line,
-    read_expression,
-)
-from .equations import NAMES, NUM_LEVELS, Equation, canonical_equation, make_equation, read_equation
+from .arithmetic import Expression, PercentQuestion, read_calculation_line, read_expression
+from .arithmetic_levels import NUM_LEVELS as ARITHMETIC_LEVELS
+from .arithmetic_levels import make_fractions, make_order, make_percent
+from .equation_levels import NAMES, NUM_LEVELS, make_equation
+from .equations import Equation, canonical_equation, read_equation
 from .steps import Line, Problem
 
 TASKS: dict[str, int] = {"equations": NUM_LEVELS, **ARITHMETIC_LEVELS}
