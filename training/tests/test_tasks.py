@@ -150,8 +150,9 @@ def test_all_that_a_review_works_out_is_true(task: str, level: int) -> None:
         problem = make_problem(task, level, rng)
         attempt, result = student_attempt(problem, rng, at % 2 == 0)
         assert len(result.worked) == (result.first_error or result.num_steps)
-        for text in [claim for worked in result.worked for claim in worked]:
-            operation, value = re.sub(r", (here|before) .*", "", text).split(" is ")
+        claims = [claim for worked in result.worked for claim in worked]
+        for text in [part for claim in claims for part in re.sub(r", (here|before) .*", "", claim).split(", ")]:
+            operation, value = text.split(" is ")
             operation = re.sub(r"^(.*) moved$", r"-(\1)", operation)
             left, by, right = operation.partition(" times ")
             assert judge_value(f"({left}) * ({right})" if by else left) == judge_value(value), (problem.text, attempt, text)
@@ -184,6 +185,17 @@ def test_other_right_ways_are_accepted() -> None:
             "3x = 15\n15/3 = 3x/3\n6 = x",
             "Step 1: 20 - 5 is 15, here 15, ok\nStep 2: ok\nStep 3: 3 times 6 is 18, before 15, wrong.",
         ),
+        (
+            "2x + 7 + 14 - 81 = 5 - x",
+            "2x - 62 = 5 - x",
+            "Step 1: 7 + 14 is 21, 21 - 81 is -60, here -62, wrong.",
+        ),
+        (
+            "2x + 7 + 14 = 5 - x + 2x",
+            "2x + x - 2x = 5 - 14 - 7\nx = -17",
+            "Step 1: -x moved is x, here x, 2x moved is -2x, here -2x, 14 moved is -14, here -14, 7 moved is -7, here -7, ok\n"
+            "Step 2: 2x + x is 3x, 3x - 2x is x, here x, -17 + 14 is -3, -3 + 7 is 4, before 5, wrong.",
+        ),
         ("4(x - 3) + 5 = 2x + 9", "5 + 4x - 3 = 2x + 9", "Step 1: 4 times x is 4x, here 4x, 4 times -3 is -12, here -3, wrong."),
     ],
 )
@@ -204,6 +216,13 @@ def test_own_ways_are_right_and_many() -> None:
             roots = judge_roots(line, problem.line.name)  # type: ignore[attr-defined]
             assert roots == [sympy.Rational(problem.answer.numerator, problem.answer.denominator)], (problem.text, attempt)
     assert made > 180 and by_the_book < made / 2
+
+
+def test_the_book_joins_two_terms_at_a_time() -> None:
+    lines = solve(read_problem("-7(x - 1) + 14 + 9(x - 9) = 3x - 55"))
+    assert lines[:3] == ["-7x + 7 + 14 + 9x - 81 = 3x - 55", "2x + 21 - 81 = 3x - 55", "2x - 60 = 3x - 55"]
+    assert solve(read_problem("5x + 3 - 5x + 2x - 3 = 4")) == ["2x = 4", "x = 2"]
+    assert solve(read_problem("3x - 3x + 4 = 2x + 2"))[0] == "4 = 2x + 2"
 
 
 def test_statements_about_parts() -> None:

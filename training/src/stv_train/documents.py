@@ -223,8 +223,6 @@ def drill(rng: Random) -> tuple[str, Leaf]:
     """A single operation and its result, as numbers, as coefficients of an unknown, or in the words of feedback. Sums and
     products are learned on these in a tenth of the tokens that whole solutions need."""
     while True:
-        if rng.random() < 0.25:
-            return _long_sum(rng)
         if rng.random() < 0.6:
             a, b = (_drill_number(rng) * rng.choice((1, 1, -1)) for _ in range(2))
             sign = rng.choice("+-")
@@ -261,20 +259,6 @@ def comparison(rng: Random) -> tuple[str, str]:
     place = "before" if not name and rng.random() < 0.3 else "here"
     lead = f"Step {rng.randint(1, 9)}: " if rng.random() < 0.5 else f", here {Leaf(rng.randint(1, 99), suffix=name).text()}, "
     return f"{lead}{question} is {want.text()}, {place} {got.text()}", ", ok" if got == want else ", wrong."
-
-
-def _long_sum(rng: Random) -> tuple[str, Leaf]:
-    """Three or four terms in one step, as collecting like terms has them: most wrong steps of a base without these were such sums."""
-    while True:
-        terms = [_drill_number(rng) * rng.choice((1, -1)) for _ in range(rng.choice((3, 3, 4)))]
-        name = rng.choice(NAMES) if rng.random() < 0.4 else ""
-        if name and (0 in terms or sum(terms) == 0):
-            continue
-        shown = [Leaf(abs(term), suffix=name).text() for term in terms]
-        question = ("-" if terms[0] < 0 else "") + shown[0]
-        question += "".join(f" {'-' if term < 0 else '+'} {text}" for term, text in zip(terms[1:], shown[1:], strict=True))
-        if split_of(f"calculation {question}") == "train":
-            return question, Leaf(sum(terms), suffix=name)
 
 
 def _drill_number(rng: Random) -> int:

@@ -16,7 +16,21 @@ from random import Random
 from ..errors import OutsideDomain
 from .expression import linear, number_text, parse, variables
 from .steps import Claim, Habits, Leaf, Line, Origin, Step, Undo
-from .terms import Side, Term, cancels, count_leaves, fill_side, side_leaves, side_shape, side_text, side_value, signed, single, terms_of
+from .terms import (
+    Side,
+    Term,
+    cancels,
+    chained,
+    count_leaves,
+    fill_side,
+    side_leaves,
+    side_shape,
+    side_text,
+    side_value,
+    signed,
+    single,
+    terms_of,
+)
 
 COPY = Origin("copy")
 TURNED = 0.15  # share of lines that somebody untidy writes with their sides changed
@@ -62,9 +76,8 @@ def _joined(left: list[_Block], right: list[_Block], name: str) -> tuple[Equatio
 def _back_by(added: list[Term], start: Term) -> Undo:
     """From a sum of numbers back to its first one."""
     back = [replace(term, numerator=-term.numerator) for term in added]
-    texts = [single(term, "") for term in back]
     total = sum((term.coefficient for term in back), Fraction(0))
-    return Undo(lambda leaf: (signed([leaf.text(), *texts]), leaf.value + total), start.coefficient)
+    return Undo(lambda leaf: (chained([Term(leaf.numerator, leaf.denominator), *back], ""), leaf.value + total), start.coefficient)
 
 
 def _back_from_product(factor: int, term: Term) -> Undo:
@@ -133,7 +146,11 @@ class Equation:
         if step is None:
             return
         yield step
-        if self._is_plain() and not cancels(self.left) and not cancels(self.right):
+        if not self._is_plain():
+            return
+        if (collected := self._collected()) is not None:
+            yield collected
+        if not cancels(self.left) and not cancels(self.right):
             for way in (self._mirrored, self._numbers_first, self._moved, self._moved_right):
                 if (made := way()) is not None:
                     yield made
@@ -167,7 +184,11 @@ class Equation:
         return made[0]._shuffled(made[1], rng)
 
     def _own_ways(self, habits: Habits) -> Iterator[Callable[[], Step | None]]:
-        if not self._is_plain() or cancels(self.left) or cancels(self.right):
+        if not self._is_plain():
+            return
+        if habits.collects and not habits.moves_first:
+            yield self._collected
+        if cancels(self.left) or cancels(self.right):
             return
         right = habits.unknown_right and self.difference()[0] < 0
         if habits.moves_first or self._combine() is None:
@@ -339,7 +360,18 @@ class Equation:
 
         return Equation(side(self.left), side(self.right), self.name), origins
 
-    def _combine(self) -> tuple[Line, list[Origin]] | None:
+    def _combine(self) -> Step | None:
+        """Two like terms of a kind on each side: a small model adds two numbers better than three."""
+        return self._with_joined(2)
+
+    def _collected(self) -> Step | None:
+        """All like terms at once, where that is more than the book does in a line."""
+        most = max(sum(t.var == var for t in side) for side in (self.left, self.right) for var in (True, False))
+        return self._with_joined(most) if most > 2 else None
+
+    def _with_joined(self, most: int) -> Step | None:
+        """`most` like terms of a kind at most on each side are joined."""
+
         def messy(terms: Side) -> bool:
             num_vars = sum(t.var for t in terms)
             zero = len(terms) > 1 and any(t.numerator == 0 for t in terms)
@@ -353,18 +385,18 @@ class Equation:
             out: list[Term] = []
             for var in (True, False):
                 parts = [t for t in terms if t.var == var]
-                total = sum((t.coefficient for t in parts), Fraction(0))
-                if not parts or (not total and len(terms) > len(parts) and (var or out)):
-                    continue
-                if not total and var and len(parts) < len(terms):
-                    continue
-                kind_var = var and bool(total)
-                out.append(Term(total.numerator, total.denominator, var=kind_var))
-                if len(parts) == 1:
-                    origins.append(COPY)
-                else:
-                    operation = signed([single(t, self.name) for t in parts])
-                    origins.append(Origin("sum", operation, tuple(t.coefficient for t in parts), _back_by(parts[1:], parts[0])))
+                joined, rest = parts[:most], parts[most:]
+                total = sum((t.coefficient for t in joined), Fraction(0))
+                others = bool(rest or out) or len(terms) > len(parts)
+                if joined and (total or not others or (not var and not out and not rest)):
+                    out.append(Term(total.numerator, total.denominator, var=var and bool(total)))
+                    if len(joined) == 1:
+                        origins.append(COPY)
+                    else:
+                        operands = tuple(t.coefficient for t in joined)
+                        origins.append(Origin("sum", chained(joined, self.name), operands, _back_by(joined[1:], joined[0])))
+                out.extend(rest)
+                origins.extend([COPY] * len(rest))
             if not out:
                 out.append(Term(0))
                 origins.append(COPY)

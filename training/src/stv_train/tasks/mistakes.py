@@ -142,6 +142,7 @@ def own_habits(rng: Random) -> Habits:
             moving=rng.choices(("joined", "numbers", "moved", "both"), (2, 1, 4, 2))[0],
             unknown_right=rng.random() < 0.4,
             moves_first=rng.random() < 0.3,
+            collects=rng.random() < 0.8,
             divides_out=rng.random() < 0.35,
             untidy=rng.random() < 0.2,
         )

@@ -103,6 +103,9 @@ class Habits:
     moves_first: bool
     """Terms change sides before like terms are collected."""
 
+    collects: bool
+    """All like terms of a side in one line."""
+
     divides_out: bool
     """3x/3 = 15/3 before x = 5."""
 

@@ -151,3 +151,15 @@ def signed(values: list[str]) -> str:
 
 def single(term: Term, name: str) -> str:
     return ("-" if term.numerator < 0 else "") + term_text(term, name)
+
+
+def chained(terms: list[Term], name: str) -> str:
+    """Two at a time, the last operation left open: 3, 4, -9 -> '3 + 4 is 7, 7 - 9'"""
+    said, total = list[str](), terms[0]
+    for at, term in enumerate(terms[1:], 2):
+        said.append(signed([single(total, name), single(term, name)]))
+        value = total.coefficient + term.coefficient
+        total = Term(value.numerator, value.denominator, var=term.var and bool(value))
+        if at < len(terms):
+            said[-1] += f" is {single(total, name)}"
+    return ", ".join(said)
