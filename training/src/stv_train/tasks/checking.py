@@ -142,13 +142,23 @@ def _review_like(
     worked, finding = review_claims(claims_of(expected, origins, line), problem.answer)
     if follows:
         same = all(want.value == got.value for want, got in pairs)
-        return LineReview(worked, skipped=skipped) if same else LineReview()
+        return LineReview(worked + _copied(expected, origins), skipped=skipped) if same else LineReview()
     kind = next((o.kind for (want, got), o in zip(pairs, origins, strict=True) if o.operation and want != got), "other")
     if not finding:
-        copied = next(((want, got) for want, got in pairs if want != got), None)
-        kind = "copy" if copied else "other"
-        finding = f"{copied[0].text()} was copied as {copied[1].text()}." if copied else NOT_FOLLOWING
+        at = next((at for at, (want, got) in enumerate(pairs) if want != got), len(pairs))
+        worked += tuple(want.text() for (want, _), o in zip(pairs[:at], origins[:at], strict=True) if o.kind == "copy")
+        wrong = pairs[at] if at < len(pairs) else None
+        kind = "copy" if wrong else "other"
+        finding = f"{wrong[0].text()} was copied as {wrong[1].text()}." if wrong else NOT_FOLLOWING
     return LineReview(worked, finding, kind, expected.text(), skipped)
+
+
+def _copied(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
+    """The numbers that a right line only repeats, so that none is taken for right unseen; an answer has none worth it."""
+    if expected.answer() is not None:
+        return ()
+    copies = [leaf.text() for leaf, origin in zip(expected.leaves(), origins, strict=True) if origin.kind == "copy"]
+    return (", ".join(copies) + " copied",) if copies else ()
 
 
 def _missing(expected: Line, line: Line) -> str:

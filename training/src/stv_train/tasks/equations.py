@@ -33,6 +33,7 @@ from .terms import (
 )
 
 COPY = Origin("copy")
+OVER = Origin("over")  # a number that a line divides without working it out
 TURNED = 0.15  # share of lines that somebody untidy writes with their sides changed
 SHUFFLED = 0.3  # of sides with their terms in another order
 
@@ -161,7 +162,7 @@ class Equation:
         if len(self.left) == len(self.right) == 1 and not self.right[0].var:
             by = abs(self.left[0].numerator)
             left, right = (tuple(replace(t, denominator=by) for t in side) for side in (self.left, self.right))
-            return [(Equation(left, right, self.name), [COPY, COPY])] if by > 1 and self.right[0].numerator else []
+            return [(Equation(left, right, self.name), [OVER, OVER])] if by > 1 and self.right[0].numerator else []
         numbers = [t for t in self.left if not t.var]
         unknowns = [t for t in self.right if t.var]
         return [self._on_both_sides(terms[0]) for terms in (numbers, unknowns) if len(terms) == 1 and terms[0].numerator]

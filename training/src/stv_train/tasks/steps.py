@@ -41,9 +41,9 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a number of a canonical line comes from. `operation` is empty when the number was only copied.
+    """Where a number of a canonical line comes from. `operation` is empty when nothing was worked out.
 
-    `kind` names the operation for the mistakes: copy, times, sum, move, cross, divide, common, reduce, flip, write.
+    `kind` names the operation for the mistakes: copy, over, times, sum, move, cross, divide, common, reduce, flip, write.
     `operands` are its numbers."""
 
     kind: str
