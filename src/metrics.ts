@@ -26,6 +26,8 @@ export interface Metrics {
   setEngineStatus(source: () => EngineStatus): void;
   /** Asked at each scrape what is loaded. */
   setModels(models: ModelSwap): void;
+  /** Asked at each scrape how many runs go on. */
+  setRuns(runs: { readonly numLive: number }): void;
 }
 
 type Stats<T extends EngineStats['type']> = Extract<EngineStats, { readonly type: T }>;
@@ -88,7 +90,14 @@ export function createMetrics(): Metrics {
     labelNames: ['role', 'kind'],
     registers,
   });
-  const liveRuns = new Gauge({ name: 'stv_solves_running', help: 'Runs under way', registers });
+  new Gauge({
+    name: 'stv_solves_running',
+    help: 'Runs under way in this process',
+    registers,
+    collect() {
+      this.set(runs?.numLive ?? 0);
+    },
+  });
   const streams = new Gauge({ name: 'stv_open_streams', help: 'Event streams open', registers });
   const requests = new Counter({
     name: 'stv_requests_total',
@@ -237,6 +246,7 @@ export function createMetrics(): Metrics {
   });
 
   let models: ModelSwap | undefined;
+  let runs: { readonly numLive: number } | undefined;
   addModelMetrics(registry, () => models);
   addRemoteMetrics(registry, () => engineStatus?.().remotes ?? []);
 
@@ -293,14 +303,12 @@ export function createMetrics(): Metrics {
       agreement.observe(agreed);
     },
     observeSolveEvent(event) {
-      if (event.type === 'solve-start') liveRuns.inc();
       if (event.type === 'verification-end') {
         verdicts.inc({ verdict: event.verdict, mode: 'solve' });
         agreement.observe(event.agreement);
         roundVerdicts.inc({ round: event.round < 10 ? String(event.round) : '10+', verdict: event.verdict });
       }
       if (event.type !== 'solve-end') return;
-      liveRuns.dec();
       solves.inc({ status: event.status, stop_reason: event.stopReason ?? 'none' });
       if (event.round !== null) rounds.observe({ status: event.status }, event.round + 1);
       addTokens('generator', event.usage.generator);
@@ -334,6 +342,9 @@ export function createMetrics(): Metrics {
     },
     setModels(source) {
       models = source;
+    },
+    setRuns(source) {
+      runs = source;
     },
   };
 }

@@ -60,24 +60,6 @@ export class Composer {
     this.#problem.focus();
   }
 
-  /** Puts a request back into the form, so that the next one can begin from it. */
-  fill(wanted: Wanted): void {
-    this.#problem.value = wanted.problem;
-    this.#attempt.value = wanted.initial_attempt ?? '';
-    this.#choose(wanted.initial_attempt === undefined ? 'model' : 'attempt');
-    const accept: AcceptRule = wanted.accept ?? { rule: 'single' };
-    this.#rule.value = accept.rule;
-    this.#numbers['max-rounds'].value = String(wanted.max_rounds ?? 8);
-    this.#numbers.chains.value = String(wanted.chains ?? 1);
-    if ('k' in accept) this.#numbers['rule-k'].value = String(accept.k);
-    if ('n' in accept) this.#numbers['rule-n'].value = String(accept.n);
-    if ('threshold' in accept) this.#numbers['rule-threshold'].value = String(accept.threshold);
-    this.#numbers.tokens.value = String(wanted.budget?.tokens ?? '');
-    this.#numbers.seconds.value = String(wanted.budget?.seconds ?? '');
-    this.#numbers.seed.value = String(wanted.seed ?? '');
-    this.#follow();
-  }
-
   /** Shows what the server said against the request, at the field that it names where there is one. */
   showError(message: string | undefined, param?: string): void {
     this.#error.hidden = message === undefined;

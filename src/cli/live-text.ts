@@ -30,12 +30,12 @@ export function createLiveText(stream: NodeJS.WriteStream = process.stderr): Liv
   return {
     heading(text) {
       freshLine();
-      write(`${styled('bold', text)}\n`);
+      write(`${styled('bold', harmless(text))}\n`);
     },
-    piece: (text) => write(text.replaceAll(controls, '\uFFFD')),
+    piece: (text) => write(harmless(text)),
     line(text) {
       freshLine();
-      write(`${text}\n`);
+      write(`${harmless(text)}\n`);
     },
     verdict({ verdict, score, first_error }) {
       freshLine();
@@ -46,9 +46,18 @@ export function createLiveText(stream: NodeJS.WriteStream = process.stderr): Liv
   };
 }
 
-/** A model's text must not steer the terminal; tabs and line breaks may pass. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/** A model's text must not steer the terminal; tabs and line breaks may pass. */
+export function harmless(text: string): string {
+  return text.replaceAll(controls, '\uFFFD');
+}
+
+/** The same for standard output, where a program that reads it gets the text as it is. */
+export function forStdout(text: string): string {
+  return process.stdout.isTTY ? harmless(text) : text;
+}
 
 /** Twenty characters from empty to full. */
 export function probabilityBar(probability: number): string {

@@ -17,7 +17,7 @@ import type { Serving } from '../serving.ts';
 import { openDatabase } from '../store/open-database.ts';
 import { SqlQuotaStore } from '../store/sql-quota-store.ts';
 import { SqlRunStore } from '../store/sql-run-store.ts';
-import { solve } from '../stv/solve.ts';
+import { checkModels, solve } from '../stv/solve.ts';
 import { openTelemetry } from '../telemetry/open-telemetry.ts';
 import { Traffic } from '../traffic.ts';
 import { version } from '../version.ts';
@@ -63,11 +63,13 @@ export async function openFront(config: Config, { keys, serving, models }: Front
         const events = solve(request, { engine: meterEngine(engine, owner, quotas), pack }, { signal, resume, span });
         return countRun(events, request, owner, quotas);
       }),
+    check: (request) => checkModels(request, serving.service().engine),
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
     onError: (error) => app.log.error({ err: error }, 'upkeep of stored runs failed'),
   });
+  metrics.setRuns(runs);
   const logger = { level: config.logLevel, stream: process.stderr };
   const app: App = buildServer({ config, serving, metrics, runs, keys, quotas, traffic, logger, models, telemetry });
   try {

@@ -112,14 +112,3 @@ function report(thrown: unknown): number {
   }
   throw thrown;
 }
-
-/** A parser for a numeric flag. */
-export function numberFlag(min: number, isWhole = true): (value: string) => number {
-  return (value) => {
-    const number = Number(value);
-    const isFine =
-      value.trim() !== '' && number >= min && (isWhole ? Number.isSafeInteger(number) : Number.isFinite(number));
-    if (isFine) return number;
-    throw new InvalidArgumentError(`It must be ${isWhole ? 'a whole number' : 'a number'} of at least ${min}.`);
-  };
-}

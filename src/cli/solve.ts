@@ -1,18 +1,9 @@
 /** `stv solve`: runs the loop on a server. Rounds on stderr as they happen, the solution on stdout. */
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import type { Solve, SolveEvent, SolveRequest } from '../client/client.ts';
-import { createLiveText, type LiveText } from './live-text.ts';
-import {
-  addRemoteFlags,
-  exitCodes,
-  numberFlag,
-  type RemoteOptions,
-  readText,
-  UsageError,
-  withServer,
-} from './remote-call.ts';
-
-type AcceptRule = NonNullable<SolveRequest['accept']>;
+import { acceptRule, integer, number } from './flag-values.ts';
+import { createLiveText, forStdout, type LiveText } from './live-text.ts';
+import { addRemoteFlags, exitCodes, type RemoteOptions, readText, UsageError, withServer } from './remote-call.ts';
 
 interface SolveOptions extends RemoteOptions {
   readonly file?: string;
@@ -20,7 +11,7 @@ interface SolveOptions extends RemoteOptions {
   readonly attemptFile?: string;
   readonly maxRounds?: number;
   readonly chains?: number;
-  readonly accept?: AcceptRule;
+  readonly accept?: SolveRequest['accept'];
   readonly giveUp?: number;
   readonly tokens?: number;
   readonly seconds?: number;
@@ -38,12 +29,12 @@ export function addSolve(program: Command, done: (exitCode: number) => void): vo
     .option('-f, --file <file>', 'file with the problem; - is standard input')
     .option('-a, --attempt <text>', 'begin by verifying this attempt')
     .option('--attempt-file <file>', 'file with the attempt to begin with')
-    .option('--max-rounds <n>', 'refinements after the first attempt', numberFlag(0))
-    .option('--chains <n>', 'independent chains', numberFlag(1))
+    .option('--max-rounds <n>', 'refinements after the first attempt', integer(0))
+    .option('--chains <n>', 'independent chains', integer(1))
     .option('--accept <rule>', 'single, consecutive:K, votes:K/N or score:THRESHOLD', acceptRule)
-    .option('--give-up <n>', 'give a chain up after so many rejects in a row', numberFlag(1))
-    .option('--tokens <n>', 'token budget of the run', numberFlag(1))
-    .option('--seconds <n>', 'time budget of the run', numberFlag(0.001, false))
+    .option('--give-up <n>', 'give a chain up after so many rejects in a row', integer(1))
+    .option('--tokens <n>', 'token budget of the run', integer(1))
+    .option('--seconds <n>', 'time budget of the run', number(0.001))
     .addOption(
       new Option('--on-exhausted <what>', 'what to give when nothing was accepted').choices([
         'best',
@@ -51,22 +42,10 @@ export function addSolve(program: Command, done: (exitCode: number) => void): vo
         'abstain',
       ]),
     )
-    .option('--seed <n>', 'seed of the run', numberFlag(0))
+    .option('--seed <n>', 'seed of the run', integer(0))
     .option('--store', 'keep the run on the server: it outlives lost connections and can be followed again')
     .option('--follow <id>', 'show a stored run from its beginning and follow it instead of starting one')
     .action(async (problem: string | undefined, options: SolveOptions) => done(await solve(problem, options)));
-}
-
-/** Reads `single`, `consecutive:3`, `votes:3/5` or `score:0.9`. */
-export function acceptRule(value: string): AcceptRule {
-  if (value === 'single') return { rule: 'single' };
-  const [, inRow] = /^consecutive:(\d{1,3})$/.exec(value) ?? [];
-  if (inRow !== undefined) return { rule: 'consecutive', k: Number(inRow) };
-  const [, k, n] = /^votes:(\d{1,3})\/(\d{1,3})$/.exec(value) ?? [];
-  if (k !== undefined && n !== undefined) return { rule: 'votes', k: Number(k), n: Number(n) };
-  const [, threshold] = /^score:(\d*\.?\d+)$/.exec(value) ?? [];
-  if (threshold !== undefined) return { rule: 'score', threshold: Number(threshold) };
-  throw new InvalidArgumentError('It must be single, consecutive:K, votes:K/N or score:THRESHOLD.');
 }
 
 function solve(given: string | undefined, options: SolveOptions): Promise<number> {
@@ -175,7 +154,7 @@ function print(answer: Solve, { json }: SolveOptions, live: LiveText): number {
   live.heading(`${answer.status}${why}${score}, ${answer.usage.total_tokens} tokens`);
   if (answer.error !== null) live.line(answer.error.message);
   if (json === true) process.stdout.write(`${JSON.stringify(answer)}\n`);
-  else if (answer.solution !== null) process.stdout.write(`${answer.solution}\n`);
+  else if (answer.solution !== null) process.stdout.write(`${forStdout(answer.solution)}\n`);
   if (answer.status === 'accepted') return exitCodes.accepted;
   return answer.status === 'failed' ? exitCodes.server : exitCodes.notAccepted;
 }

@@ -1,6 +1,7 @@
 /** The commands that look at a server or a machine from outside: eval, traces, doctor. Flags only; the work is elsewhere. */
-import { Argument, type Command, InvalidArgumentError, Option } from 'commander';
+import { Argument, type Command, Option } from 'commander';
 import { addConfigFlags, configOf } from './config-flags.ts';
+import { acceptRule, integer, number } from './flag-values.ts';
 import { urlOption } from './remote-call.ts';
 
 interface ServerFlags {
@@ -180,35 +181,4 @@ function addDoctor(program: Command, setExitCode: (code: number) => void): void 
 
 function defined(fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-}
-
-function number(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text);
-    if (text.trim() === '' || !(value >= min && value <= max)) {
-      throw new InvalidArgumentError(`It must be a number from ${min} to ${max}.`);
-    }
-    return value;
-  };
-}
-
-function integer(min: number, max: number): (text: string) => number {
-  return (text) => {
-    const value = number(min, max)(text);
-    if (!Number.isInteger(value)) throw new InvalidArgumentError('It must be a whole number.');
-    return value;
-  };
-}
-
-/** `votes:3/5` and the like, as `POST /solve` takes it. */
-export function acceptRule(text: string): Readonly<Record<string, unknown>> {
-  const [, rule, first, second] = /^(single|consecutive|votes|score)(?::([\d.]+)(?:\/(\d+))?)?$/.exec(text) ?? [];
-  if (rule === 'single' && first === undefined) return { rule };
-  if (rule === 'consecutive' && first !== undefined && second === undefined) return { rule, k: integer(1, 64)(first) };
-  if (rule === 'votes' && first !== undefined && second !== undefined) {
-    const [k, n] = [integer(1, 64)(first), integer(1, 64)(second)];
-    if (k <= n) return { rule, k, n };
-  }
-  if (rule === 'score' && first !== undefined && second === undefined) return { rule, threshold: number(0, 1)(first) };
-  throw new InvalidArgumentError('It must be single, consecutive:K, votes:K/N with K up to N, or score:THRESHOLD.');
 }

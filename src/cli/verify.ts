@@ -1,16 +1,9 @@
 /** `stv verify`: asks a running server to verify one solution. Feedback on stderr as it comes, the result on stdout. */
 import type { Command } from 'commander';
 import type { Verification } from '../client/client.ts';
-import { createLiveText } from './live-text.ts';
-import {
-  addRemoteFlags,
-  exitCodes,
-  numberFlag,
-  type RemoteOptions,
-  readText,
-  UsageError,
-  withServer,
-} from './remote-call.ts';
+import { integer } from './flag-values.ts';
+import { createLiveText, forStdout } from './live-text.ts';
+import { addRemoteFlags, exitCodes, type RemoteOptions, readText, UsageError, withServer } from './remote-call.ts';
 
 interface VerifyOptions extends RemoteOptions {
   readonly file?: string;
@@ -31,9 +24,9 @@ export function addVerify(program: Command, done: (exitCode: number) => void): v
     .option('-s, --solution <text>', 'the solution to judge')
     .option('--solution-file <file>', 'file with the solution; without either it comes from standard input')
     .option('--reference-file <file>', 'file with a reference solution')
-    .option('--votes <n>', 'votes to cast', numberFlag(1))
+    .option('--votes <n>', 'votes to cast', integer(1))
     .option('--score-only', 'the probability alone, without feedback')
-    .option('--seed <n>', 'seed of the sampling', numberFlag(0))
+    .option('--seed <n>', 'seed of the sampling', integer(0))
     .action(async (problem: string | undefined, options: VerifyOptions) => done(await verify(problem, options)));
 }
 
@@ -85,7 +78,7 @@ function print(result: Verification, { json }: VerifyOptions): number {
   } else {
     process.stdout.write(`${result.verdict} ${result.score.toFixed(3)}\n`);
     const error = result.first_error;
-    if (error !== null) process.stdout.write(`step ${error.step}: ${error.quote}\n`);
+    if (error !== null) process.stdout.write(`step ${error.step}: ${forStdout(error.quote)}\n`);
   }
   return result.verdict === 'accept' ? exitCodes.accepted : exitCodes.notAccepted;
 }

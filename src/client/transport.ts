@@ -32,7 +32,7 @@ export interface Call {
   readonly isRepeatable: boolean;
 }
 
-/** Sends a call; resolves with an answer of 2xx. Throws StvApiError, StvConnectionError or the reason of the abort. */
+/** Sends a call; resolves with an answer of 2xx, a stream that begins or all of anything else. Throws StvApiError, StvConnectionError or the reason of the abort. */
 export type Send = (call: Call) => Promise<Response>;
 
 export function createTransport(options: TransportOptions): Send {
@@ -54,8 +54,9 @@ async function sendOnce(call: Call, options: TransportOptions): Promise<Response
   const base = (options.baseUrl ?? 'http://127.0.0.1:8000').replace(/\/+$/, '');
   const key = typeof options.apiKey === 'function' ? options.apiKey() : options.apiKey;
   call.signal?.throwIfAborted();
+  let response: Response | undefined;
   try {
-    const response = await send(`${base}${call.path}`, {
+    response = await send(`${base}${call.path}`, {
       method: call.method,
       headers: {
         accept: call.accept ?? 'application/json',
@@ -67,11 +68,19 @@ async function sendOnce(call: Call, options: TransportOptions): Promise<Response
       ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
       ...(call.signal === undefined ? {} : { signal: call.signal }),
     });
-    return response.ok ? response : await errorOfResponse(response);
+    if (!response.ok) return await errorOfResponse(response);
+    return call.accept === 'text/event-stream' ? response : await whole(response);
   } catch (thrown) {
     if (call.signal?.aborted) throw call.signal.reason;
-    return new StvConnectionError(`The server at ${base} cannot be reached.`, { cause: thrown });
+    const what = response === undefined ? 'cannot be reached' : 'was lost before its answer was complete';
+    return new StvConnectionError(`The server at ${base} ${what}.`, { cause: thrown });
   }
+}
+
+/** The same answer once all of it has arrived. */
+async function whole(response: Response): Promise<Response> {
+  const { status, headers } = response;
+  return new Response(status === 204 ? null : await response.text(), { status, headers });
 }
 
 /** Milliseconds after which the call may be sent again; undefined = never. */

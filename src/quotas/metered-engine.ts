@@ -44,14 +44,14 @@ async function* metered(
   }
 }
 
-/** Counts a run that outlives its request (`batch`) among what its key has going on; others are counted by their request. */
+/** Counts a stored run, which outlives its request, among what its key has going on; others are counted by their request. */
 export async function* countRun<T>(
   events: AsyncIterable<T>,
-  run: { readonly priority: 'interactive' | 'batch' },
+  run: { readonly outlastsEngine?: boolean | undefined },
   key: string,
   ledger: QuotaLedger,
 ): AsyncGenerator<T> {
-  const leave = run.priority === 'batch' ? ledger.enter(key) : undefined;
+  const leave = run.outlastsEngine === true ? ledger.enter(key) : undefined;
   try {
     yield* events;
   } finally {

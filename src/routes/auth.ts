@@ -10,6 +10,8 @@ declare module 'fastify' {
     scope?: Scope;
     /** A share token in the query (`?token=`) may stand for a key; the handler checks it. */
     isShareable?: boolean;
+    /** Asks nothing of a model: no quota of generations counts it. */
+    isLight?: boolean;
   }
   interface FastifyRequest {
     /** Set on every route that needs a scope. */

@@ -35,6 +35,13 @@ export function serviceFor({ serving, quotas }: RouteDeps, request: FastifyReque
   return { engine: meterEngine(engine, request.apiKey.id, quotas), pack };
 }
 
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Gives the request's place among those of its key back before its connection closes: a stored run is counted by itself. */
+    leaveQuota?: () => void;
+  }
+}
+
 type Check = (request: FastifyRequest, reply: FastifyReply) => Promise<void>;
 
 export interface LimitChecks {
@@ -52,6 +59,7 @@ interface LimitSources {
 
 export function createLimitChecks(app: App, { config, keys, ledger }: LimitSources): LimitChecks {
   const defaults = defaultLimits(config);
+  app.decorateRequest('leaveQuota');
   app.register(rateLimit, { global: false, cache: maxTracked, ipv6Subnet, timeWindow: windowMs });
   const perMinuteOf = (request: FastifyRequest): number | undefined =>
     limitOf('requests_per_minute', request.apiKey.limits, defaults);
@@ -88,6 +96,7 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
       }
       if (!isGeneration(request)) return;
       const leave = await ledger.admit(apiKey);
+      request.leaveQuota = leave;
       if (reply.raw.closed) leave();
       else reply.raw.once('close', leave);
       addTokenHeaders(reply, ledger, apiKey.id);
@@ -97,7 +106,7 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
 
 /** What begins work on a model; looking at a run, or cancelling it, is none of it. */
 function isGeneration({ method, routeOptions: { url = '', config } }: FastifyRequest): boolean {
-  return method === 'POST' && config.scope === 'infer' && !url.includes('/:');
+  return method === 'POST' && config.scope === 'infer' && config.isLight !== true && !url.includes('/:');
 }
 
 type Counter = ReturnType<App['createRateLimit']>;

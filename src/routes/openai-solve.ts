@@ -67,7 +67,8 @@ export async function startSolve(
     isStored: solveBody.store === true,
     label: solveBody.label,
   });
-  if (found.kind === 'live' && solveBody.store !== true) holdFor(found.live, signal);
+  if (solveBody.store === true) request.leaveQuota?.();
+  else if (found.kind === 'live') holdFor(found.live, signal);
   const events = deps.runs.events(found, 0, signal);
   return solveBody.store === true ? events : refusable(events);
 }

@@ -288,7 +288,10 @@ export const SolveEvent = Type.Union(
   },
 );
 
-export const solveParams = strictObject({ id: Type.String({ minLength: 1, maxLength: 64 }) });
+/** Ids of others are unknown; what no database takes as text never gets to one. */
+const runId = Type.String({ minLength: 1, maxLength: 64, pattern: '^[!-~]+$' });
+
+export const solveParams = strictObject({ id: runId });
 
 export const shareQuery = strictObject({
   token: Type.Optional(Type.String({ minLength: 1, maxLength: 128, description: 'A share token in place of a key' })),
@@ -301,7 +304,7 @@ export const Share = strictObject(
 
 export const listQuery = strictObject({
   limit: Type.Optional(Type.Integer({ minimum: 1, maximum: 100, default: 20 })),
-  after: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+  after: Type.Optional(runId),
 });
 
 const { chains: _, ...withoutRounds } = SolveState.properties;

@@ -66,7 +66,8 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         label: body.label,
         idempotency: key === undefined ? undefined : { key, body },
       });
-      if (!isStored && found.kind === 'live') holdFor(found.live, signal);
+      if (isStored) request.leaveQuota?.();
+      else if (found.kind === 'live') holdFor(found.live, signal);
       if (body.background === true) {
         reply.code(202);
         return stateOf(found, deps);

@@ -10,7 +10,7 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
   app.post(
     '/tokenize',
     {
-      config: { scope: 'infer' },
+      config: { scope: 'infer', isLight: true },
       preValidation: async (request) => dropNulls(request.body),
       schema: {
         operationId: 'tokenize',
@@ -30,7 +30,7 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
   app.post(
     '/detokenize',
     {
-      config: { scope: 'infer' },
+      config: { scope: 'infer', isLight: true },
       preValidation: async (request) => dropNulls(request.body),
       schema: {
         operationId: 'detokenize',

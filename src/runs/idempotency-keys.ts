@@ -1,9 +1,9 @@
 /** Idempotency keys of runs that are not stored: which run a repeated request belongs to, for 24 hours or until memory needs the place. */
 import { createHash } from 'node:crypto';
-import { StvError } from '../errors.ts';
+import { keyLifetimeMs } from '../stv/run-store.ts';
 import type { LiveRun } from './live-run.ts';
+import { keyReused } from './run-errors.ts';
 
-const lifetimeMs = 24 * 3_600_000;
 /** Ended runs that are still answered to a repeated key; the oldest go first. */
 const maxKeys = 512;
 
@@ -17,7 +17,8 @@ export interface KeySlot {
   /** The run that the key and body began before. */
   readonly known: LiveRun | undefined;
   remember(live: LiveRun): void;
-  forget(): void;
+  /** Unless a later run has the key by now. */
+  forget(live: LiveRun): void;
 }
 
 export class IdempotencyKeys {
@@ -35,17 +36,17 @@ export class IdempotencyKeys {
     const entry = this.#entries.get(name);
     const isUsable = entry !== undefined && entry.expires > this.#now() && !entry.live.isCancelled;
     if (isUsable && entry.bodyHash !== bodyHash) {
-      throw new StvError('idempotency_key_reused', 'This Idempotency-Key came with another body before.');
+      throw keyReused();
     }
     return {
       known: isUsable ? entry.live : undefined,
       remember: (live) => {
         this.#entries.delete(name);
-        this.#entries.set(name, { bodyHash, live, expires: this.#now() + lifetimeMs });
+        this.#entries.set(name, { bodyHash, live, expires: this.#now() + keyLifetimeMs });
         this.#trim();
       },
-      forget: () => {
-        this.#entries.delete(name);
+      forget: (live) => {
+        if (this.#entries.get(name)?.live === live) this.#entries.delete(name);
       },
     };
   }

@@ -3,11 +3,12 @@
  * readers replay and follow them. A slow reader costs nothing but its own cursor. With a store no event is seen by anyone
  * before it is written.
  */
-import { runFailure, StvError, toStvError } from '../errors.ts';
+import { runFailure, type StvError, toStvError } from '../errors.ts';
 import { foldSolve, type SolveState } from '../stv/fold.ts';
 import type { NewRun } from '../stv/run-store.ts';
 import type { SolveEvent } from '../stv/solve-events.ts';
 import { EventLog, type ReadPage } from './event-log.ts';
+import { takenOver, unknownRun } from './run-errors.ts';
 
 /**
  * Where a stored run's events go. `write` gets the fold of all events before them and throws `conflict` when the run has
@@ -88,6 +89,11 @@ export class LiveRun {
     return this.#failure;
   }
 
+  /** Whether another process is to go on with it. */
+  get isReleased(): boolean {
+    return this.#isReleased;
+  }
+
   /** Whether the store has everything that readers have seen. */
   get isRecorded(): boolean {
     return this.#unrecorded.length === 0;
@@ -124,7 +130,7 @@ export class LiveRun {
     };
   }
 
-  /** Events with ids above `after`: those there are, then those to come, until the run ends. Throws its failure. */
+  /** Events with ids above `after`: those there are, then those to come, until the run ends. Throws its failure, `not_found` when it is erased. */
   async *events(after = 0, signal?: AbortSignal): AsyncGenerator<SolveEvent> {
     let last = after;
     while (!signal?.aborted) {
@@ -135,7 +141,9 @@ export class LiveRun {
         yield event;
         if (signal?.aborted) return;
       }
-      if (batch.length > 0 || last < this.#log.lastId) continue;
+      if (batch.length > 0) continue;
+      // what was sent is in the store before it is anywhere else: an empty page means that the run is gone
+      if (found instanceof Promise) throw unknownRun();
       if (this.#isEnded) {
         if (this.#failure !== undefined) throw this.#failure;
         return;
@@ -184,9 +192,7 @@ export class LiveRun {
       } catch (thrown) {
         const failure = toStvError(thrown, 'storage_full', 'What the run did could not be stored.');
         if (failure.code === 'conflict') {
-          this.release(
-            new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.'),
-          );
+          this.release(takenOver());
           return;
         }
         // the caller still gets what was found, but the run cannot go on unrecorded

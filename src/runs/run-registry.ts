@@ -10,6 +10,7 @@ import type { SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import { type TraceRecord, type TraceVersions, tracesOf } from '../stv/traces.ts';
 import { bodyHashOf, IdempotencyKeys } from './idempotency-keys.ts';
 import { LiveRun } from './live-run.ts';
+import { alreadyEnded, keyReused, takenOver, unknownRun } from './run-errors.ts';
 
 /** Who asks; `isAdmin` may see every run. */
 export interface RunOwner {
@@ -38,6 +39,8 @@ export interface RunRegistryOptions {
     resume: SolveState | undefined,
     owner: string,
   ) => AsyncIterable<SolveEvent>;
+  /** Throws what a stored run would fail with before its first event, so that none is begun: nobody may be there to be told. */
+  readonly check?: ((request: SolveRequest) => void) | undefined;
   readonly maxEventChars: number;
   readonly store?: RunStore | undefined;
   /** What a run that begins now, or goes on here from now, is written by. */
@@ -89,9 +92,14 @@ export class RunRegistry {
     return count;
   }
 
-  /** Begins a run, or finds the one that the same idempotency key and body began. */
+  /**
+   * Begins a run, or finds the one that the same idempotency key and body began. Throws `idempotency_key_reused` for another body, and
+   * what `check` throws.
+   */
   async start(start: StartRun): Promise<FoundRun> {
     if (start.isStored) return this.#startStored(start);
+    if (start.idempotency !== undefined && (await this.#isKeyStored(start.owner.id, start.idempotency.key)))
+      throw keyReused();
     const slot = start.idempotency === undefined ? undefined : this.#keys.slot(start.owner.id, start.idempotency);
     if (slot?.known !== undefined) return { kind: 'live', live: slot.known };
     const live = this.#launch(this.#newRun(start));
@@ -99,7 +107,7 @@ export class RunRegistry {
     // what its client abandoned, what never began and what failed must not answer a retry
     void live.done.then(() => {
       const isFailed = live.failure !== undefined || live.state?.answer.status === 'failed';
-      if (live.isCancelled || isFailed) slot?.forget();
+      if (live.isCancelled || isFailed) slot?.forget(live);
     });
     return { kind: 'live', live };
   }
@@ -153,7 +161,8 @@ export class RunRegistry {
         if (event.type === 'solve-end' || signal.aborted) return;
       }
       const current = await this.#store().find(found.stored.id);
-      if (current === undefined || (isEnded(current) && current.lastEventId <= last)) return;
+      if (current === undefined) throw unknownRun();
+      if (isEnded(current) && current.lastEventId <= last) return;
       // whoever follows a run to its end would hold up the shutdown until the grace period is over
       if (this.#parkedFor !== undefined) throw this.#parkedFor;
       await delay(pollMs, signal);
@@ -268,6 +277,9 @@ export class RunRegistry {
 
   async #startStored(start: StartRun): Promise<FoundRun> {
     const store = this.#store();
+    // whether the body is stored is said by the body: a key that is known here came with another one
+    if (start.idempotency !== undefined) this.#keys.slot(start.owner.id, start.idempotency);
+    this.#options.check?.(start.request);
     const run = this.#newRun(start);
     const result = await this.#noted(store.create(run, this.#lease));
     switch (result.kind) {
@@ -277,6 +289,16 @@ export class RunRegistry {
         return this.find(result.id, start.owner);
       case 'conflict':
         throw keyReused();
+    }
+  }
+
+  /** Whether a stored run came with the key. A store that fails is no reason to refuse a run that needs none. */
+  async #isKeyStored(owner: string, key: string): Promise<boolean> {
+    try {
+      return (await this.#options.store?.hasKey(owner, key)) ?? false;
+    } catch (error) {
+      this.#options.onError?.(error);
+      return false;
     }
   }
 
@@ -326,9 +348,19 @@ export class RunRegistry {
             },
     });
     this.#live.set(run.id, live);
-    // one whose end the store could not take stays, so that it is seen as ended until the store has it
-    void live.done.then(() => live.isRecorded && this.#live.delete(run.id));
+    void live.done.then(() => this.#settle(live)).catch((error: unknown) => this.#options.onError?.(error));
     return live;
+  }
+
+  /** One whose end the store could not take stays, so that it is seen as ended until the store has it. */
+  async #settle(live: LiveRun): Promise<void> {
+    if (!live.isRecorded) return;
+    this.#live.delete(live.run.id);
+    if (!live.isStored || live.failure === undefined || live.isReleased) return;
+    // Its loop threw, so there is no end. Where nothing had begun its client has the error, and a run would be looked at for ever;
+    // one that was taken over is left to the next look.
+    if (live.lastEventId === 0) await this.#store().erase(live.run.id);
+    else await this.#store().park([live.run.id], this.#lease);
   }
 
   /** Writes what the store could not take when it happened. */
@@ -380,22 +412,6 @@ export class RunRegistry {
       param: 'store',
     });
   }
-}
-
-function takenOver(): StvError {
-  return new StvError('engine_crashed', 'Another server has taken this run over; ask for its events again.');
-}
-
-function unknownRun(): StvError {
-  return new StvError('not_found', 'There is no such run; one that was not stored is forgotten when it ends.');
-}
-
-function alreadyEnded(): StvError {
-  return new StvError('conflict', 'The run has already ended.');
-}
-
-function keyReused(): StvError {
-  return new StvError('idempotency_key_reused', 'This Idempotency-Key came with another body before.');
 }
 
 /** Whether the run's end has been seen by its readers. */

@@ -1,17 +1,18 @@
 /** Durable runs in SQL: one set of queries for SQLite and PostgreSQL. */
 import type { Kysely, Selectable, SelectQueryBuilder, Transaction } from 'kysely';
 import { StvError } from '../errors.ts';
-import type {
-  AppendExtras,
-  CreateResult,
-  Lease,
-  ListOptions,
-  NewRun,
-  RunLabel,
-  RunStatus,
-  RunStore,
-  StoredRun,
-  TraceOptions,
+import {
+  type AppendExtras,
+  type CreateResult,
+  keyLifetimeMs,
+  type Lease,
+  type ListOptions,
+  type NewRun,
+  type RunLabel,
+  type RunStatus,
+  type RunStore,
+  type StoredRun,
+  type TraceOptions,
 } from '../stv/run-store.ts';
 import type { RunSummary, SolveEvent, SolveRequest } from '../stv/solve-events.ts';
 import type { NewTrace, TraceRecord } from '../stv/traces.ts';
@@ -44,6 +45,15 @@ export class SqlRunStore implements RunStore {
     const request = JSON.stringify(run.request);
     const { idempotency } = run;
     return this.#write(async (trx) => {
+      if (idempotency !== undefined) {
+        await trx
+          .updateTable('runs')
+          .set({ idempotency_key: null })
+          .where('owner', '=', run.owner)
+          .where('idempotency_key', '=', idempotency.key)
+          .where('created', '<=', this.#now() - keyLifetimeMs)
+          .execute();
+      }
       const inserted = await trx
         .insertInto('runs')
         .values({
@@ -85,6 +95,17 @@ export class SqlRunStore implements RunStore {
       }
       return { kind: 'created' };
     });
+  }
+
+  async hasKey(owner: string, idempotencyKey: string): Promise<boolean> {
+    const row = await this.#db
+      .selectFrom('runs')
+      .select('id')
+      .where('owner', '=', owner)
+      .where('idempotency_key', '=', idempotencyKey)
+      .where('created', '>', this.#now() - keyLifetimeMs)
+      .executeTakeFirst();
+    return row !== undefined;
   }
 
   async append(

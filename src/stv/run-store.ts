@@ -79,8 +79,13 @@ export interface TraceOptions {
   readonly withLabels: boolean;
 }
 
+/** How long a repeated Idempotency-Key finds its run. */
+export const keyLifetimeMs = 24 * 3_600_000;
+
 export interface RunStore {
   create(run: NewRun, lease: Lease): Promise<CreateResult>;
+  /** Whether one of the owner's runs came with the key, within its lifetime. */
+  hasKey(owner: string, idempotencyKey: string): Promise<boolean>;
   /**
    * In one transaction; a `solve-end` among the events ends the run. Throws StvError `conflict` when the lease is another's.
    * Resolves with whether the run is to be cancelled.

@@ -2,11 +2,13 @@
  * The verification-refinement loop as a stream of events: resolves the request, runs the chains side by side under the shared
  * budget and deadline, and ends with the fold of everything that was sent.
  */
+import type { Engine } from '../engine/engine.ts';
 import { runFailure, StvError } from '../errors.ts';
 import { createAnswerExtractor } from './answer.ts';
 import { type ResolvedRole, resolveRole } from './call-plan.ts';
 import { AnotherAccepted, type ChainOutcome, type RunContext, runChain } from './chain.ts';
 import { findModel } from './engine-call.ts';
+import { isEngineAway } from './engine-return.ts';
 import { type Emit, eventStream, linkAbort } from './event-stream.ts';
 import { endedAnswer, foldSolve, type SolveEnding, type SolveState } from './fold.ts';
 import type { LoopCallOptions, LoopDeps } from './loop-deps.ts';
@@ -69,22 +71,12 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
   if (resume !== undefined && resume.answer.status !== 'running') {
     throw new StvError('conflict', 'The run has already ended.');
   }
-  const generator = {
-    ...resolveRole(deps.pack.defaults.generator, request.generator),
-    ...modelOf('generator', request, deps),
-  };
-  const verifier = {
-    ...resolveRole(deps.pack.defaults.verifier, request.verifier),
-    ...modelOf('verifier', request, deps),
-  };
-  const start =
-    resume?.start ??
-    describeStart(request, {
-      created: Math.floor(now() / 1000),
-      seed: request.seed ?? (deps.drawSeed ?? drawSeed)(),
-      generator,
-      verifier,
-    });
+  let roles: RunRoles | undefined;
+  let start: SolveStart;
+  if (resume === undefined) {
+    roles = rolesOf(request, deps);
+    start = describeStart(request, roles, now(), deps);
+  } else start = resume.start;
   // A resumed run goes on by the clock on the wall: its seconds include those in which nothing ran.
   const startedAt = resume === undefined ? now() : start.created * 1000;
   const { tokens, seconds } = start.limits.budget;
@@ -101,7 +93,8 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
     if (state === undefined) throw new StvError('internal', 'A run has no state before its first event.');
     return state;
   };
-  const run: RunContext = {
+  const elapsedMs = (): number => Math.max(0, now() - startedAt);
+  const contextWith = ({ generator, verifier }: RunRoles): RunContext => ({
     id: request.id,
     deps,
     prompts: createPromptRenderer(deps.pack),
@@ -126,24 +119,27 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
     patience: new QueuePatience(request.outlastsEngine === true),
     outlastsEngine: request.outlastsEngine === true,
     now,
-    elapsedMs: () => Math.max(0, now() - startedAt),
+    elapsedMs,
     emit,
     state: currentState,
-  };
+  });
 
   if (resume === undefined) await emit({ type: 'solve-start', ...start });
   let ending: SolveEnding;
   try {
-    ending = describeEnding(await runChains(run, endsAt, signal), run, start);
+    // a run that goes on has the models and the sampling that it began with, whatever is loaded or the default by now
+    const run = contextWith(roles ?? rolesOf(begunWith(start), deps));
+    ending = describeEnding(await runChains(run, endsAt, signal), elapsedMs(), start);
   } catch (error) {
-    // a defect of ours: the stream still gets its one last event
-    const chains = start.limits.chains;
+    if (roles === undefined && isEngineAway(error)) throw error; // nothing of it is lost: it is taken over again
+    const status = signal.aborted ? 'cancelled' : 'failed';
+    const stopReason = signal.aborted ? 'cancelled' : 'engine_error';
     ending = {
-      status: 'failed',
-      stopReason: 'engine_error',
-      chains: Array.from({ length: chains }, () => ({ status: 'failed', stopReason: 'engine_error' })),
-      error: describeError(error),
-      elapsedMs: run.elapsedMs(),
+      status,
+      stopReason,
+      chains: Array.from({ length: start.limits.chains }, () => ({ status, stopReason })),
+      error: signal.aborted ? null : describeError(error),
+      elapsedMs: elapsedMs(),
     };
   }
   const { id: _, ...answer } = endedAnswer(currentState(), ending);
@@ -151,28 +147,35 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
   return answer;
 }
 
-function modelOf(
-  role: 'generator' | 'verifier',
-  request: SolveRequest,
-  deps: LoopDeps,
-): { readonly model: string; readonly name: string; readonly contextLength: number } {
-  const { model } = request[role];
-  const { name, contextLength } = findModel(deps.engine, model, `${role}.model`);
-  return { model, name, contextLength };
+type RunRoles = Pick<RunContext, 'generator' | 'verifier'>;
+type AskedRoles = Pick<SolveRequest, 'generator' | 'verifier'>;
+
+/** Throws StvError where a run's models are not served: `model_not_found`, or `not_ready` for the moment. */
+export function checkModels(request: AskedRoles, engine: Engine): void {
+  for (const role of ['generator', 'verifier'] as const) findModel(engine, request[role].model, `${role}.model`);
+}
+
+function rolesOf(asked: AskedRoles, { engine, pack }: LoopDeps): RunRoles {
+  const fill = (role: 'generator' | 'verifier'): RunContext['generator'] => {
+    const { model } = asked[role];
+    const { name, contextLength } = findModel(engine, model, `${role}.model`);
+    return { ...resolveRole(pack.defaults[role], asked[role]), model, name, contextLength };
+  };
+  return { generator: fill('generator'), verifier: fill('verifier') };
+}
+
+function begunWith({ generator, verifier, models }: SolveStart): AskedRoles {
+  return { generator: { ...generator, model: models.generator }, verifier: { ...verifier, model: models.verifier } };
 }
 
 function describeStart(
   request: SolveRequest,
-  resolved: {
-    readonly created: number;
-    readonly seed: number;
-    readonly generator: ResolvedRole & { readonly name: string };
-    readonly verifier: ResolvedRole & { readonly name: string };
-  },
+  { generator, verifier }: RunRoles,
+  now: number,
+  deps: LoopDeps,
 ): SolveStart {
-  const { created, seed, generator, verifier } = resolved;
   return {
-    created,
+    created: Math.floor(now / 1000),
     models: { generator: generator.name, verifier: verifier.name },
     problem: request.problem,
     initialAttempt: request.initialAttempt ?? null,
@@ -187,7 +190,7 @@ function describeStart(
     },
     generator: describeSampling(generator),
     verifier: describeSampling(verifier),
-    seed,
+    seed: request.seed ?? (deps.drawSeed ?? drawSeed)(),
     metadata: request.metadata ?? null,
   };
 }
@@ -233,11 +236,11 @@ async function runChains(run: RunContext, endsAt: number, signal: AbortSignal): 
 /** Of several reasons the one that says most about why no chain went on. */
 const reasonsByWeight: readonly StopReason[] = ['deadline', 'token_budget', 'max_rounds', 'rejects_in_a_row'];
 
-function describeEnding(outcomes: readonly ChainOutcome[], run: RunContext, start: SolveStart): SolveEnding {
+function describeEnding(outcomes: readonly ChainOutcome[], elapsedMs: number, start: SolveStart): SolveEnding {
   const ending = {
     chains: outcomes.map(({ status, stopReason }) => ({ status, stopReason })),
     error: null,
-    elapsedMs: run.elapsedMs(),
+    elapsedMs,
   };
   const isAccepted = outcomes.some(({ status }) => status === 'accepted');
   const cancelled = outcomes.find(({ status }) => status === 'cancelled');

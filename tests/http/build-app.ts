@@ -13,7 +13,7 @@ import { buildServer, type ServerDeps } from '../../src/server.ts';
 import { Serving } from '../../src/serving.ts';
 import type { LoopPack, RoleDefaults } from '../../src/stv/loop-pack.ts';
 import type { RunStore } from '../../src/stv/run-store.ts';
-import { solve } from '../../src/stv/solve.ts';
+import { checkModels, solve } from '../../src/stv/solve.ts';
 import type { Telemetry } from '../../src/telemetry/telemetry.ts';
 import { version } from '../../src/version.ts';
 import { TestEngine, type TestEngineOptions } from './test-engine.ts';
@@ -109,6 +109,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
         quotas,
       );
     },
+    check: (request) => checkModels(request, engine),
     maxEventChars: config.maxRunEventBytes,
     holder: ulid(),
     onEvent: (event) => metrics.observeSolveEvent(event),
@@ -116,6 +117,7 @@ export async function createApp(options: TestAppOptions = {}): Promise<TestApp> 
     store: options.store,
     versions: () => ({ server: version, pack: serving.service().pack.version }),
   });
+  metrics.setRuns(runs);
   const app: App = buildServer({
     config,
     serving,

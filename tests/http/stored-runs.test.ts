@@ -104,6 +104,28 @@ describe('a stored run', () => {
     expect((await post(after.app, '/solve', { ...solveBody, seed: 9 }, headers)).statusCode).toBe(422);
   });
 
+  it('of a model that nobody serves is refused and not begun', async () => {
+    const { app } = await buildApp({ store: await openStore() });
+    for (const how of [{ store: true }, { background: true }]) {
+      const answer = await post(app, '/solve', { problem: 'p', ...how, generator: { model: 'nope' } });
+      expect(answer.json().error).toMatchObject({ code: 'model_not_found', param: 'generator.model' });
+    }
+    expect((await call(app, { url: '/solve' })).json().data).toEqual([]);
+  });
+
+  it('shares its Idempotency-Keys with the runs that are not stored', async () => {
+    const { app } = await buildApp({ store: await openStore() });
+    for (const [key, order] of [
+      ['a', [true, false]],
+      ['b', [false, true]],
+    ] as const) {
+      const answers = [];
+      for (const store of order)
+        answers.push(await post(app, '/solve', { ...solveBody, store }, { 'idempotency-key': key }));
+      expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 422]);
+    }
+  });
+
   it('parked by one server goes on at the next from its last finished round; every event comes once', async () => {
     const store = await openStore();
     const first = await buildApp({ store, engine: slow });
@@ -134,6 +156,7 @@ describe('a stored run', () => {
     expect(events.filter(({ event }) => event === 'solve-end')).toHaveLength(1);
     const answer = (await call(second.app, { url: `/solve/${id}` })).json();
     expect(answer.chains[0].rounds.map(({ round }: { round: number }) => round)).toEqual([0, 1, 2]);
+    expect((await call(second.app, { url: '/metrics' })).body).toContain('stv_solves_running 0');
     // round 0 was not computed again
     expect(second.engine.requests.filter(({ model }) => model.includes('generator'))).toHaveLength(2);
     await second.runs.close(new StvError('draining', 'The test is over.'));

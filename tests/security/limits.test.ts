@@ -1,10 +1,12 @@
 /** Quotas of keys and addresses: what is refused, how it is said, what survives a restart, and that no key sees another's. */
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { type ApiKeys, loadApiKeys } from '../../src/api-keys.ts';
+import { StvError } from '../../src/errors.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlQuotaStore } from '../../src/store/sql-quota-store.ts';
-import { buildApp, type TestApp } from '../http/build-app.ts';
+import { SqlRunStore } from '../../src/store/sql-run-store.ts';
+import { buildApp, listen, type TestApp } from '../http/build-app.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 function keysOf(...lines: string[]): ApiKeys {
@@ -177,6 +179,36 @@ describe('concurrent requests', () => {
     expect((await running).statusCode).toBe(200);
     expect((await ask(built, 'a', '/v1/chat/completions', { nonsense: true })).statusCode).toBe(400);
     expect((await ask(built, 'a')).statusCode, 'a refused request leaves its place').toBe(200);
+    const tokenized = await ask(built, 'a', '/tokenize', { model: 'generator', text: 'x' });
+    expect(tokenized.statusCode).toBe(200);
     expect(new Set(built.engine.requests.map(({ shareKey }) => shareKey))).toEqual(new Set(['one', 'two']));
+  });
+
+  it('count a stored run once, and as long as it goes on, whoever hangs up', async () => {
+    const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+    onTestFinished(() => store.close());
+    const built = await buildApp({
+      keys: keysOf('a infer one concurrent=2'),
+      engine: { reply: () => 'word '.repeat(40), delayMs: 5, accept: () => 0.2 },
+      store,
+    });
+    const address = await listen(built.app);
+    const begin = async (): Promise<AbortController> => {
+      const connection = new AbortController();
+      const answer = await fetch(`${address}/solve`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', accept: 'text/event-stream', authorization: 'Bearer a' },
+        body: JSON.stringify({ problem: 'p', max_rounds: 5, store: true }),
+        signal: connection.signal,
+      });
+      expect(answer.status).toBe(200);
+      await answer.body?.getReader().read();
+      return connection;
+    };
+    const connections = [await begin(), await begin()];
+    for (const connection of connections) connection.abort();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect((await ask(built, 'a')).json().error.limit).toEqual({ name: 'concurrent', value: 2 });
+    await built.runs.close(new StvError('draining', 'The test is over.'));
   });
 });

@@ -76,6 +76,21 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     expect(await store.create(stranger, here)).toEqual({ kind: 'created' });
   });
 
+  it('remembers a key for a day and keeps the run', async () => {
+    const { store, setNow } = open();
+    const first = newRun({ idempotency: { key: 'k', bodyHash: 'a' } });
+    setNow(first.created + 86_399_999);
+    await store.create(first, here);
+    expect(await store.hasKey(first.owner, 'k')).toBe(true);
+    expect(await store.hasKey(first.owner, 'other')).toBe(false);
+    const other = newRun({ owner: first.owner, created: first.created + 1, idempotency: { key: 'k', bodyHash: 'b' } });
+    expect(await store.create(other, here)).toEqual({ kind: 'conflict' });
+    setNow(first.created + 86_400_000);
+    expect(await store.hasKey(first.owner, 'k')).toBe(false);
+    expect(await store.create(other, here)).toEqual({ kind: 'created' });
+    expect(await store.find(first.id)).toMatchObject({ status: 'queued' });
+  });
+
   it('lets one server alone write to a run, and another take over when its lease has lapsed', async () => {
     const { store, setNow } = open();
     setNow(10_000);

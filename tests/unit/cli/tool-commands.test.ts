@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { compareVersions } from '../../../src/cli/doctor.ts';
 import { checkPip } from '../../../src/cli/doctor-weights.ts';
-import { acceptRule } from '../../../src/cli/tool-commands.ts';
+import { acceptRule } from '../../../src/cli/flag-values.ts';
 
 describe('acceptRule', () => {
   it.each([

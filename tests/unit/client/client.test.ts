@@ -388,3 +388,19 @@ function tearing(bytes: Uint8Array<ArrayBuffer>, limit: number | undefined): Rea
     },
   });
 }
+
+describe('an answer that is no stream', () => {
+  it('is asked for again when it breaks off, and its loss is a lost connection', async () => {
+    const whole = JSON.stringify({ object: 'list', data: [] });
+    const { url, seen } = await misbehave((_request, response, index) => {
+      response.writeHead(200, { 'content-type': 'application/json', 'content-length': whole.length });
+      if (index === 1) response.end(whole);
+      else response.write(whole.slice(0, 5), () => response.destroy());
+    });
+    const client = createClient({ baseUrl: url, retryDelayMs: 1, maxRetries: 1 });
+    expect(await client.models()).toEqual({ object: 'list', data: [] });
+    expect(seen).toHaveLength(2);
+    await expect(client.getSolve('slv_1')).rejects.toThrow(StvConnectionError);
+    await expect(client.traces().next()).rejects.toThrow('was lost before its answer was complete');
+  });
+});

@@ -279,6 +279,27 @@ describe('solve', () => {
     }
   });
 
+  it('goes on with the models and the sampling that it began with, or ends where they are not served', async () => {
+    const script = scripted([0.1, 0.2, 0.3, 0.4]);
+    const whole = await runSolve({}, script);
+    const state = whole.events.slice(0, 9).reduce<SolveState | undefined>(foldSolve, undefined) as SolveState;
+    const sampling = { ...state.start.generator, temperature: 0.125 };
+    const resumed = await runSolve({}, script, {
+      resume: { ...state, start: { ...state.start, generator: sampling } },
+    });
+    const asked = resumed.engine.generateRequests;
+    expect(asked.filter(({ id }) => id.endsWith('-a')).map(({ sampling }) => sampling.temperature)).toContain(0.125);
+    expect(new Set(asked.map(({ model }) => model))).toEqual(new Set(Object.values(state.start.models)));
+
+    const models = { ...state.start.models, verifier: 'verifier@sha256:gone' };
+    const resume = { ...state, start: { ...state.start, models } };
+    const failed = await runSolve({}, script, { resume });
+    expect(failed.events.map(({ type }) => type)).toEqual(['solve-end']);
+    expect(failed.answer).toMatchObject({ status: 'failed', error: { code: 'model_not_found' } });
+    const cancelled = await runSolve({}, script, { resume, signal: AbortSignal.abort() });
+    expect(cancelled.answer).toMatchObject({ status: 'cancelled', error: null });
+  });
+
   it('refuses to resume a run that has ended', async () => {
     const { events } = await runSolve({}, scripted([0.9]));
     const state = events.reduce<SolveState | undefined>(foldSolve, undefined);

@@ -1,0 +1,79 @@
+import { describe, expect, it } from 'vitest';
+import { StvError } from '../../../src/errors.ts';
+import { IdempotencyKeys } from '../../../src/runs/idempotency-keys.ts';
+import { LiveRun, type LiveRunOptions } from '../../../src/runs/live-run.ts';
+import type { NewRun } from '../../../src/stv/run-store.ts';
+import type { SolveEvent } from '../../../src/stv/solve-events.ts';
+
+const run = { id: 'slv_1', owner: 'o', created: 1, request: {} } as unknown as NewRun;
+const start = {
+  ...{ type: 'solve-start', id: 1, solveId: 'slv_1', created: 1, problem: 'p', initialAttempt: null, seed: 1 },
+  ...{ models: { generator: 'g', verifier: 'v' }, metadata: null, generator: {}, verifier: {} },
+  limits: {
+    maxRounds: 0,
+    chains: 1,
+    accept: { rule: 'single' },
+    giveUp: null,
+    budget: { tokens: null, seconds: null },
+  },
+} as unknown as SolveEvent;
+const opening = [
+  start,
+  { type: 'round-start', id: 2, solveId: 'slv_1', chain: 0, round: 0, carried: null },
+  { type: 'attempt-start', id: 3, solveId: 'slv_1', chain: 0, round: 0, seed: 1, promptHash: null },
+] as unknown as SolveEvent[];
+
+const delta = (id: number): SolveEvent =>
+  ({ type: 'attempt-delta', id, solveId: 'slv_1', chain: 0, round: 0, text: 'word ' }) as SolveEvent;
+
+/** Gives way after each event, so that readers keep up with it. */
+async function* deltas(last: number): AsyncGenerator<SolveEvent> {
+  yield* opening;
+  for (let id = opening.length + 1; id <= last; id++) {
+    yield delta(id);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+const launch = (options: Partial<LiveRunOptions>): LiveRun =>
+  new LiveRun(run, { loop: () => deltas(1500), maxEventChars: 65_536, ...options });
+
+async function idsOf(events: AsyncIterable<SolveEvent>): Promise<number[]> {
+  const ids: number[] = [];
+  for await (const { id } of events) ids.push(id);
+  return ids;
+}
+
+describe('a reader of a live run', () => {
+  it('that has read everything waits when the run forgets its deltas, and goes on', async () => {
+    const live = launch({});
+    const ids = await idsOf(live.events());
+    expect(ids.length).toBeGreaterThan(1400);
+    expect(ids).toEqual(ids.toSorted((a, b) => a - b));
+  });
+
+  it('that comes late to a run which has been erased is told so', async () => {
+    const live = launch({
+      loop: () => deltas(6000),
+      writer: { write: async () => undefined, readPage: async () => [] },
+    });
+    await live.done;
+    await expect(idsOf(live.events())).rejects.toMatchObject({ code: 'not_found' });
+  });
+});
+
+describe('an idempotency key', () => {
+  it('is not forgotten with a run that came before the one that has it', () => {
+    const keys = new IdempotencyKeys(() => 0);
+    const [abandoned, successor] = [launch({}), launch({})];
+    const first = keys.slot('o', { key: 'k', body: 1 });
+    first.remember(abandoned);
+    abandoned.cancel(new StvError('cancelled', 'The client left.'));
+    const second = keys.slot('o', { key: 'k', body: 1 });
+    expect(second.known).toBeUndefined();
+    second.remember(successor);
+    first.forget(abandoned);
+    expect(keys.slot('o', { key: 'k', body: 1 }).known).toBe(successor);
+    expect(() => keys.slot('o', { key: 'k', body: 2 })).toThrow('another body');
+  });
+});
