@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import gcd, lcm
 
 from ..errors import OutsideDomain
-from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, linear, number_text, parse, variables
+from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, canonical, linear, number_text, parse, variables
 from .steps import ByTheBook, Claim, Leaf, Line, Origin, Undo
 
 COPY = Origin("copy")
@@ -315,26 +315,28 @@ class Statement(ByTheBook):
         return Statement(tuple(_fill(part, rest) for part in self.parts))
 
     def after(self, previous: Line) -> Line | None:
-        equal = all(linear(left)[1] == linear(right)[1] for left, right in pairwise(self.parts))
-        if not isinstance(previous, Expression | PercentQuestion) or not equal:
+        if any(linear(left)[1] != linear(right)[1] for left, right in pairwise(self.parts)):
             return None
-        first, last = self.parts[0], self.parts[-1]
-        if linear(first)[1] == previous.value():
-            return Expression(last)
-        if isinstance(previous, PercentQuestion):
-            previous = previous.calculation()
-        made = _substitute(previous.tree, first, last)
-        return None if made is None else Expression(made)
+        if (made := self._within(previous)) is not None:
+            return Expression(made)
+        return Expression(self.parts[-1]) if self._is_whole(previous) else None
 
     def claims(self, previous: Line) -> list[Claim]:
-        whole = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
-        out = []
-        for left, right in pairwise(self.parts):
-            value, got = (linear(part)[1] for part in (left, right))
-            undo = _undo(left) if whole and isinstance(left, Bin) else None
-            want, said = (Leaf(number.numerator, number.denominator) for number in (value, got))
-            out.append(Claim(_text(left), want, said, undo))
-        return out
+        whole = self._is_whole(previous)
+        return [_claim(left, right, whole) for left, right in pairwise(self.parts)]
+
+    def _within(self, previous: Line) -> Expr | None:
+        """What stands once the last value has taken the place of a part of `previous`; None where the statement is about no part."""
+        if isinstance(previous, PercentQuestion):
+            previous = previous.calculation()
+        first, last = self.parts[0], self.parts[-1]
+        if not isinstance(previous, Expression) or canonical(previous.tree, reduced=True) == canonical(first, reduced=True):
+            return None
+        return _substitute(previous.tree, first, last)
+
+    def _is_whole(self, previous: Line) -> bool:
+        same = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
+        return same and self._within(previous) is None
 
     def answer(self) -> Fraction | None:
         return None
@@ -343,39 +345,71 @@ class Statement(ByTheBook):
         return None
 
 
-def _items(tree: Expr, ops: str) -> list[tuple[str, Expr]]:
-    """A sum (ops `+-`) or product (`*/`) as its members in order, each with the sign before it; the first has the first of `ops`."""
+def _claim(left: Expr, right: Expr, whole: bool) -> Claim:
+    """`left = right`, with the numbers as they are written; the result of one operation as the book has it, unreduced."""
+    value, said = linear(left)[1], linear(right)[1]
+    got = Leaf(right.numerator, right.denominator) if isinstance(right, Num) else Leaf(said.numerator, said.denominator)
+    single = isinstance(left, Bin) and isinstance(left.left, Num) and isinstance(left.right, Num)
+    made = _operation(left)[0] if single and isinstance(left, Bin) else None
+    want = Leaf(made.numerator, made.denominator) if isinstance(made, Num) else Leaf(value.numerator, value.denominator)
+    undo = _undo(left) if whole and isinstance(left, Bin) else None
+    return Claim(_text(left), got if value == said else want, got, undo)
+
+
+_Item = tuple[str, Expr]
+"""A member of a sum or a product with the sign before it."""
+
+
+def _items(tree: Expr, ops: str, inverse: bool = False) -> list[_Item]:
+    """A sum (ops `+-`) or a product (`*/`) as its members, also of its own kind in brackets: 20 - (3 + 4) is 20, -3, -4."""
     if isinstance(tree, Bin) and tree.op in ops:
-        return [*_items(tree.left, ops), (tree.op, tree.right)]
-    return [(ops[0], tree)]
+        return [*_items(tree.left, ops, inverse), *_items(tree.right, ops, inverse != (tree.op == ops[1]))]
+    return [(ops[inverse], tree)]
 
 
-def _joined(items: list[tuple[str, Expr]]) -> Expr:
+def _key(item: _Item) -> str:
+    """Equal for members that are the same, however they are written: 3 taken away is -3 added."""
+    op, member = item
+    if op == "-" and isinstance(member, Num):
+        op, member = "+", Num(-member.numerator, member.denominator)
+    return op + canonical(member, reduced=True)
+
+
+def _joined(items: list[_Item]) -> Expr:
     tree = items[0][1]
     for op, member in items[1:]:
         tree = Bin(op, tree, member)
     return tree
 
 
+def _without(items: list[_Item], part: list[_Item]) -> tuple[int, list[_Item]] | None:
+    """Where the first member of `part` stood, and the items without its members; None where one is missing."""
+    rest, places = list(enumerate(items)), list[int]()
+    for wanted in part:
+        found = next((item for item in rest if _key(item[1]) == _key(wanted)), None)
+        if found is None:
+            return None
+        rest.remove(found)
+        places.append(found[0])
+    return min(places), [item for _, item in rest]
+
+
 def _substitute(tree: Expr, part: Expr, value: Expr) -> Expr | None:
-    """`tree` with `value` in the place of `part`: a node, or neighbours in a sum or product; None where `part` does not occur."""
-    if tree == part:
+    """`tree` with `value` in the place of `part`: a node, or members of a sum or a product in any order; None where it does not occur."""
+    if canonical(tree, reduced=True) == canonical(part, reduced=True):
         return value
     if not isinstance(tree, Bin):
         return None
+    if (left := _substitute(tree.left, part, value)) is not None:
+        return Bin(tree.op, left, tree.right)
+    if (right := _substitute(tree.right, part, value)) is not None:
+        return Bin(tree.op, tree.left, right)
     for ops in ("+-", "*/"):
         whole, wanted = _items(tree, ops), _items(part, ops)
-        if len(wanted) < 2 or len(whole) <= len(wanted):
-            continue
-        for start in range(len(whole) - len(wanted) + 1):
-            stop = start + len(wanted)
-            if whole[start:stop] == wanted:
-                return _joined([*whole[:start], (ops[0], value), *whole[stop:]])
-    left = _substitute(tree.left, part, value)
-    if left is not None:
-        return Bin(tree.op, left, tree.right)
-    right = _substitute(tree.right, part, value)
-    return None if right is None else Bin(tree.op, tree.left, right)
+        if 1 < len(wanted) < len(whole) and (found := _without(whole, wanted)) is not None:
+            at, rest = found
+            return _joined([*rest[:at], (ops[0], value), *rest[at:]])
+    return None
 
 
 def read_expression(text: str) -> Expression:

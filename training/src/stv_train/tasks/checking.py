@@ -8,13 +8,14 @@ from fractions import Fraction
 from itertools import chain
 
 from ..errors import OutsideDomain
-from .steps import MAX_STEPS, Claim, Line, Origin, Problem, Step, attempt_lines
+from .steps import MAX_STEPS, Claim, Leaf, Line, Origin, Problem, Step, attempt_lines
 
 MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have its next one worked out
 NOT_FOLLOWING = "this does not follow from the line before."
 UNREADABLE = "this line cannot be read."
 UNFINISHED = "this is not the answer yet."
 OK = "ok"
+DONE_BEFORE = Origin("before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...
     for claim in claims:
         if claim.holds:
             worked.append(claim.compared())
-        elif claim.undo is None and claim.want.value == answer:
+        elif claim.undo is None and claim.want.value == answer and not claim.want.suffix:
             return tuple(worked), f"{claim.operation} is not {claim.got.text()}."
         else:
             return tuple(worked), f"{claim.compared()}, wrong."
@@ -119,7 +120,12 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
             too_early = states_answer and made.answer() is None  # `x = 4` has the shape of `3x = 12`
             if not too_early and (alike := made.arranged(origins, line)) is not None:
                 found = _Derivation(*alike, before.left_out)
-                wrong = sum(want != got for want, got in zip(found.line.leaves(), wanted, strict=True))
+                pairs = list(zip(found.line.leaves(), wanted, strict=True))
+                if made.answer() is not None and any(want.suffix and want != got for want, got in pairs):
+                    continue  # `2x = 4` states no answer, and must not be checked as if it did
+                if any(o.kind == "over" and want != got for (want, got), o in zip(pairs, found.origins, strict=True)):
+                    continue  # nor was a division meant where there is none
+                wrong = sum(want != got for want, got in pairs)
                 if not wrong:
                     return found
                 if wrong < fewest:
@@ -139,7 +145,8 @@ def _review_like(
 ) -> LineReview:
     """`line` has the shape of `expected`, which was probably meant; `skipped` leads there."""
     pairs = list(zip(expected.leaves(), line.leaves(), strict=True))
-    worked, finding = review_claims(claims_of(expected, origins, line), problem.answer)
+    joined, origins, skipped = _claims_of_skipped(pairs, origins, skipped)
+    worked, finding = review_claims(joined + claims_of(expected, origins, line), problem.answer)
     if follows:
         same = all(want.value == got.value for want, got in pairs)
         return LineReview(worked + _copied(expected, origins), skipped=skipped) if same else LineReview()
@@ -151,6 +158,22 @@ def _review_like(
         kind = "copy" if wrong else "other"
         finding = f"{wrong[0].text()} was copied as {wrong[1].text()}." if wrong else NOT_FOLLOWING
     return LineReview(worked, finding, kind, expected.text(), skipped)
+
+
+def _claims_of_skipped(
+    pairs: list[tuple[Leaf, Leaf]], origins: list[Origin], skipped: tuple[str, ...]
+) -> tuple[list[Claim], list[Origin], tuple[str, ...]]:
+    """A number that a line left out worked out, and this one shows, is claimed by this one: `5x - 2x is 3x, here 7x`, and not copied.
+    Gives those claims, the origins without them as copies, and what else was left out."""
+    claims, kept, rest = [], list(origins), list(skipped)
+    for at, (want, got) in enumerate(pairs):
+        end = f" is {want.text()}"
+        text = next((text for text in rest if text.endswith(end)), None) if origins[at].kind == "copy" else None
+        if text is not None:
+            rest.remove(text)
+            claims.append(Claim(text.removesuffix(end), want, got))
+            kept[at] = DONE_BEFORE
+    return claims, kept, tuple(rest)
 
 
 def _copied(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
@@ -222,15 +245,17 @@ def objections(feedback: str) -> list[str]:
     return [line for line in feedback.splitlines() if not line.endswith(OK)]
 
 
+_CONFIRMED = re.compile(r"[^,:\n]* is (-?[\w/]+), here \1(?![\w/])")
 _NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
 
 
 def leaks(feedback: str, problem: Problem, attempt: str) -> bool:
     """True when the feedback gives the answer away: states it as such, or holds a number equal to it that neither the
-    problem nor the attempt shows. The step number of `Step k:` is not such a number, and a step that is called `ok` only
-    repeats what the attempt says."""
-    body = re.sub(r"\bStep \d+\b", "", feedback)
+    problem nor the attempt shows. The step number of `Step k:` is not such a number, and a step that is called `ok`, or a number
+    that is found where the attempt has it (`2 + 3 is 5, here 5`), only repeats what the attempt says."""
+    body = _CONFIRMED.sub("", re.sub(r"\bStep \d+\b", "", feedback))
     shown = {_fraction(found) for found in _NUMBER.findall(problem.text + "\n" + "\n".join(attempt_lines(attempt)))}
+    shown |= {-value for value in shown if value is not None}  # 8x - 3 shows -3
     stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", "\n".join(objections(body)))}
     if problem.answer in stated:
         return True

@@ -148,6 +148,8 @@ class Equation:
             return
         yield step
         if not self._is_plain():
+            if (made := self._numbers_first()) is not None:
+                yield made
             return
         if (collected := self._collected()) is not None:
             yield collected
@@ -186,6 +188,8 @@ class Equation:
 
     def _own_ways(self, habits: Habits) -> Iterator[Callable[[], Step | None]]:
         if not self._is_plain():
+            if habits.moving != "joined":
+                yield self._numbers_first
             return
         if habits.collects and not habits.moves_first:
             yield self._collected
@@ -248,13 +252,18 @@ class Equation:
         return step[0]._turned(step[1])
 
     def _numbers_first(self) -> Step | None:
-        """7 - 2x = 3x - 8, -2x = 3x - 15"""
-        sides = [([t for t in side if t.var], [t for t in side if not t.var]) for side in (self.left, self.right)]
-        if any(len(vars) != 1 or len(numbers) != 1 for vars, numbers in sides):
+        """7 - 2x = 3x - 8, -2x = 3x - 15, and x/2 + 3 = 5, x/2 = 2"""
+        terms = self.left + self.right
+        (left, moved), (right, numbers) = (([t for t in s if t.var], [t for t in s if not t.var]) for s in (self.left, self.right))
+        whole = all(t.group is None and (t.var or t.denominator == 1) for t in terms)
+        if not whole or len(left) != 1 or len(moved) != 1 or len(right) > 1 or len(numbers) != 1 or not moved[0].numerator:
             return None
-        ((left,), (moved,)), ((right,), (number,)) = sides
-        total, origin = self._across(moved, number)
-        return (Equation((left,), (right, total), self.name), [COPY, COPY, origin]) if total.numerator else None
+        if not right and self._is_plain():
+            return None  # that is the book's way
+        total, origin = self._across(moved[0], numbers[0])
+        if right and not total.numerator:
+            return None
+        return Equation((left[0],), (*right, total), self.name), [COPY] * (1 + len(right)) + [origin]
 
     def _moved(self) -> tuple[Equation, list[Origin]] | None:
         """Terms change sides and nothing is worked out yet: 7 - 2x = 3x - 8, -2x - 3x = -8 - 7."""
@@ -481,5 +490,12 @@ def read_equation(text: str, name: str | None = None) -> Equation:
 
 
 def canonical_equation(equation: Equation) -> str:
-    """One text for all names and spacings of an equation."""
-    return "equation " + replace(equation, name="x").text()
+    """One text for all names, spacings and orders, of terms and of sides, of an equation."""
+    sides = sorted(side_text(_sorted_side(side), "x") for side in (equation.left, equation.right))
+    return f"equation {' = '.join(sides)}"
+
+
+def _sorted_side(side: Side) -> Side:
+    """Terms in the order of their texts, also those in brackets."""
+    ordered = (replace(t, group=_sorted_side(t.group)) if t.group is not None else t for t in side)
+    return tuple(sorted(ordered, key=lambda t: side_text((t,), "x")))

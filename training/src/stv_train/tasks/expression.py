@@ -1,8 +1,8 @@
 """Arithmetic with at most one unknown: reading typed text into a tree, and the tree's exact value.
 
-Knows nothing of solving. A number keeps numerator and denominator as written (8/12 is not 2/3), because a worked
-solution passes through unreduced fractions. `a/b` written without spaces between two whole numbers binds tightest,
-as on paper: `6 ÷ 3/4` is 8.
+Knows nothing of solving. A fraction keeps numerator and denominator as written (8/12 is not 2/3), because a worked
+solution passes through unreduced ones; a decimal is the fraction that it is. `a/b` written without spaces between two whole
+numbers binds tightest, as on paper: `6 ÷ 3/4` is 8.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def _number(text: str) -> Num:
     if "/" in text:
         top, bottom = (int(part) for part in text.split("/"))
     elif "." in text:
-        whole, decimals = text.split(".")
-        top, bottom = int(whole + decimals), int("1" + "0" * len(decimals))
+        top, bottom = Fraction(text).as_integer_ratio()  # nobody expects 3.5 to be reduced
     else:
         top, bottom = int(text), 1
     if percent:
@@ -193,6 +192,27 @@ def linear(tree: Expr) -> tuple[Fraction, Fraction]:
             if c or not d:
                 raise OutsideDomain("division by zero or by the unknown")
             return a / d, b / d
+
+
+def canonical(tree: Expr, reduced: bool = False) -> str:
+    """The same for every order of the members of a sum or a product; with `reduced` also however numbers are written."""
+    match tree:
+        case Num(numerator, denominator):
+            return number_text(tree.value) if reduced else f"{numerator}" if denominator == 1 else f"{numerator}/{denominator}"
+        case Var(name):
+            return name
+        case Neg(operand):
+            return f"-({canonical(operand, reduced)})"
+        case Bin(op, left, right):
+            if op in "+*":
+                return f"({op.join(sorted(member for side in (left, right) for member in _members(side, op, reduced)))})"
+            return f"({canonical(left, reduced)}{op}{canonical(right, reduced)})"
+
+
+def _members(tree: Expr, op: str, reduced: bool) -> list[str]:
+    if isinstance(tree, Bin) and tree.op == op:
+        return [member for side in (tree.left, tree.right) for member in _members(side, op, reduced)]
+    return [canonical(tree, reduced)]
 
 
 def number_text(value: Fraction) -> str:

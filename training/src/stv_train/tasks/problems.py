@@ -18,6 +18,7 @@ from .arithmetic_levels import NUM_LEVELS as ARITHMETIC_LEVELS
 from .arithmetic_levels import make_fractions, make_order, make_percent
 from .equation_levels import NAMES, NUM_LEVELS, make_equation
 from .equations import Equation, canonical_equation, read_equation
+from .expression import Expr, canonical
 from .steps import Line, Problem
 
 TASKS: dict[str, int] = {"equations": NUM_LEVELS, **ARITHMETIC_LEVELS}
@@ -111,7 +112,8 @@ def read_problem(text: str, task: str = "", level: int = 0) -> Problem:
             question = PercentQuestion(kind, *((b, a) if swapped else (a, b)))
             if kind == "share" and not question.second:
                 raise OutsideDomain("division by zero")
-            return _problem(task or "percent", level, text, question, _read_calculation, f"percent {question.text()}")
+            read = _read_share if kind == "share" else read_calculation_line
+            return _problem(task or "percent", level, text, question, read, f"percent {question.text()}")
     for _ in range(3):
         body = _TAIL.sub("", body).strip()
     if "=" in body:
@@ -125,11 +127,16 @@ def read_problem(text: str, task: str = "", level: int = 0) -> Problem:
             canonical_equation(equation),
         )
     expression = read_expression(body)
-    return _problem(task or "order", level, text, expression, _read_calculation, f"calculation {expression.text()}")
+    return _problem(task or "order", level, text, expression, read_calculation_line, canonical_calculation(expression.tree))
 
 
-def _read_calculation(text: str) -> Line:
-    return read_calculation_line(text)
+def canonical_calculation(tree: Expr) -> str:
+    return f"calculation {canonical(tree)}"
+
+
+def _read_share(text: str) -> Line:
+    """What percent it is may be said with the sign: 25% is 25."""
+    return read_calculation_line(text.replace("%", ""))
 
 
 def _problem(task: str, level: int, text: str, line: Line, read: Callable[[str], Line], canonical: str) -> Problem:
@@ -145,7 +152,8 @@ def _problem(task: str, level: int, text: str, line: Line, read: Callable[[str],
 
 
 def split_of(canonical: str) -> str:
-    """The split that owns a problem, whoever generates it: 8 % test, 4 % validation, the rest train."""
+    """The split that owns a problem, whoever generates it: 8 % test, 4 % validation, the rest train. Canonical problems are the same
+    for every order of terms, factors and sides, so that no problem has a twin in another split."""
     bucket = int.from_bytes(hashlib.sha256(canonical.encode()).digest()[:4], "big") % 100
     return "test" if bucket < 8 else "validation" if bucket < 12 else "train"
 
@@ -189,14 +197,11 @@ def make_problem(task: str, level: int, rng: Random, split: str = "train") -> Pr
 
 
 def _arranged(equation: Equation, split: str, rearranged: bool, rng: Random) -> Equation | None:
-    """The equation as it stands or its terms in another order; None unless both belong to the split: a problem of a test has no
-    twin among those that are trained on."""
+    """The equation as it stands or its terms in another order; None where it is of another split, or has no other order."""
     if split_of(canonical_equation(equation)) != split:
         return None
-    if not rearranged:
-        return equation
-    made = equation.rearranged(rng)
-    return made if made != equation and split_of(canonical_equation(made)) == split else None
+    made = equation.rearranged(rng) if rearranged else equation
+    return None if rearranged and made == equation else made
 
 
 def _draw_text(task: str, level: int, rng: Random, split: str, rearranged: bool) -> str:

@@ -33,9 +33,9 @@ class Leaf:
         return Fraction(self.numerator, self.denominator)
 
     def text(self) -> str:
-        if self.suffix and self.denominator == 1 and self.numerator in (1, -1):
-            return ("-" if self.numerator < 0 else "") + self.suffix
         tail = "" if self.denominator == 1 else f"/{self.denominator}"
+        if self.suffix and self.numerator in (1, -1):
+            return f"{'-' if self.numerator < 0 else ''}{self.suffix}{tail}"
         return f"{self.numerator}{self.suffix}{tail}"
 
 
@@ -43,7 +43,8 @@ class Leaf:
 class Origin:
     """Where a number of a canonical line comes from. `operation` is empty when nothing was worked out.
 
-    `kind` names the operation for the mistakes: copy, over, times, sum, move, cross, divide, common, reduce, flip, write.
+    `kind` names the operation for the mistakes, or where else it is from: copy, before (worked out in a line that was left out), over,
+    times, sum, move, cross, divide, common, reduce, flip, write.
     `operands` are its numbers."""
 
     kind: str
