@@ -134,12 +134,14 @@ export class Admission {
 
   #checkShare(shareKey: string, sequences: number): void {
     const own = this.#sequencesOf.get(shareKey) ?? 0;
-    const free = this.#limits.maxQueuedSequences - this.#queuedSequences;
+    const { maxQueuedSequences } = this.#limits;
+    const free = maxQueuedSequences - this.#queuedSequences;
     if (own + sequences <= Math.max(1, free)) return;
     throw new StvError(
       'queue_full',
-      `This API key's share of the queue is full: ${own} of its sequences wait, and as many places are kept free for others.`,
+      `This API key's share of the queue is full: ${own} of its sequences wait, and a key may hold as many places as are free, which is ${free} of the ${maxQueuedSequences} of maxQueuedSequences.`,
       {
+        limit: { name: 'maxQueuedSequences', value: maxQueuedSequences },
         retryAfterMs: this.#retryAfterMs(shareKey, {
           what: 'sequences',
           count: sequences,

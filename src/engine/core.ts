@@ -16,7 +16,7 @@ import type {
   TokenLogprobs,
 } from './messages.ts';
 import { Sampler } from './sampler.ts';
-import { type Schedule, type ScheduledLane, Scheduler } from './scheduler.ts';
+import { type Admission, type Schedule, type ScheduledLane, Scheduler } from './scheduler.ts';
 import type { Sequence } from './sequence.ts';
 
 export interface EngineCoreOptions {
@@ -120,36 +120,53 @@ export class EngineCore {
     if (schedule.suspect !== undefined) this.#onSuspectStep?.(schedule.suspect.id);
     const decoding = schedule.lanes.map(({ sequence }) => sequence).filter(isBetweenTokens);
     const drafts = this.#planner.plan(decoding, schedule.budgetLeft);
-    const rows = schedule.lanes.map((lane) => wantedRows(lane, drafts.get(lane.sequence)));
     const outputs: SequenceOutput[] = [];
     const forwardStartMs = this.#now();
-    let logits: Logits | undefined;
-    try {
-      for (const { slot, copyFrom, numCached } of schedule.admitted) {
-        if (copyFrom !== undefined) this.#model.copyPrefix(copyFrom, slot, numCached);
-      }
-      logits = this.#model.forward(schedule.lanes.map((lane, i) => toLane(lane, rows[i] as LaneRows))); // same length
-    } catch (thrown) {
-      const { code, message } = toStvError(thrown, 'runtime_failed');
-      // no later step can succeed either: the host gives up, and a fresh one takes the device or another
-      if (code === 'device_lost') throw thrown;
-      for (const { sequence } of schedule.lanes) {
-        outputs.push(this.#fail(sequence, { reason: 'error', code, message }));
-      }
-    }
+    this.#copyPrefixes(schedule.admitted, outputs);
+    const lanes = schedule.lanes.filter(({ sequence }) => this.#sequences.has(sequence.id));
+    const rows = lanes.map((lane) => wantedRows(lane, drafts.get(lane.sequence)));
+    const logits = lanes.length === 0 ? undefined : this.#forward(lanes, rows, outputs);
     const forwardMs = this.#now() - forwardStartMs;
-    if (logits !== undefined) {
-      let row = 0;
-      for (const [i, lane] of schedule.lanes.entries()) {
-        const wanted = rows[i] as LaneRows; // same length
-        const output = this.#update(lane, wanted, logits, row);
-        if (output !== undefined) outputs.push(output);
-        row += wanted.logitRows.length;
-      }
-    }
-    const stats = this.#stats(schedule, rows, outputs, forwardMs);
-    if (decoding.length === schedule.lanes.length) this.#planner.observe(stats.numTokens, forwardMs);
+    if (logits !== undefined) this.#updateAll(lanes, { rows, logits, outputs });
+    const stats = this.#stats({ ...schedule, lanes }, rows, outputs, forwardMs);
+    // what failed tells nothing of what a step costs
+    if (logits !== undefined && decoding.length === lanes.length) this.#planner.observe(stats.numTokens, forwardMs);
     return { outputs, stats: { ...stats, outsideMs: this.#now() - startMs - forwardMs } };
+  }
+
+  /**
+   * Brings what the admitted ones found cached into their slots. A copy that fails fails the sequence it was for, and those that
+   * copy from its slot in turn; the others of the step have nothing to do with it.
+   */
+  #copyPrefixes(admitted: readonly Admission[], outputs: SequenceOutput[]): void {
+    const failed = new Map<number, SequenceFinish>();
+    for (const { sequence, slot, copyFrom, numCached } of admitted) {
+      if (copyFrom === undefined) continue;
+      const finish = failed.get(copyFrom) ?? this.#copyPrefix(copyFrom, slot, numCached);
+      if (finish === undefined) continue;
+      failed.set(slot, finish);
+      outputs.push(this.#fail(sequence, finish));
+    }
+  }
+
+  #copyPrefix(from: number, to: number, length: number): SequenceFinish | undefined {
+    try {
+      this.#model.copyPrefix(from, to, length);
+      return undefined;
+    } catch (thrown) {
+      return failureOf(thrown);
+    }
+  }
+
+  /** Fails the lanes if the model does: `undefined`. */
+  #forward(lanes: readonly ScheduledLane[], rows: readonly LaneRows[], outputs: SequenceOutput[]): Logits | undefined {
+    try {
+      return this.#model.forward(lanes.map((lane, i) => toLane(lane, rows[i] as LaneRows))); // same length
+    } catch (thrown) {
+      const finish = failureOf(thrown);
+      for (const { sequence } of lanes) outputs.push(this.#fail(sequence, finish));
+      return undefined;
+    }
   }
 
   /** Throws unless slots, index and queues agree. For tests and idle moments. */
@@ -158,6 +175,23 @@ export class EngineCore {
     const known = this.#scheduler.numRunning + this.#scheduler.numWaiting;
     if (known !== this.#sequences.size)
       throw new Error(`${this.#sequences.size} sequences are open, ${known} are scheduled.`);
+  }
+
+  #updateAll(
+    lanes: readonly ScheduledLane[],
+    {
+      rows,
+      logits,
+      outputs,
+    }: { readonly rows: readonly LaneRows[]; readonly logits: Logits; readonly outputs: SequenceOutput[] },
+  ): void {
+    let row = 0;
+    for (const [i, lane] of lanes.entries()) {
+      const wanted = rows[i] as LaneRows; // same length
+      const output = this.#update(lane, wanted, logits, row);
+      if (output !== undefined) outputs.push(output);
+      row += wanted.logitRows.length;
+    }
   }
 
   /** Sample and update for one lane. `undefined` if there is nothing to tell yet (a chunk inside a prompt). */
@@ -330,6 +364,14 @@ function finishOf(sequence: Sequence): SequenceFinish | undefined {
   if (sequence.numMissingTokens > 1) return undefined; // resuming after a preemption: the last token was judged before
   if (sequence.spec.stopTokens.includes(last)) return { reason: 'stop' };
   return sequence.numTokens >= sequence.maxTotalTokens ? { reason: 'length' } : undefined;
+}
+
+/** How a sequence ends by what the model threw. */
+function failureOf(thrown: unknown): SequenceFinish {
+  const { code, message } = toStvError(thrown, 'runtime_failed');
+  // no later step can succeed either: the host gives up, and a fresh one takes the device or another
+  if (code === 'device_lost') throw thrown;
+  return { reason: 'error', code, message };
 }
 
 function notANumber(sequence: Sequence): SequenceFinish {

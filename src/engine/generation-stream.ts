@@ -59,10 +59,6 @@ export class GenerationStream {
     return this.#ending !== undefined;
   }
 
-  get hasStarted(): boolean {
-    return this.#startedAtMs !== undefined;
-  }
-
   /** From the request to the first token. */
   get firstTokenMs(): number | undefined {
     return this.#firstTokenAtMs === undefined ? undefined : this.#firstTokenAtMs - this.#options.requestedAtMs;

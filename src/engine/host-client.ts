@@ -133,7 +133,10 @@ export class HostClient {
 
   /** Takes it out of the host. Without effect once it has ended. */
   abort({ id, model }: OpenSequence): void {
-    if (this.#entries.delete(id)) this.#supervisor.send({ type: 'abort', model, ids: [id] });
+    if (!this.#entries.has(id)) return;
+    // while it still counts as work, or the clock of the host's silence would start anew
+    this.#supervisor.send({ type: 'abort', model, ids: [id] });
+    this.#entries.delete(id);
   }
 
   /** Takes it out because its text is complete: it did its work without a crash. */

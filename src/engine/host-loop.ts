@@ -28,7 +28,6 @@ export interface HostLoopOptions {
 
 export class HostLoop {
   readonly #options: HostLoopOptions;
-  readonly #models: CausalLM[] = [];
   readonly #opened: OpenedHostModel[] = [];
   readonly #cores: EngineCore[] = [];
   #isRunning = false;
@@ -66,12 +65,10 @@ export class HostLoop {
   async #load(models: readonly HostModel[]): Promise<void> {
     for (const [index, model] of models.entries()) {
       const startMs = performance.now();
-      const found = await this.#options.openModel(model);
-      const opened = found.model;
-      this.#opened.push(found);
-      this.#models.push(opened);
+      const opened = await this.#options.openModel(model);
+      this.#opened.push(opened);
       this.#cores.push(
-        new EngineCore(opened, {
+        new EngineCore(opened.model, {
           chunkTokens: model.chunkTokens,
           reusePrefixes: model.reusePrefixes,
           isDrafting: model.drafting,
@@ -87,7 +84,7 @@ export class HostLoop {
 
   /** Finishes what loading left for later, while nobody asks for a step. */
   async #warmUp(): Promise<void> {
-    for (const model of this.#models) {
+    for (const { model } of this.#opened) {
       for (;;) {
         await nextTurn();
         if (this.#isRunning || this.#isShut) return;
@@ -107,9 +104,8 @@ export class HostLoop {
 
   #abort(model: number, ids: readonly number[]): void {
     const core = this.#coreAt(model);
-    const hadWork = core.hasWork;
     for (const id of ids) core.abort(id);
-    if (!hadWork || core.hasWork) return;
+    if (core.hasWork) return; // a step is going to tell
     this.#options.post({ type: 'slots', model, used: core.numSlotsUsed, cached: core.numSlotsCached });
   }
 
@@ -152,7 +148,7 @@ export class HostLoop {
     if (this.#isShut) return;
     this.#isShut = true;
     // a host that gives up ends at once: releasing what a lost device held may never come back
-    if (code === 0) for (const model of this.#models) model.dispose();
+    if (code === 0) for (const { model } of this.#opened) model.dispose();
     this.#options.exit(code);
   }
 }

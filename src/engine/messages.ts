@@ -142,7 +142,7 @@ export type FromHost =
       readonly outputs: readonly SequenceOutput[];
       readonly stats: StepStats;
     }
-  /** An abort left the model without work, so no step is going to tell what its slots hold. */
+  /** The answer to an abort that found or left the model without work, so that no step is going to tell what its slots hold. */
   | { readonly type: 'slots'; readonly model: number; readonly used: number; readonly cached: number }
   /** The sequence is not one that the core can take; a defect of the sender, harmless to the others. */
   | { readonly type: 'refused'; readonly model: number; readonly id: number; readonly message: string }

@@ -48,6 +48,8 @@ const NUM_TAIL_LEVELS = 3;
 const tailWeights = Float64Array.from({ length: NUM_STEPS + 1 }, (_, step) =>
   step < HEAD_STEPS || step === NUM_STEPS ? 0 : samplingWeight(step),
 );
+/** Two float32 that differ do so by more than 44 times this: from here on down nothing but the maximum has a weight. */
+const MIN_TEMPERATURE = 1e-47;
 /** What a step of depth more makes of a weight, and a little less. */
 const STEP_WEIGHT = 0.99999 * Math.exp(-1 / STEPS_PER_UNIT);
 
@@ -80,8 +82,8 @@ export class Sampler {
     const best = this.#find(row, params.temperature);
     if (best === undefined) return undefined;
     const draw = rng.nextFloat();
-    const { topK, topP, minP } = params;
-    if (topK === 1 || topP === 0) return best.token;
+    const { temperature, topK, topP, minP } = params;
+    if (temperature < MIN_TEMPERATURE || topK === 1 || topP === 0) return best.token;
     const size = this.#weigh(row, best.numNear);
     const tail = (row.length - size) * TAIL_WEIGHT;
     if (topK > 0 && topK < row.length) {

@@ -53,6 +53,10 @@ export interface Schedule {
   readonly budgetLeft: number;
 }
 
+type Shares = Pick<Schedule, 'lanes' | 'admitted' | 'budgetLeft'>;
+
+const NOTHING: Shares = { lanes: [], admitted: [], budgetLeft: 0 };
+
 /** How much earlier than others that arrived with it a continuation is served: its request has waited its turn once. */
 const CONTINUATION_LEAD_MS = 30_000;
 
@@ -103,19 +107,13 @@ export class Scheduler {
     this.#waiting.beginStep();
     this.#slots.beginStep(nowMs);
     const preempted = this.#makeRoom();
-    const schedule = this.#isSuspectsTurn ? undefined : this.#scheduleAll(nowMs);
+    const first = this.#isSuspectsTurn ? this.#scheduleSuspect() : undefined;
     this.#isSuspectsTurn = !this.#isSuspectsTurn;
-    if (schedule !== undefined && schedule.lanes.length > 0) return { ...schedule, preempted, suspect: undefined };
-    const suspect = this.#scheduleSuspect();
-    if (suspect !== undefined)
-      return {
-        lanes: [suspect],
-        admitted: schedule?.admitted ?? [],
-        preempted,
-        suspect: suspect.sequence,
-        budgetLeft: 0,
-      };
-    return { ...this.#scheduleAll(nowMs), preempted, suspect: undefined };
+    const all = first === undefined ? this.#scheduleAll(nowMs) : NOTHING;
+    // a suspect may have been all that there was to admit, and a step must have a lane
+    const suspect = first ?? (all.lanes.length === 0 ? this.#scheduleSuspect() : undefined);
+    if (suspect === undefined) return { ...all, preempted, suspect: undefined };
+    return { lanes: [suspect], admitted: all.admitted, preempted, suspect: suspect.sequence, budgetLeft: 0 };
   }
 
   /** One step of a suspect alone; the next time it is another one's turn. */
@@ -128,7 +126,7 @@ export class Scheduler {
     return { sequence, numTokens: shareOf(this.#options.maxBatchedTokens, sequence.numMissingTokens) };
   }
 
-  #scheduleAll(nowMs: number): Pick<Schedule, 'lanes' | 'admitted' | 'budgetLeft'> {
+  #scheduleAll(nowMs: number): Shares {
     const lanes: ScheduledLane[] = [];
     let budget = this.#options.maxBatchedTokens;
     const prefilling: Sequence[] = [];
@@ -269,8 +267,9 @@ export class Scheduler {
     if (victim === undefined) return [];
     const found = this.#slots.lookup(first.tokens(0, first.computeTarget), first.maxCachedTokens);
     if (this.#awaits(first, found)) return [];
-    this.#leaveSlot(victim, true);
+    // in this order: a flow that neither runs nor waits for a moment loses what it owes, and the victim would come back at once
     this.#waiting.add(victim);
+    this.#leaveSlot(victim, true);
     return [victim];
   }
 

@@ -9,7 +9,7 @@ import type { FromHost, HostModel, HostModelReady, ToHost } from './messages.ts'
 export interface SupervisorOptions {
   readonly spawn: SpawnHost;
   readonly models: readonly HostModel[];
-  /** Silence for so long while the host has work means that it hangs. */
+  /** Silence for so long while the host has work, or has not answered what it was sent, means that it hangs. */
   readonly hangAfterMs: number;
   /** Loading may take this long. */
   readonly loadTimeoutMs: number;
@@ -17,7 +17,7 @@ export interface SupervisorOptions {
   readonly maxRestartDelayMs: number;
   /** How long a host may take to end by itself. Default 3 s. */
   readonly shutdownGraceMs?: number;
-  /** Whether the host owes us something. */
+  /** Whether somebody waits for the host. */
   readonly hasWork: () => boolean;
   readonly onMessage: (message: FromHost) => void;
   readonly onReady: (models: readonly HostModelReady[], loadMs: number) => void;
@@ -46,6 +46,8 @@ export class Supervisor {
   #spawnedAtMs = 0;
   #readyAtMs = 0;
   #lastSignAtMs = 0;
+  /** Something was sent and nothing has come since. Every message has an answer: an abort too is followed by a step or `slots`. */
+  #isAnswerDue = false;
   #loadMs = 0;
   /** When the next host will probably be ready. */
   #expectedAtMs = 0;
@@ -87,9 +89,13 @@ export class Supervisor {
     });
   }
 
-  /** Only while `ready`. Work that begins now starts the clock of silence: call before it counts as work. */
+  /**
+   * Only while `ready`. Starts the clock of silence unless the host owes something already: call before what begins counts as work,
+   * and while what is given up still does.
+   */
   send(message: ToHost): void {
-    if (!this.#options.hasWork()) this.#lastSignAtMs = this.#options.now();
+    if (!this.#owes) this.#lastSignAtMs = this.#options.now();
+    this.#isAnswerDue = true;
     this.#link?.send(message);
   }
 
@@ -117,6 +123,7 @@ export class Supervisor {
   #spawn(): void {
     this.#spawnedAtMs = this.#options.now();
     this.#lastSignAtMs = this.#spawnedAtMs;
+    this.#isAnswerDue = false;
     this.#isHung = false;
     this.#fatal = undefined;
     const link = this.#options.spawn({
@@ -133,6 +140,7 @@ export class Supervisor {
 
   #receive(message: FromHost): void {
     this.#lastSignAtMs = this.#options.now();
+    this.#isAnswerDue = false;
     if (message.type === 'ready') {
       this.#readyAtMs = this.#lastSignAtMs;
       this.#loadMs = this.#readyAtMs - this.#spawnedAtMs;
@@ -178,12 +186,17 @@ export class Supervisor {
     return Math.min(maxRestartDelayMs, minRestartDelayMs * 2 ** this.#numFailures);
   }
 
+  /** Who gives up takes the work away, not the debt: else a host that hangs would live for as long as nobody has patience. */
+  get #owes(): boolean {
+    return this.#isAnswerDue || this.#options.hasWork();
+  }
+
   #check(): void {
     const nowMs = this.#options.now();
     const isLoading = this.#link !== undefined && this.#state !== 'ready';
     const isSilent = isLoading
       ? nowMs - this.#spawnedAtMs > this.#options.loadTimeoutMs
-      : this.#state === 'ready' && this.#options.hasWork() && nowMs - this.#lastSignAtMs > this.#options.hangAfterMs;
+      : this.#state === 'ready' && this.#owes && nowMs - this.#lastSignAtMs > this.#options.hangAfterMs;
     if (!isSilent || this.#isHung) return;
     this.#isHung = true;
     this.#link?.kill();

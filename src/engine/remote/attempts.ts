@@ -20,7 +20,7 @@ export interface AttemptsOptions {
  * signal's reason.
  */
 export async function withAttempts<T>(
-  attempt: (pass: CircuitPass) => Promise<T>,
+  attempt: () => Promise<T>,
   options: AttemptsOptions,
 ): Promise<{ readonly value: T; readonly pass: CircuitPass }> {
   const { breaker, call, limits, random } = options;
@@ -28,7 +28,7 @@ export async function withAttempts<T>(
     call.signal.throwIfAborted();
     const pass = breaker.enter();
     try {
-      const value = await attempt(pass);
+      const value = await attempt();
       pass.progress();
       return { value, pass };
     } catch (thrown) {

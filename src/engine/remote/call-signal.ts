@@ -46,6 +46,7 @@ export class CallSignal {
   /** The promise, or a rejection with the signal's reason, whichever comes first. */
   async race<T>(promise: Promise<T>): Promise<T> {
     const { signal } = this;
+    promise.catch(() => undefined); // may fail when nobody waits for it any more, or never did
     signal.throwIfAborted();
     let onAbort: () => void = () => undefined;
     const aborted = new Promise<never>((_, reject) => {
@@ -56,7 +57,6 @@ export class CallSignal {
       return await Promise.race([promise, aborted]);
     } finally {
       signal.removeEventListener('abort', onAbort);
-      promise.catch(() => undefined); // may fail when nobody waits for it any more
     }
   }
 }

@@ -152,9 +152,8 @@ export class RemoteClient {
   }
 }
 
-/** Roles, keep-alive chunks, progress: nothing of the answer itself. */
-function isEmpty({ text, numReasoningChars, finish, tokens }: CompletionChunk): boolean {
-  return (
-    text === '' && numReasoningChars === 0 && finish === undefined && (tokens === undefined || tokens.length === 0)
-  );
+/** Roles, keep-alive chunks, progress: nothing of the answer itself. Half a character has no text, but tokens or log-probabilities. */
+function isEmpty({ text, numReasoningChars, finish, tokens, logprobs }: CompletionChunk): boolean {
+  const numTokens = Math.max(tokens?.length ?? 0, logprobs?.length ?? 0);
+  return text === '' && numReasoningChars === 0 && finish === undefined && numTokens === 0;
 }

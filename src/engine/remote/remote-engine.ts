@@ -18,10 +18,11 @@ import type {
   Timings,
 } from '../engine.ts';
 import { type EngineStatsListener, StatsListeners } from '../engine-stats.ts';
+import { checkCandidates } from '../request-limits.ts';
 import { checkSamplingParams } from '../sampling-params.ts';
 import { TokenEstimate } from '../token-estimate.ts';
 import { CallSignal } from './call-signal.ts';
-import { type ReportedUsage, usageOf } from './completion-chunk.ts';
+import { type CompletionChunk, type ReportedUsage, usageOf } from './completion-chunk.ts';
 import { PrefixEcho } from './prefix-echo.ts';
 import type { RemoteProfile } from './probe.ts';
 import { maxTokensOf } from './prompt-size.ts';
@@ -142,14 +143,8 @@ export class RemoteEngine implements Engine {
         progress.numSeen +=
           chunk.tokens?.length ?? chunk.logprobs?.length ?? (chunk.text.length + chunk.numReasoningChars > 0 ? 1 : 0);
         const text = echo.push(chunk.text) + (chunk.finish === undefined ? '' : echo.flush());
-        if (text !== '' || (chunk.tokens?.length ?? 0) > 0) {
-          yield {
-            type: 'delta',
-            text,
-            tokens: chunk.tokens ?? [],
-            ...(request.logprobs === undefined ? {} : { logprobs: chunk.logprobs ?? [] }),
-          };
-        }
+        const delta = deltaOf(text, chunk, request.logprobs !== undefined);
+        if (delta !== undefined) yield delta;
         progress.finish = chunk.finish ?? progress.finish;
         progress.stop = chunk.stop ?? progress.stop;
       }
@@ -170,7 +165,7 @@ export class RemoteEngine implements Engine {
       }
       throw this.#errorOf(thrown);
     } finally {
-      call.abort(new StvError('cancelled', 'The answer is no longer wanted.'));
+      // no abort: who leaves early has closed the stream by leaving it, and a whole answer's connection is to be used again
       call.release();
       endTurn?.();
     }
@@ -237,13 +232,13 @@ export class RemoteEngine implements Engine {
       const scored = await scoreByTokens(encodings, deps);
       if (scored !== undefined) return scored;
     }
-    const scored = await scoreByText(request.prompt, request.candidates, {
+    const { score, lacksLogprobs } = await scoreByText(request.prompt, request.candidates, {
       ...deps,
       withLogprobs: this.#givesLogprobs,
       estimate: { promptTokens: this.#estimated(request.prompt) },
     });
-    this.#givesLogprobs = scored.method !== 'vote';
-    return scored;
+    if (lacksLogprobs) this.#givesLogprobs = false;
+    return score;
   }
 
   /** The prompt's tokens where they are sent in its place, and the output's limit within the context. */
@@ -357,6 +352,17 @@ export class RemoteEngine implements Engine {
 
 type EndEvent = Extract<GenerationEvent, { type: 'end' }>;
 
+/** undefined where the chunk tells nothing that was asked for. Half a character, or a beginning that is held back, has no text yet. */
+function deltaOf(
+  text: string,
+  { tokens = [], logprobs = [] }: CompletionChunk,
+  wantsLogprobs: boolean,
+): GenerationEvent | undefined {
+  const wanted = wantsLogprobs ? { logprobs } : {};
+  if (text === '' && tokens.length === 0 && (!wantsLogprobs || logprobs.length === 0)) return undefined;
+  return { type: 'delta', text, tokens, ...wanted };
+}
+
 /** What is known of an answer so far. */
 class Progress {
   promptTokens: number;
@@ -377,11 +383,4 @@ class Progress {
 /** A file's path says nothing to others; other names stay whole. */
 function shortName(model: string): string {
   return /^(?:\/|[A-Za-z]:\\|\.)/u.test(model) ? (model.split(/[\\/]/u).at(-1) ?? model) : model;
-}
-
-function checkCandidates(candidates: readonly string[]): void {
-  if (candidates.length > 0 && new Set(candidates).size === candidates.length && !candidates.includes('')) return;
-  throw new StvError('invalid_value', 'candidates must be one or more distinct texts that are not empty.', {
-    param: 'candidates',
-  });
 }

@@ -91,6 +91,12 @@ async function read(
   return client.complete({ api: '/completions' }, body, call);
 }
 
+export interface TextScore {
+  readonly score: RemoteScore;
+  /** The server wrote something and no log-probabilities with it: it gives none. An empty answer does not tell. */
+  readonly lacksLogprobs: boolean;
+}
+
 /** One short greedy answer, read by its first token where log-probabilities come with it, else as a vote. */
 export async function scoreByText(
   prompt: Prompt,
@@ -99,13 +105,14 @@ export async function scoreByText(
     readonly withLogprobs: boolean;
     readonly estimate: { readonly promptTokens: number };
   },
-): Promise<RemoteScore> {
+): Promise<TextScore> {
   const { client, profile, call, estimate } = deps;
   const ask = async (top: number | undefined): Promise<CompletionChunk> => {
     const { route, body } = voteCall(prompt, profile, { maxTokens: VOTE_TOKENS, top });
     return client.complete(route, body, call);
   };
   const answer = deps.withLogprobs ? await orWithout(ask) : await ask(undefined);
+  const lacksLogprobs = answer.logprobs === undefined && answer.text !== '';
   const prefix = prompt.kind === 'chat' ? (prompt.assistantPrefix ?? '') : '';
   const usage = usageOf(answer.usage, {
     promptTokens: estimate.promptTokens,
@@ -113,11 +120,12 @@ export async function scoreByText(
   });
   const place = tokenBehindEcho(answer.logprobs ?? [], prefix);
   if (place !== undefined && place.top.length > 0) {
-    return { logprobs: scoreFirstToken(place.top, candidates), usage, method: 'first-token' };
+    const logprobs = scoreFirstToken(place.top, candidates);
+    return { score: { logprobs, usage, method: 'first-token' }, lacksLogprobs };
   }
   const core = prefix.trimEnd();
   const text = core !== '' && answer.text.startsWith(core) ? answer.text.slice(core.length) : answer.text;
-  return { logprobs: scoreVote(text, candidates), usage, method: 'vote' };
+  return { score: { logprobs: scoreVote(text, candidates), usage, method: 'vote' }, lacksLogprobs };
 }
 
 /** A server that refuses to give log-probabilities is asked again without them. */

@@ -19,11 +19,12 @@ export function generateCall(
   { maxTokens, tokens }: { readonly maxTokens: number; readonly tokens: Int32Array | undefined },
 ): RemoteCall {
   refuse(request, profile);
+  const call = promptFields(request.prompt, profile, tokens);
   const isChat = request.prompt.kind === 'chat' && tokens === undefined;
   return {
-    ...promptFields(request.prompt, profile, tokens),
+    ...call,
     body: {
-      ...promptFields(request.prompt, profile, tokens).body,
+      ...call.body,
       model: profile.model,
       stream: true,
       stream_options: { include_usage: true },

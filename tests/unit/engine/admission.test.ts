@@ -42,6 +42,17 @@ describe('Admission', () => {
     expect([admission.queuedSequences, admission.queuedTokens]).toEqual([2, 20]);
   });
 
+  it('tells a key whose share is full how many places are free, and the limit, also for programs', () => {
+    const admission = new Admission({ maxQueuedSequences: 10, maxQueuedTokens: 1000 });
+    for (let times = 0; times < 3; times += 1) admission.reserve({ ...one, shareKey: 'a' });
+    for (let times = 0; times < 4; times += 1) admission.reserve(one);
+    const error = errorOf(() => admission.reserve({ ...one, shareKey: 'a' }));
+    expect(error).toMatchObject({ code: 'queue_full', limit: { name: 'maxQueuedSequences', value: 10 } });
+    expect(error.message).toMatch(/3 of its sequences wait.* 3 of the 10 of maxQueuedSequences/);
+    admission.reserve(one);
+    expect(errorOf(() => admission.reserve({ ...one, shareKey: 'a' })).message).toMatch(/ 2 of the 10 /);
+  });
+
   it('refuses by tokens, but never the only request', () => {
     const admission = new Admission({ maxQueuedSequences: 10, maxQueuedTokens: 50 });
     const ticket = admission.reserve({ sequences: 1, estimatedTokens: 80 });

@@ -325,6 +325,61 @@ describe('EngineCore', () => {
     expect(driver.result(1).tokens).toEqual(greedyTruth([3, 4], 8));
   });
 
+  it('has a lane in every step, also where a suspect comes when everybody has gone', () => {
+    const numLanes: number[] = [];
+    const driver = new CoreDriver({ onForward: (lanes) => void numLanes.push(lanes.length) });
+    for (let id = 0; id < 3; id++) {
+      driver.add(spec(id, [1, 2, 3, id], { maxTokens: 1, isSuspect: id > 0 }));
+      driver.run();
+      expect(driver.result(id).finish).toEqual({ reason: 'length' });
+    }
+    expect(numLanes).toEqual([1, 1, 1]);
+  });
+
+  it('fails only the sequence whose copy throws, and what copies from it, and forgets their caches', () => {
+    const driver = new CoreDriver({ maxBatchedTokens: 64, maxLength: 128 }, { chunkTokens: 64 });
+    const prompt = Array.from({ length: 40 }, (_, i) => i);
+    driver.add(spec(0, prompt, { maxTokens: 12 }));
+    driver.step();
+    driver.step(); // the suspects' turn; the next step is for everybody
+    const copy = driver.model.copyPrefix.bind(driver.model);
+    let numCopies = 0;
+    driver.model.copyPrefix = (from, to, length) => {
+      if (length === 30 && numCopies++ === 0) throw new Error('the copy failed');
+      copy(from, to, length);
+    };
+    const broken = [...prompt.slice(0, 30), 100, 101, 102];
+    driver.add(spec(1, broken, { isSuspect: true }));
+    driver.add(spec(2, [...broken, 103])); // finds the same beginning in the slot of the first
+    driver.add(spec(3, [...prompt.slice(0, 20), 104, 105]));
+    driver.run();
+    const failure = { reason: 'error', code: 'runtime_failed', message: 'the copy failed' };
+    expect(driver.result(1).finish).toEqual(failure);
+    expect(driver.result(2).finish).toEqual(failure);
+    expect(driver.result(0).tokens).toEqual(greedyTruth(prompt, 12));
+    expect(driver.result(3).tokens).toEqual(greedyTruth([...prompt.slice(0, 20), 104, 105], 8));
+    driver.add(spec(4, [...broken, 103, 106]));
+    driver.run();
+    expect(driver.result(4).cachedTokens).toBe(30); // of the first prompt, which is whole
+    expect(driver.result(4).tokens).toEqual(greedyTruth([...broken, 103, 106], 8));
+  });
+
+  it('ends a step whose only sequence failed before it could run', () => {
+    const numLanes: number[] = [];
+    const driver = new CoreDriver({ maxLength: 128, onForward: (lanes) => void numLanes.push(lanes.length) });
+    const prompt = Array.from({ length: 30 }, (_, i) => i);
+    driver.add(spec(0, prompt));
+    driver.run();
+    const before = numLanes.length;
+    driver.model.copyPrefix = () => {
+      throw new Error('the copy failed');
+    };
+    driver.add(spec(1, [...prompt.slice(0, 20), 99], { maxTokens: 1 }));
+    driver.run();
+    expect(driver.result(1).finish).toMatchObject({ reason: 'error', code: 'runtime_failed' });
+    expect(numLanes).toHaveLength(before);
+  });
+
   it('preempts batch work for interactive work and resumes it with the same tokens', () => {
     const driver = new CoreDriver({ numSlots: 2, maxLanes: 1, maxLength: 128 });
     const batch = spec(

@@ -356,6 +356,26 @@ describe('LocalEngine', () => {
     await collect(engine, request('x'));
   });
 
+  it('finds out that a host hangs although its callers give up, one after the other', async () => {
+    const { engine, hosts } = await start({ hangAfterMs: 150 });
+    const events: EngineStats[] = [];
+    engine.onStats((stats) => stats.type === 'host' && events.push(stats));
+    const giveUp = async (): Promise<void> => {
+      const open = request('x', { maxTokens: 400, ignoreEos: true });
+      const ended = collect(engine, open, AbortSignal.timeout(30)).catch(() => {});
+      await ended;
+      await sleep(5);
+    };
+    for (let times = 0; times < 3; times++) await giveUp();
+    await sleep(400);
+    expect(events, 'every abort is answered by a host that lives').toEqual([]);
+    if (hosts[0] !== undefined) hosts[0].isFrozen = true;
+    for (let times = 0; times < 20 && events.length === 0; times++) await giveUp();
+    expect(events[0]).toMatchObject({ event: 'hung' });
+    while (engine.status().state !== 'ready') await sleep(1);
+    await collect(engine, request('x'));
+  });
+
   it('quarantines the request that crashes the host and lets its neighbours live', async () => {
     const poison = encodeBytes('poison');
     let crash = (): void => {};

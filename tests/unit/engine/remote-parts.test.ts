@@ -1,5 +1,8 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
+import type { Prompt } from '../../../src/engine/engine.ts';
+import { CallSignal } from '../../../src/engine/remote/call-signal.ts';
 import { CircuitBreaker } from '../../../src/engine/remote/circuit-breaker.ts';
 import { readChunk } from '../../../src/engine/remote/completion-chunk.ts';
 import { breakMarks, splitMarks } from '../../../src/engine/remote/inert-text.ts';
@@ -7,9 +10,11 @@ import { PrefixEcho } from '../../../src/engine/remote/prefix-echo.ts';
 import { maxTokensOf } from '../../../src/engine/remote/prompt-size.ts';
 import { parseRemoteUrl, resolveLimits } from '../../../src/engine/remote/remote-config.ts';
 import { failureOfStatus, RemoteFailure } from '../../../src/engine/remote/remote-failure.ts';
+import { generateCall } from '../../../src/engine/remote/request-body.ts';
 import { readRetryAfter, retryDelayMs } from '../../../src/engine/remote/retry.ts';
 import { scoreFirstToken, scoreVote, tokenBehindEcho } from '../../../src/engine/remote/score-by-text.ts';
 import { Turns } from '../../../src/engine/remote/turns.ts';
+import { DEFAULT_SAMPLING } from '../../../src/engine/sampling-params.ts';
 import { expectStvError } from '../../support/stv-error.ts';
 
 describe('CircuitBreaker', () => {
@@ -160,6 +165,26 @@ describe('Turns', () => {
     await expect(waiting).rejects.toThrow('gone');
     end();
     expect([turns.numRunning, turns.numWaiting]).toEqual([0, 0]);
+  });
+});
+
+describe('CallSignal', () => {
+  it('leaves no promise unhandled that fails when it was aborted before, or meanwhile', async () => {
+    const unhandled: unknown[] = [];
+    const listen = (reason: unknown): void => void unhandled.push(reason);
+    process.on('unhandledRejection', listen);
+    onTestFinished(() => void process.off('unhandledRejection', listen));
+    const abort = new AbortController();
+    const call = new CallSignal([abort.signal]);
+    let fail: (error: Error) => void = () => undefined;
+    const meanwhile = call.race(new Promise<never>((_, reject) => (fail = reject)));
+    abort.abort();
+    await expect(meanwhile).rejects.toMatchObject({ code: 'cancelled' });
+    fail(new Error('late'));
+    await expect(call.race(Promise.reject(new Error('lost')))).rejects.toMatchObject({ code: 'cancelled' });
+    await nextTurn();
+    await nextTurn();
+    expect(unhandled).toEqual([]);
   });
 });
 
@@ -381,4 +406,38 @@ it('bounds the tokens of a prompt by its bytes', () => {
   expect(
     maxTokensOf({ kind: 'chat', messages: [{ role: 'user', content: 'abc' }], assistantPrefix: 'x' }),
   ).toBeGreaterThan(4);
+});
+
+it('bounds the tokens of a prompt by the bytes that are sent, with what breaks its marks', () => {
+  const profile = {
+    dialect: 'vllm',
+    model: 'm',
+    contextLength: 100,
+    hasTokenizer: false,
+    templateFields: {},
+  } as const;
+  const sampled = {
+    id: 'r',
+    model: 'm',
+    sampling: DEFAULT_SAMPLING,
+    maxTokens: 1,
+    stop: [],
+    priority: 'batch',
+  } as const;
+  const sent = (prompt: Prompt): any =>
+    generateCall({ ...sampled, prompt }, profile, { maxTokens: 1, tokens: undefined }).body;
+  const marks = fc
+    .array(fc.constantFrom('<s>', '</s>', '<|x|>', '[INST]', '<think>', 'word '))
+    .map((all) => all.join(''));
+  fc.assert(
+    fc.property(marks, marks, (text, assistantPrefix) => {
+      const alone: Prompt = { kind: 'text', text };
+      expect(maxTokensOf(alone)).toBeGreaterThan(Buffer.byteLength(sent(alone).prompt));
+      const chat: Prompt = { kind: 'chat', messages: [{ role: 'user', content: text }], assistantPrefix };
+      const contents: string = sent(chat)
+        .messages.map(({ content }: { content: string }) => content)
+        .join('');
+      expect(maxTokensOf(chat)).toBeGreaterThanOrEqual(Buffer.byteLength(contents) + 64);
+    }),
+  );
 });

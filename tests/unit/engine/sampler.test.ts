@@ -246,6 +246,25 @@ describe('Sampler', () => {
     expect(row).toEqual(before);
   });
 
+  it('takes the maximum at temperatures near 0, however the filters are set, and consumes its random number', () => {
+    const row = randomRow(300, 1);
+    row[17] = Number.NEGATIVE_INFINITY;
+    const sampler = new Sampler(row.length);
+    const filters = [{}, { topK: 5 }, { topP: 0.5 }, { minP: 0.5 }, { minP: 1e-9 }, { topK: 5, topP: 0.9, minP: 0.1 }];
+    for (const temperature of [Number.MIN_VALUE, 1e-310, 3e-307, 1e-100, 1e-46, 1e-20]) {
+      for (const changes of filters) {
+        const rng = new Rng(8);
+        const reference = new Rng(8);
+        expect(sampler.sample(row, params({ temperature, ...changes }), undefined, rng)).toBe(argmax(row));
+        reference.nextFloat();
+        expect(rng.nextFloat()).toBe(reference.nextFloat());
+      }
+    }
+    const broken = row.slice();
+    broken[200] = Number.NaN;
+    expect(sampler.sample(broken, params({ temperature: 1e-310 }), undefined, new Rng(8))).toBeUndefined();
+  });
+
   it('consumes one random number a token, however the filters are set', () => {
     const row = randomRow(300, 1);
     const sampler = new Sampler(row.length);

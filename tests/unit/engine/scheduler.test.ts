@@ -189,6 +189,38 @@ describe('Scheduler', () => {
     expect(leader.prefillKey).toBe(leader.key);
   });
 
+  it('sends batch work of several keys back once, not in every step', () => {
+    const simulation = new Simulation({ ...OPTIONS, numSlots: 16, maxLanes: 16, batchDelayMs: 10 });
+    const prompt = (id: number): number[] => Array.from({ length: 20 }, (_, i) => (id * 37 + i * 11) % 1000);
+    const add = (id: number, shareKey: string, priority: 'batch' | 'interactive'): Sequence =>
+      simulation.scheduler.add(spec(id, prompt(id), { shareKey, priority, maxTokens: 200 }), {
+        nowMs: simulation.numSteps,
+        msPerToken: 1 / 48,
+      });
+    for (let id = 0; id < 4; id++) add(id, `batch-${id}`, 'batch');
+    for (let step = 0; step < 20; step++) simulation.step(true);
+    for (let id = 4; id < 16; id++) add(id, 'k', 'interactive');
+    for (let step = 0; step < 10; step++) simulation.step(true);
+    const last = add(16, 'k', 'interactive');
+    for (let step = 0; step < 60; step++) simulation.step(true);
+    expect(simulation.numPreemptions).toBe(1);
+    expect(simulation.startedAt.get(last.id)).toBeLessThanOrEqual(last.arrivedAtMs + 1);
+  });
+
+  it('never gives a step without a lane, also where a suspect is all that there is to admit', () => {
+    const scheduler = new Scheduler(OPTIONS);
+    const times = { nowMs: 0, msPerToken: 0 };
+    const first = scheduler.add(spec(0, [1, 2, 3], { maxTokens: 1 }), times);
+    expect(scheduler.schedule(0).lanes).toHaveLength(1);
+    scheduler.remove(first, { keepContent: true });
+    const suspect = scheduler.add(spec(1, [4, 5], { isSuspect: true, maxTokens: 1 }), times);
+    const { lanes, admitted, suspect: alone } = scheduler.schedule(1);
+    expect(lanes).toEqual([{ sequence: suspect, numTokens: 2 }]);
+    expect(admitted.map(({ sequence }) => sequence)).toEqual([suspect]);
+    expect(alone).toBe(suspect);
+    scheduler.checkIntegrity();
+  });
+
   it('runs a suspect in steps of its own, in turns with everybody else', () => {
     const scheduler = new Scheduler(OPTIONS);
     const times = { nowMs: 0, msPerToken: 0 };

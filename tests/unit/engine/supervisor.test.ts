@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { HostClient } from '../../../src/engine/host-client.ts';
 import type { HostEvents, HostLink } from '../../../src/engine/host-link.ts';
 import type { ToHost } from '../../../src/engine/messages.ts';
 import { Supervisor, type SupervisorOptions } from '../../../src/engine/supervisor.ts';
+import { StvError } from '../../../src/errors.ts';
+import { spec } from '../../support/engine-core-driver.ts';
 
 /** A host that does what the test says. */
 class PuppetHost implements HostLink {
@@ -132,6 +135,36 @@ describe('Supervisor', () => {
     expect(hosts).toHaveLength(3); // silence without work is no fault
   });
 
+  it('kills a host that is silent although everybody gives up before it hangs for long, and no other', async () => {
+    let hasWork = false;
+    const downs: string[] = [];
+    const started = create({ hangAfterMs: 80, hasWork: () => hasWork, onDown: (event) => downs.push(event) });
+    const ready = started.start();
+    (await nextHost(1)).ready();
+    await ready;
+    /** Asks, gives up after a while, and is gone before the next one comes. */
+    const askAndGiveUp = async (): Promise<void> => {
+      started.send({ type: 'add', model: 0, sequence: spec(1, [1]) });
+      hasWork = true;
+      await sleep(20);
+      started.send({ type: 'abort', model: 0, ids: [1] });
+      hasWork = false;
+      await sleep(10);
+    };
+    for (let times = 0; times < 10; times++) {
+      await askAndGiveUp();
+      hosts[0]?.events.onMessage({ type: 'slots', model: 0, used: 0, cached: 0 });
+    }
+    await sleep(200);
+    expect(hosts[0]?.wasKilled, 'it answers, and then owes nothing').toBe(false);
+    for (let times = 0; times < 20 && downs.length === 0; times++) await askAndGiveUp();
+    expect(downs).toEqual(['hung']);
+    expect(hosts[0]?.wasKilled).toBe(true);
+    (await nextHost(2)).ready();
+    await sleep(200);
+    expect(hosts, 'the new one owes nothing').toHaveLength(2);
+  });
+
   it('kills a host that does not end when it is asked to', async () => {
     const started = create({ shutdownGraceMs: 30 });
     const ready = started.start();
@@ -140,5 +173,40 @@ describe('Supervisor', () => {
     await started.close();
     expect(hosts[0]?.wasKilled).toBe(true);
     expect(started.state).toBe('closed');
+  });
+});
+
+describe('HostClient', () => {
+  it('does not take an abort for a sign of life', async () => {
+    const clock = { ms: 0 };
+    const spawned: PuppetHost[] = [];
+    const client = new HostClient({
+      spawn: (events) => {
+        const host = new PuppetHost(events);
+        spawned.push(host);
+        return host;
+      },
+      models: [],
+      names: ['m'],
+      hangAfterMs: 40,
+      loadTimeoutMs: 1000,
+      minRestartDelayMs: 60_000,
+      maxRestartDelayMs: 60_000,
+      now: () => clock.ms,
+      emit: () => {},
+    });
+    const ready = client.start();
+    const [host] = spawned;
+    host?.ready();
+    await ready;
+    const sequence = client.send(0, { push: () => {}, fail: () => {} }, spec(0, [1]));
+    host?.events.onMessage({ type: 'slots', model: 0, used: 0, cached: 0 }); // of an abort before
+    clock.ms = 30;
+    client.abort(sequence);
+    client.abort(sequence);
+    clock.ms = 50; // 50 since it said something, 20 since the abort
+    await vi.waitFor(() => expect(host?.wasKilled).toBe(true), 2000);
+    expect(host?.received.filter(({ type }) => type === 'abort')).toHaveLength(1);
+    await client.close(new StvError('draining', 'The test is over.'));
   });
 });
