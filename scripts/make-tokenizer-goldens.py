@@ -54,6 +54,9 @@ TEXTS = [
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "......!!!!!!??????------======######",
     "\x00\x01\x7f control \x1b[0m",
+    # JavaScript and Unicode disagree whether these are white space
+    "next\u0085line  \u0085 and   \u0085\u0085x\n\n\u0085",
+    "\ufeffbyte  \ufeff order   \ufeff\ufeffx\n\n\ufeff! \ufeff",
 ]
 CHATS = [
     [{"role": "user", "content": "What is 2 + 2?"}],

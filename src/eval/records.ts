@@ -11,23 +11,27 @@ export interface RecordFile {
   append(record: ProblemRecord): void;
 }
 
-/** Opens or begins a file. Throws `config_invalid` where it belongs to other settings. */
+/** Opens or begins a file. Throws `config_invalid` where it belongs to other settings, and leaves it as it is. */
 export function openRecords(file: string, settings: EvalSettings): RecordFile {
   const header = JSON.stringify({ settings });
   const append = (record: ProblemRecord): void => appendFileSync(file, `${JSON.stringify(record)}\n`);
-  const text = existsSync(file) ? readFileSync(file, 'utf8') : '';
-  const complete = text.slice(0, text.lastIndexOf('\n') + 1);
-  if (complete === '') {
-    writeFileSync(file, `${header}\n`);
+  const bytes = existsSync(file) ? readFileSync(file) : Buffer.alloc(0);
+  const start = Buffer.from(`${header}\n`);
+  if (start.subarray(0, bytes.length).equals(bytes)) {
+    // nothing, or a header that was broken off
+    writeFileSync(file, start);
     return { done: [], append };
   }
-  if (complete.length < text.length) truncateSync(file, Buffer.byteLength(complete));
+  const text = bytes.toString();
+  const complete = text.slice(0, text.lastIndexOf('\n') + 1);
   const [first, ...rest] = complete.split('\n').filter((line) => line !== '');
   if (first !== header) {
     throw new StvError(
       'config_invalid',
-      `${file} holds results of other settings or problems; name another file with --out, or remove it.`,
+      `${file} does not hold results of these settings and problems; name another file with --out, or remove it.`,
     );
   }
+  // the file is its own: a half-written line is nobody's loss
+  if (complete.length < text.length) truncateSync(file, Buffer.byteLength(complete));
   return { done: rest.map((line) => JSON.parse(line) as ProblemRecord), append };
 }

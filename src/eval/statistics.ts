@@ -3,7 +3,7 @@
 export interface Estimate {
   /** Null where the denominator is empty. */
   readonly value: number | null;
-  /** Percentile bootstrap over problems, 95 %. */
+  /** Bootstrap over problems, 95 %: the percentiles of the draws, or (`reflect`) their reflection about the value. */
   readonly low: number | null;
   readonly high: number | null;
 }
@@ -52,6 +52,16 @@ export function estimate(
   const drawn = draws.map(statistic).filter((found) => !Number.isNaN(found));
   drawn.sort((x, y) => x - y);
   return { value, low: quantile(drawn, 0.025), high: quantile(drawn, 0.975) };
+}
+
+/**
+ * The basic bootstrap interval in place of the percentiles, for a share of 1 that is larger in draws than in what they are drawn
+ * from, as sums of errors are: the draws lie above the value about as far as the value lies above the truth.
+ */
+export function reflect({ value, low, high }: Estimate): Estimate {
+  if (value === null || low === null || high === null) return { value, low, high };
+  const [below, above] = [2 * value - high, 2 * value - low];
+  return { value, low: Math.min(value, Math.max(0, below)), high: Math.max(value, Math.min(1, above)) };
 }
 
 /** Sum of the numerators over sum of the denominators. */

@@ -13,7 +13,16 @@ import {
 } from './calibration.ts';
 import { compareAtEqualTokens, type EqualTokens } from './equal-tokens.ts';
 import { type GradedProblem, type GradedRound, isAcceptedBy, stateAt, tokensBy } from './outcomes.ts';
-import { type Draws, drawProblems, type Estimate, estimate, estimateRatio, passAtK, type Share } from './statistics.ts';
+import {
+  type Draws,
+  drawProblems,
+  type Estimate,
+  estimate,
+  estimateRatio,
+  passAtK,
+  reflect,
+  type Share,
+} from './statistics.ts';
 
 export interface RoundFigures {
   readonly round: number;
@@ -228,9 +237,10 @@ function calibrationFigures(problems: readonly GradedProblem[], draws: Draws): S
   );
   const figures = (byProblem: readonly (readonly Forecast[])[]): CalibrationFigures => {
     const sums = byProblem.map(binSums);
+    const error = (at: ArrayLike<number>): number =>
+      calibrationError(Array.from(at, (index) => sums[index] as (typeof sums)[0])); // there for every problem
     return {
-      // sums are there for every problem
-      ece: estimate((at) => calibrationError(Array.from(at, (index) => sums[index] as (typeof sums)[0])), sums, draws),
+      ece: reflect(estimate(error, sums, draws)),
       brier: estimateRatio(
         byProblem.map((forecasts): Share => {
           const errors = forecasts.map(({ score, isRight }) => (score - Number(isRight)) ** 2);

@@ -17,7 +17,7 @@ import { qwen2 } from './qwen2.ts';
 import { qwen3 } from './qwen3.ts';
 
 /** Part of every cache key: raise it when a graph or the layout of `weights.bin` changes. */
-export const BUILDER_VERSION = 3;
+export const BUILDER_VERSION = 4;
 
 /** Writes the layers of one model type from `input_ids` to `logits`. */
 type Family = (graph: LaneGraph) => void;

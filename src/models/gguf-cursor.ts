@@ -1,5 +1,6 @@
 /** Walks through the header of a GGUF file. Knows how values are spelled, not what they are for. */
 import { type CheckpointFile, checkpointInvalid } from './checkpoint-file.ts';
+import { CONFIG_LIMITS } from './model-config.ts';
 
 type GgufNumbers =
   | Uint8Array
@@ -19,6 +20,9 @@ export type GgufValue = string | boolean | number | bigint | readonly string[] |
 const WINDOW_BYTES = 1 << 20;
 /** Real headers hold some MB of vocabulary; this only bounds what a hostile file can make us keep. */
 const MAX_HEADER_BYTES = 512 << 20;
+
+/** In all arrays of a header. An empty string takes 8 bytes of a file and more of the heap, whose end is the end of the process. */
+const MAX_STRINGS = CONFIG_LIMITS.vocabSize * 4;
 
 const TYPE_STRING = 8;
 const TYPE_ARRAY = 9;
@@ -55,6 +59,7 @@ export class GgufCursor {
   #window: Buffer = Buffer.alloc(0);
   #windowStart = 0;
   #position = 0;
+  #numStrings = 0;
 
   constructor(file: CheckpointFile) {
     this.path = file.path;
@@ -113,12 +118,7 @@ export class GgufCursor {
 
   #array(key: string): GgufValue {
     const type = this.uint32();
-    if (type === TYPE_STRING) {
-      const count = this.count(`strings of "${key}"`, 8);
-      const strings = new Array<string>(count);
-      for (let i = 0; i < count; i++) strings[i] = this.#text(this.count(`bytes of "${key}"`, 1));
-      return strings;
-    }
+    if (type === TYPE_STRING) return this.#strings(key);
     if (type === TYPE_ARRAY) throw checkpointInvalid(this.path, `metadata "${key}" is an array of arrays.`);
     const scalar = this.#scalarType(key, type);
     const numBytes = this.count(`elements of "${key}"`, scalar.bytes) * scalar.bytes;
@@ -126,6 +126,21 @@ export class GgufCursor {
     const bytes = this.#file.read(this.#position, numBytes, `metadata "${key}"`);
     this.#position += numBytes;
     return scalar.view(bytes.buffer);
+  }
+
+  #strings(key: string): readonly string[] {
+    const count = this.count(`strings of "${key}"`, 8);
+    this.#numStrings += count;
+    if (this.#numStrings > MAX_STRINGS) {
+      throw checkpointInvalid(
+        this.path,
+        `its header holds ${this.#numStrings} strings up to "${key}"; the limit is ${MAX_STRINGS}.`,
+      );
+    }
+    const strings: string[] = [];
+    // the count is only announced: what is reserved grows with what is read
+    for (let i = 0; i < count; i++) strings.push(this.#text(this.count(`bytes of "${key}"`, 1)));
+    return strings;
   }
 
   #scalarType(key: string, type: number): ScalarType {

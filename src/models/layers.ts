@@ -114,13 +114,18 @@ function matMulBlocks({ builder }: LaneGraph, input: string, options: BlocksOpti
   });
 }
 
+/** A float embedding that is the LM head too is read as it stands by both, so the head's input must keep its size. */
+function headIsScaled({ config, format }: LaneGraph): boolean {
+  return !config.tieWordEmbeddings || embeddingFormat(format, config.hiddenSize) !== 'fp32';
+}
+
 /** Token ids `[1, T]` -> `[1, T, hidden]` */
 export function embedding(graph: LaneGraph, name: string): string {
   const { builder, config } = graph;
   const { vocabSize: rows, hiddenSize: columns } = config;
   const weight = `${name}.weight`;
   const format = embeddingFormat(graph.format, columns);
-  const isScaled = format !== 'fp32' && config.tieWordEmbeddings;
+  const isScaled = config.tieWordEmbeddings && headIsScaled(graph);
   const scaled = isScaled ? { times: FINAL_NORM } : {};
   graph.weight({ kind: 'matrix', name: weight, sources: [{ name: weight, rows }], columns, format, ...scaled });
   if (format === 'fp32') {
@@ -185,6 +190,7 @@ function normWeight(graph: LaneGraph, name: string, source: WeightSource): strin
 /** The weight of a norm over the hidden channels, whose result linear layers take: the norm's name is the site's. */
 function hiddenNormWeight(graph: LaneGraph, name: string): string {
   const width = graph.config.hiddenSize;
+  if (name === FINAL_NORM && !headIsScaled(graph)) return normWeight(graph, name, { name, rows: width });
   graph.site({ name, width, value: name, run: width, repeat: 1 });
   return normWeight(graph, name, { name, rows: width, over: name });
 }

@@ -105,12 +105,21 @@ function refuseWhatTheGraphLacks(fields: ConfigFields, headDim: number): void {
   }
 }
 
+/** 1 scales nothing, and so does 0, which stands for a factor that is not set. */
+function readFactor(fields: ConfigFields): number {
+  const name = ['rope.scaling.factor', 'rope.scale_linear'].find((each) => fields.has(each));
+  if (name === undefined || fields.value(name) === 0) return 1;
+  return fields.number(name, { min: 1e-3, max: 1e6 });
+}
+
 function readScaling(
   fields: ConfigFields,
   given: { readonly positions: number; readonly ropeFactors: Float32Array | undefined },
 ): RopeScaling | undefined {
   const { positions, ropeFactors } = given;
-  const type = fields.string('rope.scaling.type') ?? 'none';
+  const factor = readFactor(fields);
+  // llama.cpp's default
+  const type = fields.string('rope.scaling.type') ?? (factor === 1 ? 'none' : 'linear');
   if (ropeFactors !== undefined) {
     if (type !== 'none') {
       throw architectureUnsupported(
@@ -124,7 +133,6 @@ function readScaling(
     return { type: 'factors', factors: [...ropeFactors] };
   }
   if (type === 'none') return undefined;
-  const factor = fields.number('rope.scaling.factor', { min: 1e-3, max: 1e6, fallback: 1 });
   if (type === 'linear') return { type, factor };
   if (type !== 'yarn') {
     throw architectureUnsupported(

@@ -1,6 +1,8 @@
-/** Ready-made ONNX decoders on disk: which file of a folder is the graph, and what is said about it beside it. */
+/** Ready-made ONNX decoders on disk: which file is the graph, which hold its weights, and what is said about it beside it. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { dirname, isAbsolute, join, resolve, sep } from 'node:path';
+import { externalLocations } from '../runtime/external-data.ts';
 import { checkpointInvalid } from './checkpoint-file.ts';
 import { ConfigFields } from './config-fields.ts';
 import { CONFIG_LIMITS } from './model-config.ts';
@@ -25,11 +27,24 @@ export function folderOfGraph(graph: string): string {
   return existsSync(join(beside, 'config.json')) ? beside : dirname(beside);
 }
 
-/** The graph and its external data: every file beside it whose name goes on from the graph's. */
-export function filesOfGraph(graph: string): readonly string[] {
+/**
+ * The graph and the files that hold its weights, in the order of their paths. Throws StvError `checkpoint_invalid` for a graph that
+ * cannot be read or whose weights lie outside of its folder.
+ */
+export async function filesOfGraph(graph: string): Promise<readonly string[]> {
+  let locations: ReadonlySet<string>;
+  try {
+    locations = externalLocations(await readFile(graph));
+  } catch (error) {
+    throw checkpointInvalid(graph, 'it cannot be read as ONNX.', error);
+  }
   const folder = dirname(graph);
-  const names = readdirSync(folder).filter((name) => join(folder, name).startsWith(graph));
-  return names.sort().map((name) => join(folder, name));
+  const files = [...locations].map((location) => {
+    const file = resolve(folder, location);
+    if (!isAbsolute(location) && file.startsWith(join(folder, sep))) return file;
+    throw checkpointInvalid(graph, `its weights lie in "${location.slice(0, 200)}", which is not inside its folder.`);
+  });
+  return [...new Set([graph, ...files])].sort();
 }
 
 export interface OnnxFacts {

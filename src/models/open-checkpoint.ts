@@ -16,8 +16,8 @@ export function openCheckpoint(path: string): Checkpoint {
   return ggufPath === undefined ? openSafetensorsCheckpoint(path) : openGgufCheckpoint(ggufPath);
 }
 
-/** The GGUF file that `path` is or that its folder holds; undefined when the path is a Hugging Face folder. */
-function findGguf(path: string): string | undefined {
+/** The GGUF file that `path` is or that its folder holds; undefined when the path is a Hugging Face folder. Throws as above. */
+export function findGguf(path: string): string | undefined {
   let stat: Stats | undefined;
   try {
     stat = statSync(path, { throwIfNoEntry: false });

@@ -4,8 +4,9 @@ import { statSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { filesOfGraph, findOnnxGraph, folderOfGraph, readOnnxFacts } from './onnx-files.ts';
+import { makeFolder } from './partial-folder.ts';
 import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
-import { makeFolder, type PrepareModelOptions, prepareModel } from './prepare-model.ts';
+import { type PrepareModelOptions, prepareModel } from './prepare-model.ts';
 import {
   MODEL_FILE,
   type OnnxManifest,
@@ -30,7 +31,7 @@ export async function prepareAny(options: PrepareModelOptions): Promise<AnyPrepa
 async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise<AnyPreparedModel> {
   const { cacheDir, signal, onProgress } = options;
   const facts = readOnnxFacts(graph);
-  const files = filesOfGraph(graph);
+  const files = await filesOfGraph(graph);
   const whole = createHash('sha256');
   for (const file of [...files, folderOfGraph(graph)]) {
     const digest = await digestCheckpoint(file, {

@@ -1,12 +1,8 @@
-/**
- * Checkpoint -> prepared model folder, once per content: later calls find the folder. The folder appears whole or not at all:
- * it is written beside its place under a name of its own and renamed, so two processes that prepare the same model both succeed.
- */
-import { createHash, randomUUID } from 'node:crypto';
+/** Checkpoint -> prepared model folder, once per content: later calls find the folder, and two at the same time both succeed. */
+import { createHash } from 'node:crypto';
 import { closeSync, fsyncSync, openSync, statfsSync, writeSync } from 'node:fs';
-import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
-import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { StvError } from '../errors.ts';
 import { loadRuntime, type Runtime } from '../runtime/runtime.ts';
@@ -18,6 +14,7 @@ import { validateCheckpoint } from './expected-tensors.ts';
 import type { ActivationSite, WeightFormat } from './lane-graph.ts';
 import { FINAL_NORM } from './layers.ts';
 import { openCheckpoint } from './open-checkpoint.ts';
+import { makeFolder } from './partial-folder.ts';
 import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
 import { type CalibratedScales, storedBytes, WeightWriter } from './prepare-weights.ts';
 import {
@@ -25,7 +22,6 @@ import {
   MODEL_FILE,
   type PreparedManifest,
   preparedFolder,
-  readAnyManifest,
   readManifest,
   WEIGHTS_FILE,
 } from './prepared-model.ts';
@@ -65,11 +61,6 @@ export interface PreparedModel {
   readonly isReused: boolean;
 }
 
-const PARTIAL = '.partial';
-/** A partial folder of another machine on a shared disk is left alone for this long. */
-const FOREIGN_PARTIAL_MS = 24 * 3600 * 1000;
-const DISK_FULL_CODES: readonly unknown[] = ['ENOSPC', 'EDQUOT', 'EFBIG'];
-
 /**
  * Throws StvError `checkpoint_invalid`, `architecture_unsupported`, `disk_full` or `cancelled`; nothing of the folder stays
  * behind then.
@@ -103,42 +94,12 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
   return { dir, manifest, isReused: false };
 }
 
-/** Makes the folder of a prepared model, whole or not at all. Throws StvError `disk_full` and what `write` throws. */
-export async function makeFolder<Manifest>(
-  dir: string,
-  write: (partial: string) => Promise<Manifest>,
-): Promise<Manifest> {
-  const cacheDir = dirname(dir);
-  const partial = `${dir}${PARTIAL}-${hostname()}-${process.pid}-${randomUUID()}`;
-  try {
-    await mkdir(partial, { recursive: true });
-    await removeAbandoned(cacheDir);
-    const manifest = await write(partial);
-    await putInPlace(partial, dir);
-    return manifest;
-  } catch (thrown) {
-    await rm(partial, { recursive: true, force: true });
-    if (!DISK_FULL_CODES.includes((thrown as NodeJS.ErrnoException).code)) throw thrown;
-    const message = `The disk is full: the prepared model does not fit into "${cacheDir}".`;
-    throw new StvError('disk_full', message, { cause: thrown });
-  }
-}
-
 /** Undefined when there is none, or one that is not whole (it is then made again). */
 function findPrepared(dir: string): PreparedManifest | undefined {
   try {
     return readManifest(dir);
   } catch {
     return undefined;
-  }
-}
-
-function isWhole(dir: string): boolean {
-  try {
-    readAnyManifest(dir);
-    return true;
-  } catch {
-    return false;
   }
 }
 
@@ -252,52 +213,4 @@ function checkSpace(dir: string, needed: number): void {
 function writeWhole(file: number, bytes: Uint8Array): void {
   for (let done = 0; done < bytes.length; )
     done += writeSync(file, bytes, done, Math.min(bytes.length - done, 1 << 30));
-}
-
-/** Renames; when another process was first, its folder stays unless it is not whole. */
-async function putInPlace(partial: string, dir: string): Promise<void> {
-  try {
-    await rename(partial, dir);
-  } catch (thrown) {
-    const { code } = thrown as NodeJS.ErrnoException;
-    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw thrown;
-    if (isWhole(dir)) {
-      await rm(partial, { recursive: true, force: true });
-      return;
-    }
-    const damaged = `${partial}-replaced`;
-    await rename(dir, damaged);
-    await rename(partial, dir);
-    await rm(damaged, { recursive: true, force: true });
-  }
-}
-
-/** Removes what killed processes of this machine left half-written. */
-async function removeAbandoned(cacheDir: string): Promise<void> {
-  const own = `${PARTIAL}-${hostname()}-`;
-  for (const name of await readdir(cacheDir)) {
-    const at = name.indexOf(PARTIAL);
-    if (at < 0) continue;
-    const path = join(cacheDir, name);
-    const pid = name.startsWith(own, at) ? Number.parseInt(name.slice(at + own.length), 10) : undefined;
-    const isAbandoned = pid === undefined ? await isOlderThan(path, FOREIGN_PARTIAL_MS) : !isRunning(pid);
-    if (isAbandoned) await rm(path, { recursive: true, force: true });
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (thrown) {
-    return (thrown as NodeJS.ErrnoException).code === 'EPERM';
-  }
-}
-
-async function isOlderThan(path: string, ms: number): Promise<boolean> {
-  try {
-    return Date.now() - (await stat(path)).mtimeMs > ms;
-  } catch {
-    return false; // gone already
-  }
 }

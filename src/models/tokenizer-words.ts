@@ -94,18 +94,28 @@ function pairOf(merge: unknown): [string, string] {
   return [left, right];
 }
 
+/** What `ByteLevel` splits by, with Unicode's white space: JavaScript's `\s` leaves out U+0085 and takes in U+FEFF. */
+const BYTE_LEVEL_WORDS = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+`;
+
+function splitBy(Regex: string): JsonObject {
+  return { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false };
+}
+
 /**
- * The library's `Digits` knows ASCII digits only; the original takes every character that Unicode calls a number. Said as
- * a `Split`, both mean the same.
+ * The library's `Digits` knows ASCII digits only, where the original takes every character that Unicode calls a number, and its
+ * `ByteLevel` takes JavaScript's word for what a space is. Said as a `Split`, both mean the same as in the original.
  */
-function withAllDigits(part: unknown): unknown {
+function withUnicodeClasses(part: unknown): unknown {
   if (!isJsonObject(part)) return part;
   if (part['type'] === 'Digits') {
-    const Regex = part['individual_digits'] === true ? String.raw`\p{N}` : String.raw`\p{N}+`;
-    return { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false };
+    return splitBy(part['individual_digits'] === true ? String.raw`\p{N}` : String.raw`\p{N}+`);
+  }
+  // a space that is put before the text would be put before every word of a `Split`
+  if (part['type'] === 'ByteLevel' && part['use_regex'] !== false && part['add_prefix_space'] !== true) {
+    return { type: 'Sequence', pretokenizers: [splitBy(BYTE_LEVEL_WORDS), { ...part, use_regex: false }] };
   }
   const parts = part['pretokenizers'];
-  return Array.isArray(parts) ? { ...part, pretokenizers: parts.map(withAllDigits) } : part;
+  return Array.isArray(parts) ? { ...part, pretokenizers: parts.map(withUnicodeClasses) } : part;
 }
 
 function buildTokenizer(
@@ -120,7 +130,7 @@ function buildTokenizer(
         model,
         added_tokens: [],
         normalizer: part('normalizer'),
-        pre_tokenizer: withAllDigits(part('pre_tokenizer')),
+        pre_tokenizer: withUnicodeClasses(part('pre_tokenizer')),
         post_processor: null,
         decoder: null,
       },

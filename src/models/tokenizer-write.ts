@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { readGguf } from './gguf.ts';
 import { tokenizerFilesFromGguf } from './gguf-tokenizer.ts';
+import { findOnnxGraph, folderOfGraph } from './onnx-files.ts';
 import { readTokenizerFiles } from './tokenizer-files.ts';
 
 /** Every file of a checkpoint that `TextModel.load` looks at. */
@@ -16,14 +17,16 @@ const TOKENIZER_FILES: readonly string[] = [
 ];
 
 /**
- * Writes the tokenizer files of `checkpoint.path` (a folder or a GGUF file) into `folder`, which is made if it is missing.
- * Throws StvError `checkpoint_invalid`, `architecture_unsupported` or `disk_full`.
+ * Writes the tokenizer files of `checkpoint.path` (a folder, a GGUF file, or a graph in or below its folder) into `folder`, which is
+ * made if it is missing. Throws StvError `checkpoint_invalid`, `architecture_unsupported` or `disk_full`.
  */
 export async function writeTokenizerFiles(checkpoint: { readonly path: string }, folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true });
-    if ((await stat(checkpoint.path)).isDirectory()) await copyTokenizerFiles(checkpoint.path, folder);
-    else await writeFromGguf(checkpoint.path, folder);
+    const graph = findOnnxGraph(checkpoint.path);
+    const path = graph === undefined ? checkpoint.path : folderOfGraph(graph);
+    if ((await stat(path)).isDirectory()) await copyTokenizerFiles(path, folder);
+    else await writeFromGguf(path, folder);
   } catch (error) {
     if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
       throw new StvError('disk_full', `${folder}: the disk is full; the tokenizer could not be written.`, {

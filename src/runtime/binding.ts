@@ -114,12 +114,6 @@ export class Binding {
     this.#inputs.clear();
   }
 
-  clearOutputs(): void {
-    this.#assertIdle();
-    this.#functions.ClearBoundOutputs(this.#ownership.pointer);
-    this.#outputs.clear();
-  }
-
   /** Waits until the copies to a device that `bindInput` began are done. */
   synchronizeInputs(): void {
     this.#assertIdle();

@@ -10,7 +10,7 @@ import { type ElementType, elementTypeOfOnnx } from './element-type.ts';
 import type { Tensor, TensorLocation } from './tensor.ts';
 
 const { Reader } = protobuf;
-type ProtobufReader = InstanceType<typeof Reader>;
+export type ProtobufReader = InstanceType<typeof Reader>;
 
 interface Declaration {
   /** Absent for a type we have no tensors of. */
@@ -19,14 +19,19 @@ interface Declaration {
 }
 
 /** Calls `visit` for each field of a message; it reads the field and returns true, or returns false to skip it. */
-function readFields(reader: ProtobufReader, end: number, visit: (field: number, wireType: number) => boolean): void {
+export function readFields(
+  reader: ProtobufReader,
+  end: number,
+  visit: (field: number, wireType: number) => boolean,
+): void {
   while (reader.pos < end) {
     const tag = reader.uint32();
     if (!visit(tag >>> 3, tag & 7)) reader.skipType(tag & 7);
   }
 }
 
-function endOfMessage(reader: ProtobufReader): number {
+/** Where the message that begins here ends. */
+export function endOfMessage(reader: ProtobufReader): number {
   const length = reader.uint32();
   return reader.pos + length;
 }

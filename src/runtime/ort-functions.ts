@@ -41,18 +41,14 @@ const STATUS_SIGNATURES = {
   CreateSessionWithPrepackedWeightsContainer: 'pfppp', // env, path, options, container, out
   CreateSessionFromArrayWithPrepackedWeightsContainer: 'ppzppp',
   CreateSessionOptions: 'p',
-  SetSessionExecutionMode: 'pi',
   EnableProfiling: 'pf',
-  EnableMemPattern: 'p',
   DisableMemPattern: 'p',
-  EnableCpuMemArena: 'p',
   DisableCpuMemArena: 'p',
   SetSessionLogSeverityLevel: 'pi',
   SetSessionGraphOptimizationLevel: 'pi',
   SetOptimizedModelFilePath: 'pf',
   DisablePerSessionThreads: 'p',
   SetIntraOpNumThreads: 'pi',
-  SetInterOpNumThreads: 'pi',
   AddFreeDimensionOverrideByName: 'psl',
   AddSessionConfigEntry: 'pss',
   AddInitializer: 'psp',
@@ -74,7 +70,6 @@ const STATUS_SIGNATURES = {
   GetDimensionsCount: 'pp',
   GetDimensions: 'ppz',
   GetSymbolicDimensions: 'ppz',
-  GetTensorTypeAndShape: 'pp',
   GetAvailableProviders: 'pp',
   ReleaseAvailableProviders: 'pi',
   GetAllocatorWithDefaultOptions: 'p',
@@ -107,7 +102,6 @@ const VOID_SIGNATURES = {
   ReleaseCUDAProviderOptions: 'p',
   ReleaseSession: 'p',
   ReleaseTypeInfo: 'p',
-  ReleaseTensorTypeAndShapeInfo: 'p',
   ReleaseMemoryInfo: 'p',
   ReleaseAllocator: 'p',
   ReleaseValue: 'p',
@@ -115,7 +109,6 @@ const VOID_SIGNATURES = {
   ReleaseRunOptions: 'p',
   ReleaseIoBinding: 'p',
   ClearBoundInputs: 'p',
-  ClearBoundOutputs: 'p',
 } as const;
 
 type StatusName = keyof typeof STATUS_SIGNATURES;

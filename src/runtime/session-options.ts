@@ -34,8 +34,6 @@ export interface SessionOptions {
    * if it has them, else 0. Threads of its own spin for a while after each run: sessions that run by turns do better to share.
    */
   readonly intraOpThreads?: number;
-  /** Threads across operators; more than 1 also turns parallel execution on. Default 1. */
-  readonly interOpThreads?: number;
   /** Session config entries by ONNX Runtime's names: `session.intra_op.allow_spinning`, `ep.…`. */
   readonly config?: Readonly<Record<string, string>>;
   /** Default 'all'. */
@@ -155,17 +153,15 @@ function appendDevice({ functions, library }: RuntimeContext, pointer: bigint, d
   }
 }
 
+/** Operators run one after the other, which is ONNX Runtime's default: threads across them would have nothing to do. */
 function applyThreads({ functions, hasSharedThreads }: RuntimeContext, pointer: bigint, options: SessionOptions): void {
-  const { intraOpThreads, interOpThreads = 1 } = options;
-  assertThreads('interOpThreads', interOpThreads);
+  const { intraOpThreads } = options;
   if (intraOpThreads === undefined && hasSharedThreads) {
     functions.DisablePerSessionThreads(pointer);
-  } else {
-    assertThreads('intraOpThreads', intraOpThreads ?? 0);
-    functions.SetIntraOpNumThreads(pointer, intraOpThreads ?? 0);
-    functions.SetInterOpNumThreads(pointer, interOpThreads);
+    return;
   }
-  functions.SetSessionExecutionMode(pointer, interOpThreads > 1 ? 1 : 0);
+  assertThreads('intraOpThreads', intraOpThreads ?? 0);
+  functions.SetIntraOpNumThreads(pointer, intraOpThreads ?? 0);
 }
 
 function applyOptions(context: RuntimeContext, pointer: bigint, options: SessionOptions): void {

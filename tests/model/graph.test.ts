@@ -3,8 +3,11 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import type { CausalLM, Lane } from '../../src/models/causal-lm.ts';
 import type { WeightFormat } from '../../src/models/lane-graph.ts';
 import { type LoadCausalLMOptions, loadCausalLM } from '../../src/models/load-causal-lm.ts';
+import { openCheckpoint } from '../../src/models/open-checkpoint.ts';
 import { prepareModel } from '../../src/models/prepare-model.ts';
 import { goldenGgufPath, goldenPath, readGoldenPrompts, TINY_MODELS } from '../support/goldens.ts';
+import { randomCheckpoint } from '../support/random-checkpoint.ts';
+import { referenceForward } from '../support/reference-forward.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 interface LoadOptions extends Partial<LoadCausalLMOptions> {
@@ -197,6 +200,28 @@ describe.each(TINY_MODELS)('%s', (name) => {
       { slot: 3, past: 20, tokens: inputIds.slice(20), logitRows: upTo(inputIds.length - 20) },
     ]);
     expect(maxDifference(rest, alone.slice(20))).toBeLessThan(1e-2);
+  });
+});
+
+describe('a hidden size that quantization blocks do not divide', () => {
+  const tokens = [1, 17, 96, 4, 130, 55, 2, 71];
+
+  it.each([
+    ['int8', true],
+    ['int8', false],
+    ['int4', true],
+  ] as const)('is the same function with scales between channels: %s, tied %s', async (weights, isTied) => {
+    const folder = randomCheckpoint({ hidden_size: 48, head_dim: 16, tie_word_embeddings: isTied });
+    const checkpoint = openCheckpoint(folder);
+    const truth = referenceForward(checkpoint, tokens);
+    checkpoint.close();
+    const plain = await load(folder, { weights });
+    const scaled = await load(folder, { weights, calibrate: true, kv: 'fp32' });
+    const before = relativeError(wholePrompt(plain, tokens), truth);
+    const after = relativeError(wholePrompt(scaled, tokens), truth);
+    expect(before).toBeLessThan(weights === 'int8' ? 0.05 : 0.3);
+    // the head stays float here, so that scales can make it neither better nor worse
+    expect(after).toBeLessThan(1.5 * before);
   });
 });
 

@@ -39,6 +39,9 @@ function message(fields: readonly Field[]): Uint8Array {
   return Buffer.concat(parts);
 }
 
+/** Any message of the format, for what the specs below do not say. */
+export const protobufMessage = message;
+
 export type Dims = readonly (number | string)[];
 
 export interface ValueSpec {

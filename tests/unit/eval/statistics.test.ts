@@ -7,6 +7,7 @@ import {
   estimateRatio,
   passAtK,
   quantile,
+  reflect,
   resampleUntilAccepted,
   type Share,
 } from '../../../src/eval/statistics.ts';
@@ -120,6 +121,15 @@ describe('bootstrap', () => {
       ).value,
     ).toBe(0.25);
     expect(estimateRatio([[0, 0]], drawProblems(1, 5, 1))).toEqual({ value: null, low: null, high: null });
+  });
+
+  it('reflects an interval about its value, cut off at 0, at 1 and at the value', () => {
+    const at = (value: number, low: number, high: number) => reflect({ value, low, high });
+    expect(at(0.5, 0.25, 0.625)).toEqual({ value: 0.5, low: 0.375, high: 0.75 });
+    expect(at(0.25, 0.375, 0.75)).toEqual({ value: 0.25, low: 0, high: 0.25 });
+    expect(at(0.5, 0.125, 0.25)).toEqual({ value: 0.5, low: 0.5, high: 0.875 });
+    expect(at(0.75, 0.25, 0.875)).toEqual({ value: 0.75, low: 0.625, high: 1 });
+    expect(reflect({ value: 1, low: null, high: null })).toEqual({ value: 1, low: null, high: null });
   });
 
   it('quantiles lie between neighbours', () => {

@@ -3,6 +3,7 @@ import { binsOf, groupsOf } from '../../../src/eval/bins.ts';
 import { type GradedProblem, type GradedRound, gradeAll } from '../../../src/eval/outcomes.ts';
 import { parseProblems } from '../../../src/eval/problems.ts';
 import type { RoundRecord } from '../../../src/eval/record-types.ts';
+import { createRandom } from '../../../src/eval/statistics.ts';
 import { summarize } from '../../../src/eval/summary.ts';
 import { renderCharts } from '../../../src/eval/svg.ts';
 
@@ -120,6 +121,32 @@ describe('summarize', () => {
     expect(low).toBeLessThanOrEqual(value ?? Number.NaN);
     expect(high).toBeGreaterThanOrEqual(value ?? Number.NaN);
     expect(summarize(problems, { maxRounds: 2, seed: 1, resamples: 200 })).toEqual(summary);
+  });
+});
+
+describe('interval of the calibration error', () => {
+  /** Problems with one verification each, right as often as the score says. */
+  function calibrated(seed: number): GradedProblem[] {
+    const random = createRandom(seed);
+    return Array.from({ length: 80 }, (_, index) => {
+      const score = random();
+      return problem(`${index}`, [[round({ rawScore: score, score, isRight: random() < score })]]);
+    });
+  }
+
+  it('holds its value, and mostly the true 0, though a draw of problems looks less calibrated than they are', () => {
+    const found = Array.from({ length: 20 }, (_, seed) => {
+      const { calibration } = summarize(calibrated(seed), { maxRounds: 0, seed: 1, resamples: 200 });
+      const { low, value, high } = calibration?.raw.ece ?? {};
+      return [low, value, high] as [number, number, number];
+    });
+    for (const [low, value, high] of found) {
+      expect(low).toBeGreaterThanOrEqual(0);
+      expect(low).toBeLessThanOrEqual(value);
+      expect(high).toBeGreaterThanOrEqual(value);
+      expect(high).toBeGreaterThan(low);
+    }
+    expect(found.filter(([low]) => low < 0.02).length).toBeGreaterThan(10);
   });
 });
 

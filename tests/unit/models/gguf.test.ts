@@ -1,9 +1,10 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { StvError } from '../../../src/errors.ts';
 import { readGguf } from '../../../src/models/gguf.ts';
+import { CONFIG_LIMITS } from '../../../src/models/model-config.ts';
 import { openCheckpoint } from '../../../src/models/open-checkpoint.ts';
 import { floatBytes, type GgufFileParts, ggufFile, uint32, uint64 } from '../../support/checkpoint-files.ts';
 import { goldenGgufPath } from '../../support/goldens.ts';
@@ -95,6 +96,14 @@ describe('readGguf', () => {
   ])('refuses %s', (_, parts, message) => {
     const path = write(ggufFile(parts));
     expectStvError(() => readGguf(path), 'checkpoint_invalid', path, message);
+  });
+
+  it('refuses more strings than a vocabulary can have, though the file is large enough to hold them', () => {
+    const count = CONFIG_LIMITS.vocabSize * 4 + 1;
+    const array = Buffer.concat([uint32(9), uint32(8), uint64(BigInt(count))]);
+    const path = write(ggufFile({ metadata: { key: { type: 'raw', value: array } } }));
+    truncateSync(path, count * 8 + 200); // a hole, which takes no disk: empty strings
+    expectStvError(() => readGguf(path), 'checkpoint_invalid', path, '"key"', 'limit');
   });
 
   it('refuses what is no GGUF file', () => {

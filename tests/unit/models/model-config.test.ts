@@ -195,6 +195,12 @@ describe('modelConfigFromGguf', () => {
     'tokenizer.ggml.eot_token_id': 7,
   };
 
+  interface ScalingFields {
+    readonly type?: string;
+    readonly factor?: number;
+    readonly linear?: number;
+  }
+
   function parseGguf(
     change: object = {},
     { ropeFactors, tensors = [] }: { ropeFactors?: Float32Array; tensors?: readonly string[] } = {},
@@ -249,6 +255,30 @@ describe('modelConfigFromGguf', () => {
     });
     const scaled = parseGguf({ ...yarn, 'llama.rope.scaling.attn_factor': 0.5 }).ropeScaling;
     expect(scaled?.type === 'yarn' && scaled.attentionFactor).toBeCloseTo(0.5 * (0.1 * Math.log(4) + 1), 12);
+  });
+
+  it.each([
+    ['no type', { factor: 4 }, { type: 'linear', factor: 4 }],
+    ['no type and the old name of the factor', { linear: 2 }, { type: 'linear', factor: 2 }],
+    ['both names of the factor', { type: 'linear', factor: 4, linear: 2 }, { type: 'linear', factor: 4 }],
+    ['the old name of the factor and a type', { type: 'yarn', linear: 2 }, { type: 'yarn', factor: 2 }],
+    ['factors that scale nothing', { factor: 1, linear: 2 }, undefined],
+    ['a factor that is not set', { linear: 0 }, undefined],
+    ['the type none', { type: 'none', factor: 4 }, undefined],
+  ] as const)('takes RoPE scaling as llama.cpp does: %s', (_, { type, factor, linear }: ScalingFields, expected) => {
+    const change = {
+      'llama.rope.scaling.type': type,
+      'llama.rope.scaling.factor': factor,
+      'llama.rope.scale_linear': linear,
+    };
+    const { ropeScaling } = parseGguf(change);
+    if (expected === undefined) expect(ropeScaling).toBeUndefined();
+    else expect(ropeScaling).toMatchObject(expected);
+  });
+
+  it('refuses a linear factor beside rope_freqs.weight, though no type is named', () => {
+    const both = () => parseGguf({ 'llama.rope.scaling.factor': 4 }, { ropeFactors: new Float32Array(8).fill(1) });
+    expectStvError(both, 'architecture_unsupported', '"linear"');
   });
 
   it('serves a sliding window up to its length', () => {

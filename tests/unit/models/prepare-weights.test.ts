@@ -1,4 +1,5 @@
 /** What preparing writes: which tensors, how exact, and what it takes to write them. */
+import { randomUUID } from 'node:crypto';
 import {
   appendFileSync,
   cpSync,
@@ -16,7 +17,7 @@ import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../../../src/models/open-checkpoint.ts';
 import { type PrepareProgress, prepareModel } from '../../../src/models/prepare-model.ts';
-import { type PreparedManifest, WEIGHTS_FILE } from '../../../src/models/prepared-model.ts';
+import { type PreparedManifest, readManifest, WEIGHTS_FILE } from '../../../src/models/prepared-model.ts';
 import { goldenGgufPath, goldenPath } from '../../support/goldens.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 
@@ -117,13 +118,33 @@ describe('the folder', () => {
 
   it('takes the remains of killed processes away, and leaves those of living ones', async () => {
     const cacheDir = temporaryFolder();
+    const folderOf = (owner: string): string => join(cacheDir, `x.partial-${owner}-${randomUUID()}`);
     // above the largest process number that Linux gives
-    const dead = join(cacheDir, `x.partial-${hostname()}-4194305-1`);
-    const alive = join(cacheDir, `x.partial-${hostname()}-${process.pid}-1`);
-    const foreign = join(cacheDir, 'x.partial-elsewhere-1-1');
-    for (const folder of [dead, alive, foreign]) mkdirSync(folder);
+    const dead = folderOf(`${hostname()}-4194305`);
+    // a container that starts again has the name and the number of the one that was killed
+    const same = folderOf(`${hostname()}-${process.pid}`);
+    const alive = folderOf(`${hostname()}-${process.ppid}`);
+    const foreign = folderOf('elsewhere-1');
+    const longer = folderOf(`${hostname()}-${process.pid}-4194305`);
+    const folders = [dead, same, alive, foreign, longer];
+    for (const folder of folders) mkdirSync(folder);
     await prepareModel({ checkpoint: LLAMA, cacheDir, weights: 'int8' });
-    expect([dead, alive, foreign].map((folder) => existsSync(folder))).toEqual([false, true, true]);
+    expect(folders.map((folder) => existsSync(folder))).toEqual([false, false, true, true, true]);
+  });
+
+  it('does not take away what the same process writes at the same time', async () => {
+    const cacheDir = temporaryFolder();
+    const { dir, manifest } = await prepareModel({
+      checkpoint: LLAMA,
+      cacheDir,
+      weights: 'int8',
+      // the second looks around while the folder of the first is there under its first name
+      writeTokenizer: async () => {
+        await prepareModel({ checkpoint: LLAMA, cacheDir, weights: 'fp32' });
+      },
+    });
+    expect(readManifest(dir)).toEqual(manifest);
+    expect(readdirSync(cacheDir).filter((name) => name.includes('.partial'))).toEqual([]);
   });
 });
 
