@@ -167,7 +167,7 @@ describe('what goes wrong', () => {
       [['solve', 'x', '--accept', 'votes:3'], 'votes:K/N'],
       [['solve', 'x', '--file', 'y'], 'not both'],
       [['solve', '--file', '/nonexistent/file'], 'cannot be read'],
-      [['solve', 'x', '--accept', 'votes:3/2', ...flags], '`accept.k` must be at most `accept.n`'],
+      [['solve', 'x', '--accept', 'votes:3/2', ...flags], 'votes:K/N with K up to N'],
       [['verify', 'x'], 'A solution is needed'],
       [['verify', 'x', '-s', 'y', '--votes', '1000', ...flags], 'votes'],
       [['solve', 'x', '--nonsense'], '--nonsense'],
