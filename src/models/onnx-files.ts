@@ -1,6 +1,5 @@
 /** Ready-made ONNX decoders on disk: which file is the graph, which hold its weights, and what is said about it beside it. */
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { dirname, isAbsolute, join, resolve, sep } from 'node:path';
 import { externalLocations } from '../runtime/external-data.ts';
 import { checkpointInvalid } from './checkpoint-file.ts';
@@ -31,10 +30,10 @@ export function folderOfGraph(graph: string): string {
  * The graph and the files that hold its weights, in the order of their paths. Throws StvError `checkpoint_invalid` for a graph that
  * cannot be read or whose weights lie outside of its folder.
  */
-export async function filesOfGraph(graph: string): Promise<readonly string[]> {
+export function filesOfGraph(graph: string): readonly string[] {
   let locations: ReadonlySet<string>;
   try {
-    locations = externalLocations(await readFile(graph));
+    locations = externalLocations(graph);
   } catch (error) {
     throw checkpointInvalid(graph, 'it cannot be read as ONNX.', error);
   }

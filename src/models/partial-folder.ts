@@ -14,6 +14,8 @@ const PARTIAL = '.partial';
 const OWNER = /^(?<pid>\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-replaced)?$/u;
 /** A partial folder of another machine on a shared disk is left alone for this long. */
 const FOREIGN_PARTIAL_MS = 24 * 3600 * 1000;
+/** A conversion that lives writes more often than this. */
+const STALE_MS = 10 * 60 * 1000;
 const DISK_FULL_CODES: readonly unknown[] = ['ENOSPC', 'EDQUOT', 'EFBIG'];
 
 /** Names of what this process writes at this moment: a container has the host's name and the pid of the killed one before it. */
@@ -83,7 +85,8 @@ async function isAbandoned(name: string, path: string): Promise<boolean> {
   const [, owner = ''] = name.split(`${PARTIAL}-${hostname()}-`);
   const pid = OWNER.exec(owner)?.groups?.['pid'];
   if (pid === undefined) return isOlderThan(path, FOREIGN_PARTIAL_MS);
-  return Number(pid) === process.pid || !isRunning(Number(pid));
+  // the pid of this process: the one before it in its container, or at this moment one in another of the same host name
+  return Number(pid) === process.pid ? isOlderThan(path, STALE_MS) : !isRunning(Number(pid));
 }
 
 function isRunning(pid: number): boolean {
@@ -95,9 +98,12 @@ function isRunning(pid: number): boolean {
   }
 }
 
+/** Whether nothing in the folder has been written for so long. */
 async function isOlderThan(path: string, ms: number): Promise<boolean> {
   try {
-    return Date.now() - (await stat(path)).mtimeMs > ms;
+    const files = (await readdir(path)).map((name) => join(path, name));
+    const times = await Promise.all([path, ...files].map(async (file) => (await stat(file)).mtimeMs));
+    return Date.now() - Math.max(...times) > ms;
   } catch {
     return false; // gone already
   }

@@ -31,7 +31,7 @@ export async function prepareAny(options: PrepareModelOptions): Promise<AnyPrepa
 async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise<AnyPreparedModel> {
   const { cacheDir, signal, onProgress } = options;
   const facts = readOnnxFacts(graph);
-  const files = await filesOfGraph(graph);
+  const files = filesOfGraph(graph);
   const whole = createHash('sha256');
   for (const file of [...files, folderOfGraph(graph)]) {
     const digest = await digestCheckpoint(file, {

@@ -67,19 +67,23 @@ export class QuotaLedger {
 
   /**
    * Counts a request that begins. Throws `quota_exceeded` naming the limit and its value. Call what it returns when the request
-   * has ended; a second call does nothing.
+   * has ended; a second call does nothing. One that `isLight`, as it asks nothing of a model, only takes a place.
    */
-  async admit(key: CountedKey): Promise<() => void> {
+  async admit(key: CountedKey, isLight = false): Promise<() => void> {
     const account = this.#accountOf(key.id, key.limits);
     await this.#load(key.id, account);
-    this.#checkDay('requests_per_day', account);
-    this.#checkDay('tokens_per_day', account);
+    if (!isLight) {
+      this.#checkDay('requests_per_day', account);
+      this.#checkDay('tokens_per_day', account);
+    }
     const concurrent = this.#limit('concurrent', account);
     if (concurrent !== undefined && account.running >= concurrent) {
       throw exceeded('concurrent', concurrent, `${account.running} of its requests are going on`, concurrentRetryMs);
     }
-    account.unstored.requests += 1;
-    this.#flushSoon();
+    if (!isLight) {
+      account.unstored.requests += 1;
+      this.#flushSoon();
+    }
     return this.#run(account);
   }
 

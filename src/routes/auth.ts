@@ -10,7 +10,7 @@ declare module 'fastify' {
     scope?: Scope;
     /** A share token in the query (`?token=`) may stand for a key; the handler checks it. */
     isShareable?: boolean;
-    /** Asks nothing of a model: no quota of generations counts it. */
+    /** Asks nothing of a model: it is not counted among what generates. */
     isLight?: boolean;
   }
   interface FastifyRequest {

@@ -95,7 +95,7 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
         if (isOver) throw exceeded('requests_per_minute', limit, 'the next window has not begun', ttl);
       }
       if (!isGeneration(request)) return;
-      const leave = await ledger.admit(apiKey);
+      const leave = await ledger.admit(apiKey, request.routeOptions.config.isLight);
       request.leaveQuota = leave;
       if (reply.raw.closed) leave();
       else reply.raw.once('close', leave);
@@ -104,9 +104,9 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
   };
 }
 
-/** What begins work on a model; looking at a run, or cancelling it, is none of it. */
+/** What begins work; looking at a run, or cancelling it, is none of it. */
 function isGeneration({ method, routeOptions: { url = '', config } }: FastifyRequest): boolean {
-  return method === 'POST' && config.scope === 'infer' && config.isLight !== true && !url.includes('/:');
+  return method === 'POST' && config.scope === 'infer' && !url.includes('/:');
 }
 
 type Counter = ReturnType<App['createRateLimit']>;

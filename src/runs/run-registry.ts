@@ -279,7 +279,8 @@ export class RunRegistry {
     const store = this.#store();
     // whether the body is stored is said by the body: a key that is known here came with another one
     if (start.idempotency !== undefined) this.#keys.slot(start.owner.id, start.idempotency);
-    this.#options.check?.(start.request);
+    const isRepeated = start.idempotency !== undefined && (await store.hasKey(start.owner.id, start.idempotency.key));
+    if (!isRepeated) this.#options.check?.(start.request);
     const run = this.#newRun(start);
     const result = await this.#noted(store.create(run, this.#lease));
     switch (result.kind) {
@@ -356,10 +357,10 @@ export class RunRegistry {
   async #settle(live: LiveRun): Promise<void> {
     if (!live.isRecorded) return;
     this.#live.delete(live.run.id);
-    if (!live.isStored || live.failure === undefined || live.isReleased) return;
-    // Its loop threw, so there is no end. Where nothing had begun its client has the error, and a run would be looked at for ever;
-    // one that was taken over is left to the next look.
-    if (live.lastEventId === 0) await this.#store().erase(live.run.id);
+    if (!live.isStored || live.failure === undefined || this.#parkedFor !== undefined) return;
+    // Its loop threw or was told to stop, so there is no end. Where nothing had begun there is nothing to go on with, and it would be
+    // tried for ever; another is left to the next look, unless it is another server's by now.
+    if (live.lastEventId === 0 && !live.isReleased) await this.#store().erase(live.run.id);
     else await this.#store().park([live.run.id], this.#lease);
   }
 
@@ -376,8 +377,10 @@ export class RunRegistry {
       this.#sweptAt = now();
       await store.sweep({ ...retention, now: now() });
     }
+    // a run that begins while the leases are renewed is not among them yet
+    const known = [...this.#live];
     const held = await store.renew(this.#lease);
-    for (const [id, live] of this.#live) {
+    for (const [id, live] of known) {
       if (!live.isStored || (live.isEnded && live.isRecorded)) continue;
       const lease = held.get(id);
       if (live.isEnded) {

@@ -1,6 +1,6 @@
 /** Where the tensors of an ONNX file lie that are not in it, so that what is hashed is what ONNX Runtime will read. */
-import protobuf from 'protobufjs/minimal.js';
-import { endOfMessage, type ProtobufReader, readFields } from './model-initializers.ts';
+import { FileFields } from './file-fields.ts';
+import { endOfMessage, type FieldReader, readFields } from './model-initializers.ts';
 
 type Message = 'model' | 'graph' | 'function' | 'node' | 'attribute' | 'sparse' | 'tensor';
 
@@ -21,15 +21,19 @@ const DATA_LOCATION = 14;
 const EXTERNAL = 1;
 
 /** As the file spells them: paths beside the file, if it means well. Throws whatever reading a broken file throws. */
-export function externalLocations(model: Uint8Array): ReadonlySet<string> {
+export function externalLocations(file: string): ReadonlySet<string> {
   const found = new Set<string>();
-  const reader = protobuf.Reader.create(model);
-  walk(reader, { message: 'model', end: reader.len }, found);
+  const reader = new FileFields(file);
+  try {
+    walk(reader, { message: 'model', end: reader.len }, found);
+  } finally {
+    reader.close();
+  }
   return found;
 }
 
 function walk(
-  reader: ProtobufReader,
+  reader: FieldReader,
   { message, end }: { readonly message: Message; readonly end: number },
   found: Set<string>,
 ): void {
@@ -45,7 +49,7 @@ function walk(
   });
 }
 
-function walkTensor(reader: ProtobufReader, end: number, found: Set<string>): void {
+function walkTensor(reader: FieldReader, end: number, found: Set<string>): void {
   const locations: string[] = [];
   let isExternal = false;
   readFields(reader, end, (field, wireType) => {
@@ -58,7 +62,7 @@ function walkTensor(reader: ProtobufReader, end: number, found: Set<string>): vo
 }
 
 /** `StringStringEntryProto`: 1 key, 2 value. */
-function locationsIn(reader: ProtobufReader): readonly string[] {
+function locationsIn(reader: FieldReader): readonly string[] {
   const entry = ['', ''];
   readFields(reader, endOfMessage(reader), (field) => {
     if (field !== 1 && field !== 2) return false;

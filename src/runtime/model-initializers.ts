@@ -10,7 +10,16 @@ import { type ElementType, elementTypeOfOnnx } from './element-type.ts';
 import type { Tensor, TensorLocation } from './tensor.ts';
 
 const { Reader } = protobuf;
-export type ProtobufReader = InstanceType<typeof Reader>;
+
+/** What reading fields needs of a reader, of memory or of a file. */
+export interface FieldReader {
+  readonly len: number;
+  pos: number;
+  uint32(): number;
+  int32(): number;
+  string(): string;
+  skipType(wireType: number): unknown;
+}
 
 interface Declaration {
   /** Absent for a type we have no tensors of. */
@@ -20,7 +29,7 @@ interface Declaration {
 
 /** Calls `visit` for each field of a message; it reads the field and returns true, or returns false to skip it. */
 export function readFields(
-  reader: ProtobufReader,
+  reader: FieldReader,
   end: number,
   visit: (field: number, wireType: number) => boolean,
 ): void {
@@ -31,13 +40,13 @@ export function readFields(
 }
 
 /** Where the message that begins here ends. */
-export function endOfMessage(reader: ProtobufReader): number {
+export function endOfMessage(reader: FieldReader): number {
   const length = reader.uint32();
   return reader.pos + length;
 }
 
 // TensorProto: 1 dims (packed or not), 2 data_type, 8 name
-function readTensor(reader: ProtobufReader, declarations: Map<string, Declaration>): void {
+function readTensor(reader: InstanceType<typeof Reader>, declarations: Map<string, Declaration>): void {
   const dims: number[] = [];
   let type = 0;
   let name = '';

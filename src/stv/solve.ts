@@ -127,8 +127,7 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
   if (resume === undefined) await emit({ type: 'solve-start', ...start });
   let ending: SolveEnding;
   try {
-    // a run that goes on has the models and the sampling that it began with, whatever is loaded or the default by now
-    const run = contextWith(roles ?? rolesOf(begunWith(start), deps));
+    const run = contextWith(roles ?? resumedRoles(start, request, deps));
     ending = describeEnding(await runChains(run, endsAt, signal), elapsedMs(), start);
   } catch (error) {
     if (roles === undefined && isEngineAway(error)) throw error; // nothing of it is lost: it is taken over again
@@ -164,8 +163,17 @@ function rolesOf(asked: AskedRoles, { engine, pack }: LoopDeps): RunRoles {
   return { generator: fill('generator'), verifier: fill('verifier') };
 }
 
-function begunWith({ generator, verifier, models }: SolveStart): AskedRoles {
-  return { generator: { ...generator, model: models.generator }, verifier: { ...verifier, model: models.verifier } };
+/**
+ * A run that goes on has the sampling that it began with, whatever the default is by now, and its models. Where these are not served
+ * here, as after an upgrade that converts weights anew, it goes on with what its request's names mean by now rather than be lost.
+ */
+function resumedRoles(start: SolveStart, request: AskedRoles, deps: LoopDeps): RunRoles {
+  const served = new Set(deps.engine.models().map(({ name }) => name));
+  const asked = (role: 'generator' | 'verifier'): AskedRoles['generator'] => {
+    const begun = start.models[role];
+    return { ...start[role], model: served.has(begun) ? begun : request[role].model };
+  };
+  return rolesOf({ generator: asked('generator'), verifier: asked('verifier') }, deps);
 }
 
 function describeStart(

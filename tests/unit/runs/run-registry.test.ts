@@ -30,3 +30,40 @@ it('leaves nothing of a stored run that fails before its first event', async () 
   await vi.waitFor(async () => expect(await store.find('slv_1')).toBeUndefined());
   await expect(runs.find('slv_1', owner)).rejects.toMatchObject({ code: 'not_found' });
 });
+
+it('keeps a run that begins while the leases are renewed', async () => {
+  const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+  onTestFinished(() => store.close());
+  let isRenewed: (() => void) | undefined;
+  const renewal = new Promise<void>((resolve) => {
+    isRenewed = resolve;
+  });
+  const renew = store.renew.bind(store);
+  const slowly = vi.spyOn(store, 'renew').mockImplementationOnce(async (lease) => {
+    const held = await renew(lease);
+    await renewal;
+    return held;
+  });
+  let goOn: (() => void) | undefined;
+  const runs = new RunRegistry({
+    async *loop(_request, signal) {
+      await new Promise<void>((resolve) => {
+        goOn = resolve;
+        signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      if (signal.aborted) throw signal.reason;
+    },
+    store,
+    maxEventChars: 65_536,
+    holder: 'here',
+  });
+  runs.beginUpkeep();
+  await vi.waitFor(() => expect(slowly).toHaveBeenCalled());
+  const request = { ...createSolveRequest(), id: 'slv_2' };
+  const found = await runs.start({ request, owner: { id: 'o', isAdmin: false }, isStored: true });
+  isRenewed?.();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(found.kind === 'live' && found.live.isEnded).toBe(false);
+  goOn?.();
+  await runs.close(new StvError('draining', 'The test is over.'));
+});

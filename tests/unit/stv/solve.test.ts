@@ -293,10 +293,14 @@ describe('solve', () => {
 
     const models = { ...state.start.models, verifier: 'verifier@sha256:gone' };
     const resume = { ...state, start: { ...state.start, models } };
-    const failed = await runSolve({}, script, { resume });
+    expect((await runSolve({}, script, { resume })).answer.status, 'the name of the request is served').toBe(
+      'exhausted',
+    );
+    const gone = { verifier: { model: 'verifier@sha256:gone' } };
+    const failed = await runSolve(gone, script, { resume });
     expect(failed.events.map(({ type }) => type)).toEqual(['solve-end']);
     expect(failed.answer).toMatchObject({ status: 'failed', error: { code: 'model_not_found' } });
-    const cancelled = await runSolve({}, script, { resume, signal: AbortSignal.abort() });
+    const cancelled = await runSolve(gone, script, { resume, signal: AbortSignal.abort() });
     expect(cancelled.answer).toMatchObject({ status: 'cancelled', error: null });
   });
 
