@@ -6,21 +6,35 @@ import re
 from fractions import Fraction
 
 VERDICT = re.compile(r"<verdict>\s*(\w+)\s*</verdict>")
+_BOXED = re.compile(r"\\boxed\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
 
 
 def final_answer(text: str) -> str:
-    """The last boxed answer, else the last number."""
-    boxed = re.findall(r"\\boxed\s*\{([^{}]*)\}", text)
-    if boxed:
-        return boxed[-1].strip()
+    """The last boxed answer, with whatever braces it holds; without a box the last number. Empty where a box is begun and none is
+    closed: a number in front of it is no answer."""
+    boxed = [found for start in _BOXED.finditer(text) if (found := _closed(text, start.end())) is not None]
+    if boxed or r"\boxed" in text:
+        return boxed[-1].strip() if boxed else ""
     numbers = re.findall(r"-?\d+(?:/\d+|\.\d+)?", text)
     return numbers[-1] if numbers else ""
+
+
+def _closed(text: str, start: int) -> str | None:
+    """What stands between the brace in front of `start` and the one that closes it; None where none does. Escaped braces are text."""
+    depth = 1
+    for mark in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(mark[0], 0)
+        if not depth:
+            return text[start : mark.start()]
+    return None
 
 
 def same_answer(one: str, other: str) -> bool:
     """Equal as exact numbers; else by math-verify where it is installed; else as texts."""
     try:
-        return Fraction(one.strip()) == Fraction(other.strip())
+        return _number(one) == _number(other)
     except (ValueError, ZeroDivisionError):
         pass
     try:
@@ -30,6 +44,15 @@ def same_answer(one: str, other: str) -> bool:
     # LaTeX is found between delimiters only.
     stated, key = (parse(f"${text.strip().strip('$')}$") for text in (one, other))
     return bool(stated and key and verify(key, stated))
+
+
+def _number(text: str) -> Fraction:
+    """Raises ValueError for what is no plain number, with or without LaTeX's way to write a fraction."""
+    text = text.strip().strip("$").strip()
+    if "e" in text.lower():
+        raise ValueError("an exponent can name a number that no memory holds")
+    fraction = _FRACTION.fullmatch(text)
+    return Fraction("{}{}/{}".format(*fraction.groups()) if fraction else text)
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None) -> float:

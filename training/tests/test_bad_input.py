@@ -12,22 +12,26 @@ from typing import Any
 
 import pytest
 
-from stv_train import cli
+from stv_train import cli, gates
 from stv_train.errors import TrainError
+from stv_train.export import write_checkpoint
 from stv_train.files import append_json, read_jsonl
+from stv_train.gates import known_gates, pair_gates
+from stv_train.larger import load_other
 from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.server import served
 from stv_train.stages import loops as loops_stage
 from stv_train.stages import vil as vil_stage
+from stv_train.stages.adopt import adopt
 from stv_train.stages.base import require_compiler
 from stv_train.stages.bins import BINS, bin_of, binned_problems
 from stv_train.stages.loops import Protocol, run_loop
-from stv_train.stages.vil import train_rlvr
+from stv_train.stages.vil import train_rlvr, train_vil
 from stv_train.tasks.checking import check
 from stv_train.tasks.problems import make_problem, split_of
 from stv_train.tasks.steps import solution_text, solve
-from test_stages import CONFIGS, copy_of, interrupt_after, same, trained, weights  # noqa: F401
+from test_stages import CONFIGS, copy_of, interrupt_after, same, smoke, trained, weights  # noqa: F401
 
 
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +44,73 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(cli, "_execute", full)
     assert cli.main(["base", "--config", str(CONFIGS / "smoke.toml")]) == 2
     assert "the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "words"),
+    [
+        ("weights.safetensors", None, r"base/weights\.safetensors cannot be read: "),
+        ("facts.json", b'{"model": ', r"base/facts\.json cannot be read: Expecting value"),
+        ("facts.json", b"[]", r"base/facts\.json must hold an object with a `model`"),
+    ],
+)
+def test_a_broken_model_is_named(trained: Run, tmp_path: Path, name: str, broken: bytes | None, words: str) -> None:  # noqa: F811
+    run = copy_of(trained, tmp_path)
+    path = run.folder / "base" / name
+    path.write_bytes(path.read_bytes()[:-100] if broken is None else broken)
+    with pytest.raises(TrainError, match=words):
+        run.load_model("base")
+    with pytest.raises(TrainError, match=words):
+        load_other(run, run.folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data", "--config", "FOLDER"], "The configuration FOLDER cannot be read: Is a directory."),
+        (["data", "from-traces", "--traces", "FOLDER"], "FOLDER cannot be read: Is a directory."),
+        (["data", "--out", "FILE"], "The run's folder FILE (--out or run.out) cannot be made: File exists."),
+        (["data", "--out", "FILE/run"], "The run's folder FILE/run (--out or run.out) cannot be made: Not a directory."),
+    ],
+)
+def test_what_is_no_file_or_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    places = {"FOLDER": str(tmp_path / "folder"), "FILE": str(tmp_path / "file")}
+    Path(places["FOLDER"]).mkdir()
+    Path(places["FILE"]).touch()
+
+    def placed(text: str) -> str:
+        for name, place in places.items():
+            text = text.replace(name, place)
+        return text
+
+    defaults = {"--config": str(CONFIGS / "smoke.toml"), "--out": str(tmp_path / "run")}
+    for name, value in defaults.items():
+        arguments = arguments if name in arguments else [*arguments, name, value]
+    assert cli.main([placed(text) for text in arguments]) == 2
+    assert capsys.readouterr().err == f"stv-train: {placed(words)}\n"
+
+
+def test_any_file_that_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "plots/base.png")
+
+    monkeypatch.setattr(cli, "_execute", denied)
+    assert cli.main(["base", "--config", str(CONFIGS / "smoke.toml")]) == 2
+    assert capsys.readouterr().err == "stv-train: plots/base.png: Permission denied.\n"
+
+
+def test_gates_of_a_base_that_was_taken_in_are_measured_once(
+    trained: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_checkpoint(tmp_path / "checkpoint", trained.load_model("base"))
+    run = Run(smoke(tmp_path / "run"))
+    adopt(run, "base", tmp_path / "checkpoint")
+    found = pair_gates(run)
+    assert found["wrong_attempts"] > 0 and known_gates(run) == {"base": found}
+    monkeypatch.setattr(gates, "measure_gates", lambda *_: pytest.fail("they were measured again"))
+    assert pair_gates(run) == found
 
 
 def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
@@ -71,6 +142,34 @@ def test_interrupted_rl_goes_on_to_the_same_weights(trained: Run, tmp_path: Path
     assert not parts.has_model("rlvr")
     train_rlvr(Run(parts.config))
     assert same(weights(whole, "rlvr"), weights(parts, "rlvr"))
+
+
+@pytest.mark.parametrize("changed", ["seed", "tasks", "generator", "verifier"])
+def test_rl_goes_on_from_a_checkpoint_of_the_same_run_alone(
+    trained: Run,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: str,
+) -> None:
+    fields = {"vil__missed_share": "0", "vil__rlvr_steps": "2", "vil__steps": "2", "vil__prompts": "2", "vil__group": "2"}
+    fields |= {"vil__max_new_tokens": "6", "vil__patience": "0", "vil__probe_every": "9"}
+    run = copy_of(trained, tmp_path, **fields)
+    monkeypatch.setattr(vil_stage, "rejected_attempts", lambda *_: [])
+    train = train_rlvr
+    if changed == "verifier":
+        run.save_model("stv", run.new_model(4), {})
+        train_rlvr(run)
+        train = train_vil
+    with monkeypatch.context() as inner:
+        interrupt_after(1, inner, vil_stage, "grpo_step")
+        with pytest.raises(vil_stage.Interrupted):
+            train(run)
+    if changed in ("generator", "verifier"):
+        run.save_model("base" if changed == "generator" else "stv", run.new_model(5), {})
+    else:
+        fields |= {"run__seed": "2"} if changed == "seed" else {"data__tasks": "{equations = 1}"}
+    with pytest.raises(TrainError, match="another configuration of this stage"):
+        train(Run(smoke(run.folder, **fields)))
 
 
 def test_a_missing_compiler_is_named_at_once(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -3,14 +3,20 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stv_train.cli import main
+from stv_train.config import load_config
 from stv_train.errors import TrainError
 from stv_train.files import read_jsonl
+from stv_train.run import Run
 from stv_train.server import server_command
-from stv_train.tasks.problems import read_problem, split_of
+from stv_train.stages import data as data_stage
+from stv_train.stages.everyday import everyday_folder, everyday_jobs
+from stv_train.tasks.problems import make_problem, read_problem, split_of
+from stv_train.tasks.steps import Problem
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "training" / "configs" / "smoke.toml"
@@ -63,6 +69,24 @@ def test_packs_are_measured_on_the_same_problems(tmp_path: Path, capsys: pytest.
     assert main(["compare", *arguments, "--split", "test", str(BUNDLED), str(new)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")} == before
     assert capsys.readouterr().out == text
+
+
+def test_a_level_with_few_problems_gives_those_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = 0
+
+    def counted(*arguments: Any) -> Problem:
+        nonlocal drawn
+        drawn += 1
+        assert drawn < 20_000, "problems that do not exist are looked for without end"
+        return make_problem(*arguments)
+
+    monkeypatch.setattr(data_stage, "make_problem", counted)
+    run = Run(load_config(SMOKE, {"run.out": str(tmp_path), "data.tasks": "{percent = 1}", "evaluate.per_level": "40"}))
+    everyday_jobs(run, "validation")
+    rows = read_jsonl(everyday_folder(run) / "validation" / "random.jsonl")
+    groups = [row["group"] for row in rows]
+    assert 10 < groups.count("percent-1") < 20 and groups.count("percent-2") == 40
+    assert len({read_problem(row["problem"]).canonical for row in rows if row["group"] == "percent-1"}) == groups.count("percent-1")
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from stv_train.cli import main
+from stv_train.documents import review_feedback
 from stv_train.errors import TrainError
 from stv_train.exchange import export_rows
-from stv_train.files import read_jsonl
+from stv_train.files import read_jsonl, write_jsonl
+from stv_train.tasks.checking import check
+from stv_train.tasks.problems import read_problem
 
 ROOT = Path(__file__).parents[2]
 PACK = ROOT / "packs" / "smollm2"
@@ -60,9 +63,39 @@ def test_rows_for_trl_and_their_rewards(tmp_path: Path) -> None:
     assert reward.compute_score("stv/answer", "so it is 3", "5/2") == reward.compute_score("stv/answer", "", "5") == 0
 
 
+def said_in(row: dict[str, Any]) -> str:
+    return str(row["prompt"][-1]["content"])
+
+
+def test_wrong_attempts_of_the_run_carry_a_feedback(tmp_path: Path) -> None:
+    """Those of a rollout the true review, those of a trace what the trace said."""
+    rollouts = tmp_path / "run" / "rollouts"
+    texts = [f"{at}x + 4 = {5 * at + 4}" for at in range(2, 30)]
+    right = [{"problem": text, "attempt": "x = 5", "correct": True} for text in texts]
+    wrong = [{"problem": text, "attempt": "x = 6", "correct": False} for text in texts]
+    write_jsonl(rollouts / "train.jsonl", [*right, *wrong])
+    write_jsonl(rollouts / "traces.jsonl", [wrong[0] | {"feedback": "Step 1: somebody objects."}])
+    command = ["data", "export", "--config", str(SMOKE), "--out", str(tmp_path / "run"), "--pack", str(PACK), "--to", str(tmp_path / "out")]
+    assert main(command) == 0
+    rows = [row for path in sorted((tmp_path / "out").glob("vil.*.jsonl")) for row in read_jsonl(path)]
+    assert len(rows) == len(texts), "each attempt once"
+    for row in rows:
+        problem = row["extra_info"]["problem"]
+        expected = review_feedback(check(read_problem(problem), "x = 6")) if problem != texts[0] else "Step 1: somebody objects."
+        assert expected in said_in(row)
+
+
+def test_it_is_said_where_nothing_can_be_refined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    legs = {"problem": "How many legs have 2 horses?", "answer": "8"}
+    write_jsonl(tmp_path / "a.jsonl", [legs | {"attempt": "8", "correct": True}, legs | {"attempt": "4", "correct": False}])
+    command = ["data", "export", "--config", str(SMOKE), "--out", str(tmp_path / "run"), "--pack", str(PACK)]
+    assert main([*command, "--attempts", str(tmp_path / "a.jsonl"), "--to", str(tmp_path / "out")]) == 0
+    assert "no `vil` rows" in capsys.readouterr().out
+
+
 def test_rows_for_verl(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    written = export_rows(attempts(tmp_path / "a.jsonl"), PACK, tmp_path / "out", "verl", "stv", 1)
+    written = export_rows([attempts(tmp_path / "a.jsonl")], PACK, tmp_path / "out", "verl", "stv", 1)
     rows = parquet.read_table(tmp_path / "out" / "verdict.train.parquet").to_pylist()
     assert len(rows) == written["verdict.train"]
     assert set(rows[0]) == {"data_source", "prompt", "ref_prompt", "ability", "reward_model", "extra_info"}
@@ -81,7 +114,7 @@ def test_bad_rows_are_named(tmp_path: Path, row: dict[str, object], message: str
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(TrainError, match=message):
-        export_rows(path, PACK, tmp_path / "out", "trl", "stv", 1)
+        export_rows([path], PACK, tmp_path / "out", "trl", "stv", 1)
     path.write_text("")
     with pytest.raises(TrainError, match="holds no attempt"):
-        export_rows(path, PACK, tmp_path / "out", "trl", "stv", 1)
+        export_rows([path], PACK, tmp_path / "out", "trl", "stv", 1)

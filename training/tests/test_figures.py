@@ -1,5 +1,6 @@
 """Comparisons of evaluated pairs against slow and obvious twins; which pairs are evaluated; paths in reports."""
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -9,6 +10,7 @@ import pytest
 from stv_train.errors import TrainError
 from stv_train.figures import Chain, compare, precision_at, precision_at_equal_coverage
 from stv_train.report import plain_paths
+from stv_train.report_served import times
 from stv_train.server import server_version
 
 
@@ -65,6 +67,24 @@ def test_comparison_is_paired_by_problem() -> None:
     # Only problems that both have count, and nothing is claimed of a base of zero.
     assert compare(one, {"p1": [Chain(False, False, False, 0)]})["ratio"]["value"] is None
     assert compare(one, {"other": other["p1"]})["difference"]["value"] is None
+
+
+def ended(right: int, of: int) -> dict[str, list[Chain]]:
+    """One accepted chain for each problem, of which the first `right` are right."""
+    return {f"p{at}": [Chain(False, at < right, True, 0.5)] for at in range(of)}
+
+
+def test_a_ratio_to_next_to_nothing_has_no_upper_end() -> None:
+    """The one right answer of the other is missing in a third of the draws."""
+    for found in (compare(ended(6, 40), ended(1, 40)), precision_at_equal_coverage(ended(6, 40), ended(1, 40))):
+        ratio = found["ratio"]
+        assert ratio["value"] == pytest.approx(6) and ratio["low"] == pytest.approx(1.75, abs=0.3) and ratio["high"] is None
+        assert times(ratio) == f"6.00x ({ratio['low']:.2f} to inf)"
+        assert "null" in json.dumps(found, allow_nan=False)
+    # Draws in which neither has a right answer say nothing about the ratio.
+    nothing = compare(ended(0, 40), ended(1, 40))["ratio"]
+    assert nothing == {"value": 0, "low": 0, "high": 0} and times(nothing) == "0.00x (0.00 to 0.00)"
+    assert compare(ended(6, 40), ended(0, 40))["ratio"]["value"] is None
 
 
 def test_reports_keep_no_folders_of_a_disk() -> None:

@@ -13,10 +13,10 @@ from stv_train.config import load_config
 from stv_train.errors import TrainError
 from stv_train.files import read_jsonl
 from stv_train.run import Run
-from stv_train.server import post_json, served, server_command
+from stv_train.server import post_json, served, served_as, server_command
 from stv_train.stages.base import train_base
 from stv_train.stages.data import fetch_traces
-from stv_train.stages.rollout import rollout_path
+from stv_train.stages.rollout import TRACES, rollout_path
 from stv_train.tasks.problems import read_problem, split_of
 from stv_train.tasks.steps import solution_text, solve
 
@@ -81,7 +81,7 @@ def test_one_turn_of_the_flywheel(tmp_path: Path) -> None:
         traces = fetch_traces(url)
         assert len(traces) >= 9 and traces == fetch_traces(url, page_size=2), "page by page the same traces in the same order"
         assert main(["data", "from-traces", *arguments, "--traces", url]) == 0
-        attempts = read_jsonl(rollout_path(Run(load_config(SMOKE, FIELDS | {"run.out": str(out)}))))
+        attempts = read_jsonl(rollout_path(Run(load_config(SMOKE, FIELDS | {"run.out": str(out)})), TRACES))
         assert sum(row["correct"] for row in attempts) >= len(problems) // 2 and not all(row["correct"] for row in attempts)
         (graded,) = read_jsonl(out / "rollouts" / "graded.jsonl")
         assert graded["correct"] and graded["reference"] == reference["reference"]
@@ -98,5 +98,7 @@ def test_one_turn_of_the_flywheel(tmp_path: Path) -> None:
         # The same server as the sampler of the next turn.
         assert main(["rollout", *arguments, "--server", url, "--name", "served"]) == 0
         counted = [row for row in read_jsonl(out / "metrics.jsonl") if row["stage"] == "rollout"]
+        served_now = served_as(url, "generator")
+        assert served_now != served_as(url, "verifier") and served_now in {one["name"] for one in after["models"]}
         assert counted[-1]["server"] == url and counted[-1]["tokens"] > 0
     assert "server" in (out / "REPORT.md").read_text()

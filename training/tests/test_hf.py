@@ -17,7 +17,7 @@ from stv_train.export import write_checkpoint  # noqa: E402
 from stv_train.files import read_jsonl  # noqa: E402
 from stv_train.hf import train as hf_train  # noqa: E402
 from stv_train.hf.model import BasePolicy, LoraPolicy, load_checkpoint, with_adapters  # noqa: E402
-from stv_train.hf.train import GENERATOR, VERIFIER, final_answer, read_graded, train_hf  # noqa: E402
+from stv_train.hf.train import GENERATOR, VERIFIER, read_graded, train_hf  # noqa: E402
 from stv_train.model import Llama  # noqa: E402
 from stv_train.run import Run  # noqa: E402
 from stv_train.sampler import Sampling  # noqa: E402
@@ -60,7 +60,16 @@ def test_all_stages_make_a_pack_of_the_trained_adapters(tmp_path: Path, checkpoi
         return original(setting, peft_model, target)
 
     monkeypatch.setattr(hf_train, "export_merged", export)
-    pack = train_hf(run_of(tmp_path, checkpoint))
+    temperatures = []
+    sample = LoraPolicy.sample
+
+    def sampled(self: Any, written: Any, sampling: Sampling, seed: int) -> Any:
+        temperatures.append(sampling.temperature)
+        return sample(self, written, sampling, seed)
+
+    monkeypatch.setattr(LoraPolicy, "sample", sampled)
+    pack = train_hf(run_of(tmp_path, checkpoint, verifier__temperature="0.7"))
+    assert temperatures == [0.5, 0.7, 0.7, 0.7, 0.5], "attempts, reviews of two steps of STV, then of ViL, and refinements"
     base = merged(checkpoint)
     data = json.loads((pack / "pack.json").read_text())
     for role in (GENERATOR, VERIFIER):
@@ -138,8 +147,3 @@ def test_graded_attempts_of_ones_own(tmp_path: Path, row: dict[str, object], mes
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(TrainError, match=message):
         read_graded(path)
-
-
-def test_final_answer() -> None:
-    assert final_answer("so \\boxed{1} or \\boxed{ 3/4 }") == "3/4"
-    assert final_answer("Step 1: 3 + 4 = 7") == "7" and final_answer("none") == ""

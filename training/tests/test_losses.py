@@ -1,11 +1,16 @@
 """Every loss against a slow, obvious implementation."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from stv_train import prompts
 from stv_train.batches import answer_loss, collate
+from stv_train.config import load_config
 from stv_train.documents import Encoded
 from stv_train.errors import TrainError
 from stv_train.losses import (
@@ -13,13 +18,16 @@ from stv_train.losses import (
     distillation_loss,
     generalized_jsd,
     group_advantages,
-    grpo_loss,
     meta_reward,
     policy_gradient_loss,
     token_logprobs,
     update_teacher,
     verdict_reward,
 )
+from stv_train.sampler import Completion
+from stv_train.stages.verifier import Task, update_step
+from stv_train.stages.vil import _step_on
+from stv_train.tokenizer import END, PackTokenizer
 
 
 def softmax(row: list[float]) -> list[float]:
@@ -92,23 +100,22 @@ def test_policy_gradient() -> None:
     assert logprobs.grad.tolist() == pytest.approx([-0.5 / 3, -0.5 / 3, 1.0 / 3])
 
 
-def test_grpo() -> None:
+def slow_clipped_surrogate(new: torch.Tensor, old: torch.Tensor, rows: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
+    """The loss of GRPO, which may use a batch of samples for several updates."""
+    total = torch.zeros(())
+    for n, o, row in zip(new, old, rows.tolist(), strict=True):
+        ratio = (n - o).exp()
+        total = total - torch.minimum(ratio * advantages[row], ratio.clamp(0.8, 1.2) * advantages[row]) / len(new)
+    return total
+
+
+def test_grpo_with_one_update_for_each_batch_is_reinforce() -> None:
     torch.manual_seed(3)
-    new, old = torch.randn(9, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
-    rows, advantages = torch.randint(0, 3, (9,)), torch.randn(3, dtype=torch.float64)
-    slow = 0.0
-    for n, o, row in zip(new.tolist(), old.tolist(), rows.tolist(), strict=True):
-        ratio, advantage = math.exp(n - o), advantages[row].item()
-        slow -= min(ratio * advantage, min(max(ratio, 0.8), 1.2) * advantage) / 9
-    assert grpo_loss(new, old, rows, advantages, 0.2).item() == pytest.approx(slow)
-
-
-def test_grpo_at_the_sampling_policy_is_reinforce() -> None:
-    logprobs = torch.randn(6, requires_grad=True)
-    rows, advantages = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([1.0, -1.0, 0.5])
-    (one,) = torch.autograd.grad(grpo_loss(logprobs, logprobs.detach(), rows, advantages, 0.2), logprobs)
-    (other,) = torch.autograd.grad(policy_gradient_loss(logprobs, rows, advantages), logprobs)
-    assert torch.allclose(one, other)
+    logprobs = torch.randn(9, requires_grad=True)
+    rows, advantages = torch.randint(0, 3, (9,)), group_advantages(torch.tensor([[1.0, 0.0, 0.5]]))
+    (slow,) = torch.autograd.grad(slow_clipped_surrogate(logprobs, logprobs.detach(), rows, advantages), logprobs)
+    (fast,) = torch.autograd.grad(policy_gradient_loss(logprobs, rows, advantages), logprobs)
+    assert torch.allclose(slow, fast)
 
 
 def test_advantages() -> None:
@@ -128,9 +135,11 @@ def test_rewards() -> None:
     assert meta_reward("accept", "accept", "ok", 0.25) == 1
 
 
-def test_token_logprobs() -> None:
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_token_logprobs(temperature: float) -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]])
-    assert token_logprobs(logits, torch.tensor([1])).item() == pytest.approx(math.log(softmax([0.0, 1.0, 2.0])[1]))
+    expected = math.log(softmax([value / temperature for value in (0.0, 1.0, 2.0)])[1])
+    assert token_logprobs(logits, torch.tensor([1]), temperature).item() == pytest.approx(expected)
 
 
 def test_ema_teacher() -> None:
@@ -167,3 +176,75 @@ def test_tokens_behind_a_comma_weigh_more_among_the_answers(weight: float) -> No
             weights += w
     loss = answer_loss(Table(scores), collate(rows, torch.device("cpu")), comma, weight)
     assert loss.item() == pytest.approx(total / weights, rel=1e-5)
+
+
+class Kept:
+    """An optimizer that only keeps the gradient."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.scores = scores
+        self.gradient = torch.zeros_like(scores)
+
+    def zero_grad(self) -> None:
+        self.scores.grad = None
+
+    def clip(self, limit: float) -> float:
+        return 0.0
+
+    def step(self, factor: float) -> None:
+        assert self.scores.grad is not None
+        self.gradient = self.scores.grad.clone()
+
+
+def slow_policy_gradient(scores: torch.Tensor, written: list[tuple[list[int], list[int], float]], temperature: float) -> torch.Tensor:
+    """Of the log-probabilities of (prompt, sample, advantage) under the policy that samples at `temperature`, token mean."""
+    gradient = torch.zeros_like(scores)
+    count = sum(len(sample) for _, sample, _ in written)
+    for prompt, sample, advantage in written:
+        for before, token in zip([prompt[-1], *sample], sample, strict=False):
+            chosen = torch.softmax(scores.detach()[before] / temperature, -1)
+            chosen[token] -= 1.0
+            gradient[before] += advantage / count / temperature * chosen
+    return gradient
+
+
+@pytest.fixture()
+def scores(tokenizer: PackTokenizer) -> torch.Tensor:
+    size = tokenizer.vocab_size
+    return torch.randn(size, size, generator=torch.Generator().manual_seed(6)).requires_grad_()
+
+
+def setting(tokenizer: PackTokenizer, **fields: str) -> Any:
+    config = load_config(
+        Path(__file__).parents[1] / "configs" / "smoke.toml", {key.replace("__", "."): value for key, value in fields.items()}
+    )
+    return SimpleNamespace(config=config, tokenizer=tokenizer, prompts=prompts, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_a_step_of_rl_follows_the_policy_that_was_sampled(tokenizer: PackTokenizer, scores: torch.Tensor, temperature: float) -> None:
+    run, kept = setting(tokenizer, vil__temperature=str(temperature)), Kept(scores)
+    written = [([9, 8], [7, 6, 5], 0.5), ([9, 8], [4, 3], -0.5)]
+    rows = [(Encoded(prompt + sample, len(prompt)), at) for at, (prompt, sample, _) in enumerate(written)]
+    _step_on(run, Table(scores), kept, rows, torch.tensor([0.5, -0.5]), 1.0)
+    assert torch.allclose(kept.gradient, slow_policy_gradient(scores, written, temperature), atol=1e-7)
+
+
+def test_verdicts_are_learned_at_the_temperature_of_the_samples_and_distilled_at_1(tokenizer: PackTokenizer, scores: torch.Tensor) -> None:
+    tasks = [Task("Check", "Known", "reject", "2 + 2", "5") for _ in range(2)]
+    reviews = [prompts.review_text("Step 1: no.", verdict) for verdict in ("reject", "accept")]
+    sampled = [Completion([*tokenizer.encode(review), END], True) for review in reviews]
+    teacher, prompt = Table(scores.detach().flip(0)), tokenizer.encode("Check")
+    written = [(prompt, one.ids, advantage) for one, advantage in zip(sampled, (0.5, -0.5), strict=True)]
+
+    def gradient(method: str, temperature: float) -> torch.Tensor:
+        kept = Kept(scores)
+        run = setting(tokenizer, verifier__temperature=str(temperature), verifier__pg_coef="0.25")
+        update_step(run, method, Table(scores), teacher, kept, tasks, sampled, None, 1.0)
+        return kept.gradient
+
+    by_verdict = {at: slow_policy_gradient(scores, written, at) for at in (0.5, 1.0)}
+    for at, expected in by_verdict.items():
+        assert torch.allclose(gradient("verdict-rl", at), expected, atol=1e-7)
+    distilled = {at: gradient("stv", at) - 0.25 * expected for at, expected in by_verdict.items()}
+    assert distilled[1.0].abs().max() > 1e-4 and torch.allclose(distilled[0.5], distilled[1.0], atol=1e-7)

@@ -14,7 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stv_train import prompts
+from stv_train import calibrate, prompts
+from stv_train.answers import same_answer
 from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
@@ -26,10 +27,11 @@ from stv_train.run import Interrupted, Run
 from stv_train.stages import base as base_stage
 from stv_train.stages import chunks
 from stv_train.stages import practice as practice_stage
+from stv_train.stages.adopt import checkpoint_digest
 from stv_train.stages.base import Course, first_model, train_base, train_generator
-from stv_train.stages.data import from_traces, gym_problems, gym_row, same_answer, user_problems
+from stv_train.stages.data import from_traces, gym_problems, gym_row, user_problems
 from stv_train.stages.practice import practice, probe_problems
-from stv_train.stages.rollout import load_attempts, rollout, rollout_path, row
+from stv_train.stages.rollout import GRADED, TRACES, attempt_files, load_attempts, rollout, rollout_path, row
 from stv_train.stages.verifier import Balanced, train_verifier
 from stv_train.stages.vil import answer_reward, train_vil
 from stv_train.tasks.checking import check
@@ -183,6 +185,34 @@ def test_interrupted_base_goes_on_to_the_same_weights(tmp_path: Path, monkeypatc
     assert not (parts.folder / "base" / "checkpoint.pt").exists()
 
 
+def test_own_attempts_are_those_of_the_course_that_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_stage, "BUFFER", 24)
+
+    def pools_drawn(**overrides: str) -> int:
+        """After training anew in the same folder."""
+        run = Run(smoke(tmp_path, base__own_attempts="6", base__own_attempts_at="[0.5]", **overrides))
+        (run.folder / "base" / "facts.json").unlink(missing_ok=True)
+        train_base(run)
+        return sum(row["stage"] == "base-own" for row in read_jsonl(run.folder / "metrics.jsonl"))
+
+    assert pools_drawn() == 1
+    assert pools_drawn(base__muon_lr="0.003") == 2, "those of another configuration are not taken"
+    assert pools_drawn() == 2, "its own are"
+
+
+def test_a_course_is_named_by_the_weights_that_it_begins_with(trained: Run, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        write_checkpoint(tmp_path / "packs" / str(seed), trained.new_model(seed))
+    folder = tmp_path / "checkpoint"
+    identities = []
+    for seed in (1, 2, 1):
+        folder.unlink(missing_ok=True)
+        folder.symlink_to(tmp_path / "packs" / str(seed))
+        checkpoint_digest.cache_clear()
+        identities.append(Course(Run(smoke(tmp_path / "run", base__start_from=str(folder))), "base").identity)
+    assert identities[0] == identities[2] != identities[1]
+
+
 @pytest.mark.parametrize("teacher", ["frozen", "ema", "live"])
 def test_stv_runs_with_every_teacher(trained: Run, tmp_path: Path, teacher: str) -> None:
     run = copy_of(trained, tmp_path, verifier__teacher=teacher, verifier__samples="32", verifier__top_k="8" if teacher == "ema" else "0")
@@ -211,6 +241,12 @@ def test_interrupted_verifier_goes_on_to_the_same_weights(
         interrupt_after(2, inner, verifier_stage, "update_step")
         with pytest.raises(Interrupted):
             train_verifier(parts, method)
+    path = rollout_path(parts)
+    attempts = path.read_text()
+    path.write_text(attempts.replace("x = 5", "x = 77", 1))
+    with pytest.raises(TrainError, match="another configuration of this stage"):
+        train_verifier(Run(parts.config), method)  # as many attempts, of which one is another
+    path.write_text(attempts)
     train_verifier(Run(parts.config), method)
     assert same(weights(whole, method), weights(parts, method))
 
@@ -228,8 +264,12 @@ def test_interrupted_rollout_keeps_its_chunks(trained: Run, tmp_path: Path, monk
         with pytest.raises(Interrupted):
             rollout(parts)
     rollout(Run(parts.config))
-    assert rollout_path(whole).read_text() == rollout_path(parts).read_text()
+    first = rollout_path(whole).read_text()
+    assert first == rollout_path(parts).read_text()
     assert len(read_jsonl(rollout_path(whole))) <= 12
+    whole.save_model("base", whole.new_model(5), {})
+    rollout(whole)
+    assert rollout_path(whole).read_text() != first, "other weights make other attempts"
 
 
 def test_vil_learns_the_answer_reward(trained: Run, tmp_path: Path) -> None:
@@ -275,6 +315,10 @@ def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_pa
     assert {one["feedback"] for one in drawn} == {"Step 1: 2 + 2 is 4, not 5."}, "what is accepted is not refined"
     monkeypatch.setattr(stage, "attempt_all", lambda *_: pytest.fail("they were drawn again"))
     assert stage.rejected_attempts(run, "vil", model, model, problems, 3) == drawn
+    other = run.new_model(5)
+    for generator, verifier in ((other, model), (model, other)):
+        with pytest.raises(pytest.fail.Exception, match="drawn again"):
+            stage.rejected_attempts(run, "vil", generator, verifier, problems, 3)
 
     steps = [vil_stage._refine_turns(problems, drawn, run.config.vil, 3, step) for step in range(4)]
     assert {len(step) for step in steps} == {4}, "a first attempt and three refinements"
@@ -316,6 +360,9 @@ def test_probes_of_rl_measure_missed_validation_problems_too(trained: Run, tmp_p
     assert {split_of(problem.canonical) for problem in found} == {"validation"}
     monkeypatch.setattr(practice_stage, "attempt_all", lambda *_: pytest.fail("they were searched for again"))
     assert [problem.text for problem in probe_problems(run)] == [problem.text for problem in found]
+    run.save_model("base", run.new_model(5), {})
+    with pytest.raises(pytest.fail.Exception, match="searched for again"):
+        probe_problems(run)
 
 
 def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +391,23 @@ def test_grpo_step_raises_what_was_rewarded(trained: Run, tmp_path: Path, monkey
     after = probability()
     vil_stage.grpo_step(run, model, optimizer, [turn, turn], 3, factor=0.0)
     assert probability() == after, "the rate has fallen to nothing"
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_the_error_that_is_reported_is_that_of_the_temperature_that_is_kept(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], helps: bool
+) -> None:
+    def scores(run: Run, model: object, judged: list[Judged], seed: int) -> list[float]:
+        """Too careful where the temperature is fitted; where it is measured the same, or one score for all."""
+        careful = [0.6 if one.result.correct else 0.4 for one in judged]
+        return [score if helps or at % 2 == 0 else 0.6 for at, score in enumerate(careful)]
+
+    monkeypatch.setattr(calibrate, "accept_scores", scores)
+    found = calibrate.calibrate(copy_of(trained, tmp_path), "base", "base")
+    assert (found["temperature"] < 0.5) is helps and (found["ece_after"] < found["ece_before"]) is helps
+    if not helps:
+        assert found["temperature"] == 1 and found["ece_after"] == found["ece_before"]
+        assert "calibration: temperature 1.000," in capsys.readouterr().out
 
 
 # --- Bad input --------------------------------------------------------------------------------------------------------
@@ -395,6 +459,16 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
         ("[trunk]\ntokens = 9\nstart_from = 'trunk'", r"trunk\.start_from must not be trunk"),
         ("[base]\nstart_from = 'base'", r"base\.start_from must not be base"),
         ("[trunk.kinds]\nsing = 1", r"trunk\.kinds names 'sing'"),
+        ("[model]\nnum_kv_heads = 0", r"model\.num_kv_heads must be above 0, not 0\."),
+        ("[verifier]\nbatch = 0", r"verifier\.batch must be above 0, not 0\."),
+        ("[verifier]\ntemperature = 0", r"verifier\.temperature must be above 0, not 0\.0\."),
+        ("[vil]\nprobe_every = 0", r"vil\.probe_every must be above 0, not 0\."),
+        ("[base]\nprobe_tokens = 0", r"base\.probe_tokens must be above 0, not 0\."),
+        ("[base]\nfirst_drill = 1.0", r"base\.first_drill must be at least 0 and below 1, not 1\.0\."),
+        ("[run]\nthreads = -1", r"run\.threads must not be negative, not -1\."),
+        ("[run]\ndevice = 'tpu'", r"run\.device must be auto, cpu or cuda, not 'tpu'\."),
+        ("[vil]\ngroup = 1", r"vil\.group must be at least 2, not 1\."),
+        ("[hf]\ntasks = ['order-99']", r"hf\.tasks names 'order-99'"),
         ("run = 3", "run must be a table"),
         ("[run", "not valid TOML"),
     ],
@@ -492,7 +566,7 @@ def test_user_problems(tmp_path: Path) -> None:
 
 
 def test_traces_become_attempts(trained: Run, tmp_path: Path) -> None:
-    run = copy_of(trained, tmp_path)
+    run = copy_of(trained, tmp_path, rollout__attempts="8", rollout__max_new_tokens="8")
     before = len(load_attempts(rollout_path(run)))
     problem = next(text for text in (f"6x - {n} = 2x + 9" for n in range(1, 50)) if split_of(read_problem(text).canonical) == "train")
     trace = {"trace_id": "1", "problem": problem, "attempt": "Step 1: 4x = 1", "verdict": "reject", "feedback": "Step 1: no."}
@@ -504,21 +578,37 @@ def test_traces_become_attempts(trained: Run, tmp_path: Path) -> None:
         {**trace, "attempt": "x = 7", "label": {"answer": "x = 999"}},
         {**trace, "problem": "How many legs have 3 horses?", "attempt": "12 legs", "answer": "12", "label": {"answer": "12.0"}},
         {**trace, "problem": "How many legs have 2 horses?", "attempt": "I do not know", "answer": None, "label": {"answer": "8"}},
+        {**trace, "attempt": "Step 1: 4x = 2", "verdict": "accept", "feedback": "Step 1: ok"},
     ]
     path = tmp_path / "traces.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in traces))
     from_traces(run, str(path))
-    assert len(load_attempts(rollout_path(run))) == before + 1
+    assert len(load_attempts(*attempt_files(run))) == before + 2
     counted = read_jsonl(run.folder / "metrics.jsonl")[-1]
     assert {key: counted[key] for key in ("used", "by_reference", "outside", "cut_off", "wrong_label", "repeated")} == {
-        "used": 1,
+        "used": 2,
         "by_reference": 2,
         "outside": 1,
         "cut_off": 1,
         "wrong_label": 1,
         "repeated": 1,
     }
-    assert [row["correct"] for row in read_jsonl(run.folder / "rollouts" / "graded.jsonl")] == [True, False]
+    graded = read_jsonl(run.folder / "rollouts" / "graded.jsonl")
+    assert [(row["correct"], row.get("feedback")) for row in graded] == [(True, None), (False, "Step 1: no.")]
+    taken_in = read_jsonl(rollout_path(run, TRACES))
+    assert [row.get("feedback") for row in taken_in] == ["Step 1: no.", None], "what accepts a wrong attempt is no feedback"
+
+    # A second call adds to the first, and a rollout leaves both.
+    path.write_text(json.dumps(trace | {"attempt": "Step 1: 4x = 3"}) + "\n")
+    from_traces(run, str(path))
+    rollout(run)
+    assert len(read_jsonl(rollout_path(run, TRACES))) == 3
+    attempts = {one.attempt for one in load_attempts(*attempt_files(run))}
+    assert {"Step 1: 4x = 1", "Step 1: 4x = 2", "Step 1: 4x = 3"} <= attempts and len(attempts) > 3
+    assert problem in {one.text for one in practice(run, 3).missed}
+    for name in (TRACES, GRADED):
+        with pytest.raises(TrainError, match=f"--name must not be {name}"):
+            rollout(run, name=name)
 
 
 @pytest.mark.parametrize(
@@ -545,7 +635,9 @@ def test_problems_of_the_real_reasoning_gym() -> None:
     rows = list(gym_problems(("simple_equations", "chain_sum", "basic_arithmetic", "leg_counting"), 20, 1))
     read = {name: sum(row["task"] != "outside" for row in rows if row["source"] == f"reasoning-gym/{name}") for name in GYM_READ}
     assert all(read[name] >= least for name, least in GYM_READ.items()), read
-    assert all(check(read_problem(row["problem"]), row["reference"]).correct for row in rows if row["task"] != "outside")
+    for one in (one for one in rows if one["task"] != "outside"):
+        problem = read_problem(one["problem"])
+        assert check(problem, one["reference"]).correct and one["split"] == split_of(problem.canonical)
     with pytest.raises(TrainError, match="no_such_set"):
         list(gym_problems(("no_such_set",), 1, 1))
 
@@ -562,10 +654,14 @@ def test_answers_compared_by_the_real_math_verify() -> None:
 
 
 def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
-    """Against a server that speaks the chat route: full once, then it answers."""
+    """Against a server that speaks the chat route: full once, then it answers. Other weights behind the same address are asked anew."""
     asked: list[dict[str, Any]] = []
+    served = "first"
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(200, {"data": [{"id": "generator", "root": f"pack/generator@{served}"}, {"id": "verifier", "root": "v"}]})
+
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             asked.append(body)
@@ -574,7 +670,10 @@ def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
                 "choices": [{"message": {"content": "Step 1: x = 5"}, "finish_reason": "length" if len(asked) % 2 else "stop"}],
                 "usage": {"completion_tokens": 6},
             }
-            data = json.dumps(answer if status == 200 else {"error": {"message": "full"}}).encode()
+            self.answer(status, answer if status == 200 else {"error": {"message": "full"}})
+
+        def answer(self, status: int, body: dict[str, Any]) -> None:
+            data = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
             self.send_header("retry-after", "0")
@@ -589,12 +688,18 @@ def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
     thread.start()
     try:
         run = copy_of(trained, tmp_path, rollout__attempts="8")
-        rollout(run, server=f"http://127.0.0.1:{server.server_port}")
+        address = f"http://127.0.0.1:{server.server_port}"
+        rollout(run, server=address)
+        rows = read_jsonl(rollout_path(run))
+        rollout(run, server=address)
+        assert len(asked) == 9, "the same weights are not asked again"
+        served = "second"
+        rollout(run, server=address)
+        assert len(asked) == 17
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    rows = read_jsonl(rollout_path(run))
-    assert len(asked) == 9 and asked[0]["model"] == "generator"
+    assert asked[0]["model"] == "generator"
     assert {row["attempt"] for row in rows} == {"Step 1: x = 5", "Step 1: x = 5 …"}, "a cut-off attempt is marked"
     assert not any(row["correct"] for row in rows if row["attempt"].endswith("…"))

@@ -45,7 +45,7 @@ def student_attempts(run: Run) -> list[Judged]:
 
 def calibrate(run: Run, name: str, generator: str) -> dict[str, float]:
     """Fits on one half of the validation attempts, those of the `generator` that it is paired with and students', measures the error
-    on the other, writes `calibration.json`. A temperature that does not lower the error there is not kept."""
+    on the other, writes `calibration.json`. A temperature that does not lower the error there is not kept, and 1 changes nothing."""
     judged = [*probe_attempts(run, run.load_model(generator)), *student_attempts(run)]
     Random(run.config.run.seed).shuffle(judged)
     scores = accept_scores(run, run.load_model(name), judged, run.config.run.seed + 91)
@@ -54,8 +54,10 @@ def calibrate(run: Run, name: str, generator: str) -> dict[str, float]:
     temperature = fit_temperature(scores[fit], truths[fit])
     scaled = [sigmoid(logit(score) / temperature) for score in scores[held]]
     before, after = (expected_calibration_error(some, truths[held]) for some in (scores[held], scaled))
+    if after >= before:
+        temperature, after = 1.0, before
     figures = {
-        "temperature": round(temperature, 4) if after < before else 1.0,
+        "temperature": round(temperature, 4),
         "ece_before": before,
         "ece_after": after,
         "attempts": float(len(judged)),

@@ -27,7 +27,7 @@ from .stages.data import from_traces, write_problems
 from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
 from .stages.loops import probe_loops
-from .stages.rollout import rollout, rollout_path
+from .stages.rollout import attempt_files, rollout
 from .stages.together import train_pair
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
@@ -120,6 +120,15 @@ def _evaluate(run: Run, pack: Path | None) -> None:
     (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"], everyday))
 
 
+def _export_rows(run: Run, arguments: argparse.Namespace) -> None:
+    target = arguments.to or run.folder / "exchange"
+    attempts = [arguments.attempts] if arguments.attempts else attempt_files(run)
+    written = export_rows(attempts, arguments.pack, target, arguments.format, "stv", run.config.run.seed)
+    run.say(f"data: {target}: " + "  ".join(f"{name} {count:,}" for name, count in written.items()))
+    if not any(name.startswith("vil.") for name in written):
+        run.say("data: no `vil` rows: no wrong attempt comes with a feedback, and none is at a problem that can be checked here")
+
+
 def _newest(run: Run, names: tuple[str, ...]) -> str:
     return next((name for name in names if run.has_model(name)), "base")
 
@@ -149,10 +158,7 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
                 raise TrainError("`data from-traces` needs --traces FILE_OR_URL.")
             from_traces(run, arguments.traces, arguments.key)
         case "data" if arguments.action == "export":
-            target = arguments.to or run.folder / "exchange"
-            attempts = arguments.attempts or rollout_path(run)
-            written = export_rows(attempts, arguments.pack, target, arguments.format, "stv", run.config.run.seed)
-            run.say(f"data: {target}: " + "  ".join(f"{name} {count:,}" for name, count in written.items()))
+            _export_rows(run, arguments)
         case "data":
             write_problems(run)
         case "base":

@@ -44,7 +44,6 @@ class DataConfig:
     tasks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TASKS, 1.0))
     falling: float = 0.9  # weight of a level against the one below
     problems_per_bin: int = 200
-    preview: int = 0
     gym: tuple[str, ...] = ()  # reasoning-gym data sets to read problems from
     user_problems: str = ""  # JSONL of the user's own problems
 
@@ -162,7 +161,6 @@ class VilConfig:
     muon_lr: float = 0.001
     adam_lr: float = 0.0003
     decay: float = 0.5  # share of ViL's steps in which the rate falls; RLVR's stays
-    clip: float = 0.2
     temperature: float = 1.0
     max_new_tokens: int = 320
     missed_share: float = 0.7  # problems that a rollout's attempt missed, among those to practise on; the others are new
@@ -219,7 +217,7 @@ class HfConfig:
     vil_steps: int = 2
     prompts: int = 2  # refinement turns of a step of ViL
     group: int = 4
-    temperature: float = 0.5  # of attempts and refinements; small models ramble at 1. Reviews are sampled at 1
+    temperature: float = 0.5  # of attempts and refinements; small models ramble at 1. Reviews have verifier.temperature
     max_new_tokens: int = 48
     sample_batch: int = 8
     weights: str = "bfloat16"  # float32, bfloat16
@@ -258,6 +256,8 @@ def load_config(path: Path, overrides: Mapping[str, str] | None = None) -> Confi
         data = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise TrainError(f"There is no configuration file {path}.") from None
+    except OSError as error:
+        raise TrainError(f"The configuration {path} cannot be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainError(f"The configuration {path} is not valid TOML: {error}.") from None
     for name, text in (overrides or {}).items():
@@ -309,81 +309,99 @@ def _convert(hint: Any, value: object, name: str) -> Any:
     raise TrainError(f"The configuration's {name} must be {getattr(hint, '__name__', text)}, not {value!r}.")
 
 
-def _check(config: Config) -> None:
-    def need(right: bool, sentence: str) -> None:
-        if not right:
-            raise TrainError(sentence)
+_ABOVE_0 = {
+    "model": tuple(f.name for f in fields(ModelSection)),
+    "trunk": ("batch_tokens", "judgement_weight", "probe_tokens"),
+    "base": ("tokens", "batch_tokens", "judgement_weight", "probe_tokens"),
+    "generator": ("batch_tokens", "judgement_weight", "probe_tokens"),
+    "gates": ("problems", "samples"),
+    "rollout": ("batch",),
+    "verifier": ("batch", "temperature", "probe_every"),
+    "vil": ("prompts", "temperature", "rejected", "probe_every", "probe_problems"),
+    "evaluate": ("per_level", "chains", "control_chains"),
+    "hf": ("attempts", "rank", "batch", "prompts", "temperature", "max_new_tokens", "sample_batch"),
+}
+"""Fields by section that something is divided by, or that are counted through."""
 
+
+def _need(right: bool, sentence: str) -> None:
+    if not right:
+        raise TrainError(sentence)
+
+
+def _check(config: Config) -> None:
+    for section, names in _ABOVE_0.items():
+        for name in names:
+            value = getattr(getattr(config, section), name)
+            _need(value > 0, f"{section}.{name} must be above 0, not {value}.")
+    _check_tasks(config)
+    for name, course in (("trunk", config.trunk), ("base", config.base), ("generator", config.generator)):
+        _check_course(name, course)
+    _check_origins(config)
+    _check_words(config)
+    _check_shape(config.model)
+    _check_numbers(config)
+
+
+def _check_tasks(config: Config) -> None:
     for task, weight in config.data.tasks.items():
         kinds_of(task)
-        need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
-    need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
-    known = set(BaseConfig().kinds)
-    for section, kinds in (("trunk", config.trunk.kinds), ("base", config.base.kinds), ("generator", config.generator.kinds)):
-        for kind, weight in kinds.items():
-            need(kind in known, f"{section}.kinds names {kind!r}; known kinds are {', '.join(sorted(known))}.")
-            need(weight >= 0, f"{section}.kinds.{kind} must not be negative, not {weight}.")
-        need(sum(kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
-    need(config.trunk.tokens >= 0, f"trunk.tokens must not be negative, not {config.trunk.tokens}.")
-    need(config.generator.tokens >= 0, f"generator.tokens must not be negative, not {config.generator.tokens}.")
-    late = "it cannot begin with what comes after it, or with itself."
-    need(config.trunk.start_from not in (TRUNK, "base"), f"trunk.start_from must not be {config.trunk.start_from}: {late}")
-    need(config.base.start_from != "base", f"base.start_from must not be base: {late}")
-    for section, start in (("base", config.base.start_from), ("generator", config.generator.start_from)):
-        need(start != TRUNK or config.trunk.tokens > 0, f"{section}.start_from is trunk, so trunk.tokens must be above 0.")
-    need(
-        config.run.device in ("auto", "cpu", "cuda"),
-        f"run.device must be auto, cpu or cuda, not {config.run.device!r}.",
-    )
-    need(
-        config.run.precision in ("float32", "bfloat16", "auto"),
-        f"run.precision must be float32, bfloat16 or auto, not {config.run.precision!r}.",
-    )
-    need(0 <= config.verifier.alpha <= 1, f"verifier.alpha must be within 0..1, not {config.verifier.alpha}.")
-    need(
-        config.verifier.teacher in ("frozen", "ema", "live"),
-        f"verifier.teacher must be frozen, ema or live, not {config.verifier.teacher!r}.",
-    )
-    need(
-        config.model.num_heads % config.model.num_kv_heads == 0,
-        f"model.num_heads ({config.model.num_heads}) must be a multiple of num_kv_heads ({config.model.num_kv_heads}).",
-    )
-    need(
-        config.model.max_length % LENGTH_STEP == 0,
-        f"model.max_length must be a multiple of {LENGTH_STEP}, not {config.model.max_length}.",
-    )
-    need(
-        config.model.hidden_size % 32 == 0,
-        f"model.hidden_size must be a multiple of 32, not {config.model.hidden_size}.",
-    )
-    need(
-        config.model.intermediate_size % 32 == 0,
-        f"model.intermediate_size must be a multiple of 32, not {config.model.intermediate_size}.",
-    )
-    need(0 <= config.vil.missed_share <= 1, f"vil.missed_share must be within 0..1, not {config.vil.missed_share}.")
-    need(config.vil.group >= 2, f"vil.group must be at least 2, not {config.vil.group}.")
-    need(
-        config.export.weights in ("float32", "bfloat16"),
-        f"export.weights must be float32 or bfloat16, not {config.export.weights!r}.",
-    )
-    need(
-        config.hf.weights in ("float32", "bfloat16"),
-        f"hf.weights must be float32 or bfloat16, not {config.hf.weights!r}.",
-    )
-    need(config.hf.group >= 2, f"hf.group must be at least 2, not {config.hf.group}.")
+        _need(weight >= 0, f"data.tasks.{task} must not be negative, not {weight}.")
+    _need(sum(config.data.tasks.values()) > 0, "data.tasks must give some task a weight above 0.")
     for task in config.hf.tasks:
         name, _, level = task.partition("-")
         levels = TASKS.get(name, 0)
-        need(level.isdigit() and 1 <= int(level) <= levels, f"hf.tasks names {task!r}; it takes TASK-LEVEL, as in order-1.")
-    for name, value in (("temperature", config.export.temperature), ("verifier_temperature", config.export.verifier_temperature)):
-        need(0 < value <= 2, f"export.{name} must be above 0 and at most 2, not {value}.")
-    for name, value in (
-        ("trunk.batch_tokens", config.trunk.batch_tokens),
-        ("trunk.judgement_weight", config.trunk.judgement_weight),
-        ("base.tokens", config.base.tokens),
-        ("base.batch_tokens", config.base.batch_tokens),
-        ("base.judgement_weight", config.base.judgement_weight),
-        ("generator.batch_tokens", config.generator.batch_tokens),
-        ("generator.judgement_weight", config.generator.judgement_weight),
+        _need(level.isdigit() and 1 <= int(level) <= levels, f"hf.tasks names {task!r}; it takes TASK-LEVEL, as in order-1.")
+
+
+def _check_course(section: str, config: BaseConfig) -> None:
+    """A training on documents."""
+    known = set(BaseConfig().kinds)
+    for kind, weight in config.kinds.items():
+        _need(kind in known, f"{section}.kinds names {kind!r}; known kinds are {', '.join(sorted(known))}.")
+        _need(weight >= 0, f"{section}.kinds.{kind} must not be negative, not {weight}.")
+    _need(sum(config.kinds.values()) > 0, f"{section}.kinds must give some kind a weight above 0.")
+    _need(config.tokens >= 0, f"{section}.tokens must not be negative, not {config.tokens}.")
+    _need(0 <= config.first_drill < 1, f"{section}.first_drill must be at least 0 and below 1, not {config.first_drill}.")
+
+
+def _check_origins(config: Config) -> None:
+    late = "it cannot begin with what comes after it, or with itself."
+    _need(config.trunk.start_from not in (TRUNK, "base"), f"trunk.start_from must not be {config.trunk.start_from}: {late}")
+    _need(config.base.start_from != "base", f"base.start_from must not be base: {late}")
+    for section, start in (("base", config.base.start_from), ("generator", config.generator.start_from)):
+        _need(start != TRUNK or config.trunk.tokens > 0, f"{section}.start_from is trunk, so trunk.tokens must be above 0.")
+
+
+def _check_words(config: Config) -> None:
+    for name, value, known in (
+        ("run.device", config.run.device, ("auto", "cpu", "cuda")),
+        ("run.precision", config.run.precision, ("float32", "bfloat16", "auto")),
+        ("verifier.teacher", config.verifier.teacher, ("frozen", "ema", "live")),
+        ("export.weights", config.export.weights, ("float32", "bfloat16")),
+        ("hf.weights", config.hf.weights, ("float32", "bfloat16")),
     ):
-        need(value > 0, f"{name} must be above 0, not {value}.")
+        _need(value in known, f"{name} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}.")
+
+
+def _check_shape(model: ModelSection) -> None:
+    _need(
+        model.num_heads % model.num_kv_heads == 0,
+        f"model.num_heads ({model.num_heads}) must be a multiple of num_kv_heads ({model.num_kv_heads}).",
+    )
+    for name, value, step in (
+        ("max_length", model.max_length, LENGTH_STEP),
+        ("hidden_size", model.hidden_size, 32),
+        ("intermediate_size", model.intermediate_size, 32),
+    ):
+        _need(value % step == 0, f"model.{name} must be a multiple of {step}, not {value}.")
+
+
+def _check_numbers(config: Config) -> None:
+    _need(config.run.threads >= 0, f"run.threads must not be negative, not {config.run.threads}.")
+    _need(0 <= config.verifier.alpha <= 1, f"verifier.alpha must be within 0..1, not {config.verifier.alpha}.")
+    _need(0 <= config.vil.missed_share <= 1, f"vil.missed_share must be within 0..1, not {config.vil.missed_share}.")
+    for section, group in (("vil", config.vil.group), ("hf", config.hf.group)):
+        _need(group >= 2, f"{section}.group must be at least 2, not {group}.")
+    for name, value in (("temperature", config.export.temperature), ("verifier_temperature", config.export.verifier_temperature)):
+        _need(0 < value <= 2, f"export.{name} must be above 0 and at most 2, not {value}.")

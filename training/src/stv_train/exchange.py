@@ -9,8 +9,10 @@ from typing import Any
 
 import jinja2
 
+from .documents import review_feedback
 from .errors import OutsideDomain, TrainError
 from .files import read_jsonl, write_atomically, write_jsonl
+from .tasks.checking import check
 from .tasks.problems import read_problem
 from .tasks.steps import solution_text, solve
 
@@ -54,6 +56,11 @@ def graded_rows(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def each_once(files: list[Path]) -> list[dict[str, Any]]:
+    """The graded attempts of all files; of the same attempt the row of the last one, that of a trace with what was said about it."""
+    return list({(one["problem"], one["attempt"]): one for path in files for one in graded_rows(path)}.values())
+
+
 def with_references(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Fills `answer` and `reference` of problems that this package can solve; rows that stay without an answer are left out."""
     found = []
@@ -69,6 +76,17 @@ def with_references(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 one = {**one, **{key: one.get(key) or text for key, text in solved.items()}}
         found.append(one)
     return found
+
+
+def with_feedback(one: dict[str, Any]) -> dict[str, Any]:
+    """A wrong attempt with what is to be said about it: what its trace says, else the true review where this package can check it."""
+    if str(one.get("feedback") or "").strip():
+        return one
+    try:
+        result = check(read_problem(one["problem"]), one["attempt"])
+    except OutsideDomain:
+        return one
+    return one if result.correct else one | {"feedback": review_feedback(result)}
 
 
 def verdict_row(messages: Messages, one: dict[str, Any], source: str) -> dict[str, Any]:
@@ -97,23 +115,23 @@ def vil_row(messages: Messages, one: dict[str, Any], source: str) -> dict[str, A
     }
 
 
-def export_rows(attempts: Path, pack: Path, to: Path, form: str, source: str, seed: int) -> dict[str, int]:
+def export_rows(attempts: list[Path], pack: Path, to: Path, form: str, source: str, seed: int) -> dict[str, int]:
     """Writes `{verdict,vil}.{train,val}` below `to`; returns how many rows each holds. `verdict` takes as many right as wrong
-    attempts; `vil` those wrong attempts that carry a `feedback`. Problems are not shared between train and val."""
+    attempts; `vil` those wrong attempts that have a feedback. Problems are not shared between train and val."""
     if form not in ("trl", "verl"):
         raise TrainError(f"--format must be trl or verl, not {form!r}.")
     messages = Messages(pack)
-    rows = with_references(graded_rows(attempts))
+    rows = with_references(each_once(attempts))
     rng = Random(seed)
     classes = [[one for one in rows if one["correct"] is wanted] for wanted in (True, False)]
     for group in classes:
         rng.shuffle(group)
     count = min(map(len, classes))
     if not count:
-        raise TrainError(f"{attempts} has attempts of one class only; verdicts need right and wrong ones.")
+        raise TrainError(f"{' and '.join(map(str, attempts))}: attempts of one class only; verdicts need right and wrong ones.")
     kinds = {
         "verdict": [verdict_row(messages, one, source) for pair in zip(*(g[:count] for g in classes), strict=True) for one in pair],
-        "vil": [vil_row(messages, one, source) for one in classes[1] if str(one.get("feedback") or "").strip()],
+        "vil": [vil_row(messages, one, source) for one in map(with_feedback, classes[1]) if str(one.get("feedback") or "").strip()],
     }
     written = {}
     for kind, made in kinds.items():

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from . import prompts
 from .card import card
 from .errors import TrainError
-from .files import write_atomically, write_json
+from .files import read_json, write_atomically, write_json
 from .model import Llama, to_hf
 from .run import Run
 from .tokenizer import END, PAD, write_tokenizer
@@ -58,7 +58,7 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(prompts.template_text(message["template"]))
     calibration = run.folder / "calibration.json"
-    fitted = json.loads(calibration.read_text()) if calibration.exists() else {}
+    fitted = read_json(calibration) if calibration.exists() else {}
     if fitted.get("verifier") == verifier:
         pack["calibration"] = {"temperature": fitted["temperature"]}
     pack["sampling"]["generator"]["temperature"] = config.temperature
@@ -90,7 +90,7 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
 def load_export(run: Run, folder: Path) -> dict[str, str]:
     """Which models of the run the pack in `folder` holds. Raises TrainError when it is not the run's last export."""
     path = run.folder / "export.json"
-    made: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    made: dict[str, str] = read_json(path) if path.exists() else {}
     if made.get("folder") != str(folder.resolve()) or not (folder / "pack.json").exists():
         raise TrainError(f"{folder} is not the pack that this run exported last; run `stv-train export` first.")
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import read_jsonl
+from .files import read_json, read_jsonl
 from .run import Run
 from .stages.loops import VERIFIERS, load_loops
 
 Figure = dict[str, float | None]
-"""`value`, `low`, `high`: an estimate with its 95 % interval over problems; null where nothing can be said."""
+"""`value`, `low`, `high`: an estimate with its 95 % interval over problems; null where nothing can be said, and `high` alone where the
+interval has no upper end: JSON has no word for that."""
 
 Array = NDArray[np.float64]
 RESAMPLES = 1000
@@ -43,7 +43,7 @@ class Chain:
 def load_served(run: Run) -> dict[str, Any]:
     """`evaluation/served.json`; empty before `stv-train evaluate`."""
     path = run.folder / "evaluation" / "served.json"
-    data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    data: dict[str, Any] = read_json(path) if path.exists() else {}
     return data
 
 
@@ -51,7 +51,7 @@ def report_of(run: Run, served: dict[str, Any], pair: str, job: str = "loop") ->
     found = served.get("pairs", {}).get(pair, {}).get("sets", {}).get(job)
     if not found:
         return None
-    report: dict[str, Any] = json.loads((run.folder / found["report"]).read_text())
+    report: dict[str, Any] = read_json(run.folder / found["report"])
     return report
 
 
@@ -98,10 +98,17 @@ def _draws(count: int, seed: int = 1) -> Array:
 
 
 def _figure(value: float, drawn: Array) -> Figure:
-    drawn = drawn[np.isfinite(drawn)]
+    """Draws in which the figure does not exist are left out. A ratio to nothing exists, and is larger than any other."""
+    drawn = drawn[~np.isnan(drawn)]
     if not np.isfinite(value) or not len(drawn):
         return {"value": None, "low": None, "high": None}
-    return {"value": float(value), "low": float(np.quantile(drawn, 0.025)), "high": float(np.quantile(drawn, 0.975))}
+    return {"value": float(value), "low": _quantile(drawn, 0.025), "high": _quantile(drawn, 0.975)}
+
+
+def _quantile(drawn: Array, share: float) -> float | None:
+    """None where it is infinite; between a number and infinity there is nothing to interpolate."""
+    above = np.quantile(drawn, share, method="higher")
+    return float(np.quantile(drawn, share)) if np.isfinite(above) else None
 
 
 def _shares(chains: dict[str, list[Chain]], ids: list[str], first: bool) -> Array:
@@ -116,8 +123,16 @@ def compare(one: dict[str, list[Chain]], other: dict[str, list[Chain]], first: b
         return {"ratio": nothing, "difference": nothing}
     a, b, weights = _shares(one, ids, first), _shares(other, ids, first), _draws(len(ids))
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = _figure(a.mean() / b.mean() if b.mean() else np.inf, (weights @ a) / (weights @ b))
-    return {"ratio": ratio, "difference": _figure(a.mean() - b.mean(), weights @ (a - b) / len(ids))}
+        drawn = (weights @ a) / (weights @ b)
+    return {
+        "ratio": _figure(_ratio(float(a.mean()), float(b.mean())), drawn),
+        "difference": _figure(a.mean() - b.mean(), weights @ (a - b) / len(ids)),
+    }
+
+
+def _ratio(one: float, other: float) -> float:
+    """Infinite over nothing; nothing over nothing is no number."""
+    return one / other if other else one * float("inf")
 
 
 def precision_at(right: Array, score: Array, accepted: Array, weight: Array, total: float, coverage: float) -> float:
@@ -152,7 +167,7 @@ def precision_at_equal_coverage(one: dict[str, list[Chain]], other: dict[str, li
             parts.append((right, score, accepted, weight, float(weight.sum())))
         coverage = min(float((p[2] * p[3]).sum()) / p[4] for p in parts)
         a, b = (precision_at(*p, coverage) for p in parts)
-        return coverage, a, b, a / b if b else float("nan")
+        return coverage, a, b, _ratio(a, b)
 
     value = measure(np.ones(len(ids)))
     drawn = np.array([measure(weights) for weights in _draws(len(ids))])

@@ -52,6 +52,15 @@ def append_json(path: Path, row: dict[str, Any]) -> None:
         raise TrainError(f"Cannot write {path}: {reason}.") from error
 
 
+def read_json(path: Path) -> Any:
+    """Raises TrainError that names the file where it cannot be read or is no JSON."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TrainError(f"{path} cannot be read: {reason}.") from None
+
+
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON Lines file. Raises TrainError that names the line at fault."""
     try:
@@ -60,6 +69,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise TrainError(f"There is no file {path}.") from None
     except UnicodeDecodeError as error:
         raise TrainError(f"{path} is not UTF-8 text: {error}.") from None
+    except OSError as error:
+        raise TrainError(f"{path} cannot be read: {error.strerror}.") from None
     return parse_jsonl(text, str(path))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from random import Random
 
 from .config import GateConfig
 from .errors import TrainError
-from .files import write_json
+from .files import read_json, write_json
 from .model import Llama
 from .probes import Judged, attempt_all, refine_probe, teacher_probe, validation_problems
 from .run import Run, fingerprint
@@ -34,17 +33,16 @@ def measure_gates(run: Run, generator: Llama, teacher: Llama) -> dict[str, float
 
 
 def gates_path(run: Run) -> Path:
-    """Where the gates of a generator that is not the base are kept."""
+    """Where gates are kept that base training did not measure: those of a generator of its own, or of a base that was taken in."""
     return run.folder / run.generator / "gates.json"
 
 
 def pair_gates(run: Run) -> dict[str, float]:
     """The figures of the run's generator and of the base as its teacher, measured once for the two: by base training where it is both."""
-    if run.generator == "base":
-        gates: dict[str, float] = run.facts("base")["gates"]
-        return gates
+    if run.generator == "base" and (gates := run.facts("base").get("gates")):
+        return dict(gates)
     path, models = gates_path(run), [fingerprint(run.facts(name)) for name in (run.generator, "base")]
-    if path.exists() and (found := json.loads(path.read_text()))["models"] == models:
+    if path.exists() and (found := read_json(path))["models"] == models:
         return dict(found["gates"])
     measured = measure_gates(run, run.load_model(run.generator), run.load_model("base"))
     report_gates(run, measured)
@@ -55,8 +53,9 @@ def pair_gates(run: Run) -> dict[str, float]:
 def known_gates(run: Run) -> dict[str, dict[str, float]]:
     """All that were measured, by whose they are."""
     found = {"base": run.facts("base").get("gates", {})} if run.has_model("base") else {}
-    if run.generator != "base" and gates_path(run).exists():
-        found["generator, with the base as its teacher"] = json.loads(gates_path(run).read_text())["gates"]
+    if gates_path(run).exists():
+        name = "base" if run.generator == "base" else "generator, with the base as its teacher"
+        found[name] = read_json(gates_path(run))["gates"]
     return {name: figures for name, figures in found.items() if figures}
 
 

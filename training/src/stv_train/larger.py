@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file
 
 from .errors import TrainError
 from .files import read_jsonl
 from .model import Llama, ModelConfig
 from .probes import attempt_all
-from .run import Run
+from .run import Run, load_weights, read_facts
 from .stages.loops import attempt_sampling
 from .statistics import bootstrap
 from .tasks.checking import states_answer
@@ -21,14 +18,13 @@ from .tasks.problems import read_problem
 
 def load_other(run: Run, folder: Path, name: str = "base") -> Llama:
     """A finished model of another run, of whatever size. Raises TrainError when its vocabulary is another."""
-    facts = folder / name / "facts.json"
-    if not facts.exists():
+    if not (folder / name / "facts.json").exists():
         raise TrainError(f"{folder} holds no finished model {name!r} (evaluate.larger names the folder of a run).")
-    config = ModelConfig(**json.loads(facts.read_text())["model"])
+    config = ModelConfig(**read_facts(folder / name)["model"])
     if config.vocab_size != run.tokenizer.vocab_size:
         raise TrainError(f"{folder} has a vocabulary of {config.vocab_size} tokens, this run {run.tokenizer.vocab_size}.")
     model = run.prepared(Llama(config))
-    model.load_state_dict(load_file(folder / name / "weights.safetensors"))
+    load_weights(model, folder / name / "weights.safetensors")
     return model
 
 

@@ -56,21 +56,17 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, alpha: flo
     return generalized_jsd(student, teacher, alpha).mean()
 
 
-def token_logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    """log p(target) [N] from logits [N, V]."""
-    return F.log_softmax(logits, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+def token_logprobs(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """log p(target) [N] from logits [N, V], under the policy that samples at `temperature`."""
+    return F.log_softmax(logits / temperature, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def policy_gradient_loss(logprobs: Tensor, rows: Tensor, advantages: Tensor) -> Tensor:
-    """REINFORCE over tokens [N]; `rows` [N] says which sample a token belongs to. Token mean, as in the distillation."""
+    """REINFORCE over tokens [N]; `rows` [N] says which sample a token belongs to. Token mean, as in the distillation.
+
+    With the advantages of groups it is GRPO: each batch of samples is used for one update, so the policy that is updated is the one
+    that was sampled, the ratio of the two is 1 and nothing is clipped."""
     return -(logprobs * advantages[rows].detach()).mean()
-
-
-def grpo_loss(logprobs: Tensor, old_logprobs: Tensor, rows: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Clipped surrogate over tokens [N], token mean."""
-    ratio = (logprobs - old_logprobs.detach()).exp()
-    advantage = advantages[rows].detach()
-    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 def group_advantages(rewards: Tensor, std_normalization: bool = False) -> Tensor:

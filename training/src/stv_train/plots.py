@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def plot_run(run: Run) -> list[Path]:
     folder.mkdir(exist_ok=True)
     written: list[Path] = []
 
-    def draw(name: str, lines: dict[str, tuple[list[float], list[float]]], x: str, y: str) -> None:
+    def draw(name: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> None:
         if not lines:
             return
         figure, axes = pyplot.subplots(figsize=(8, 5))
@@ -63,20 +63,11 @@ def plot_run(run: Run) -> list[Path]:
     for source in ("probe", "loops"):
         for name, loops in load_loops(run.folder / "evaluation" / f"{source}.json").items():
             for figure in ("pass_at_1", "accept_rate"):
-                lines = {str(loop["name"]): (_rounds(loop[figure]), _floats(loop[figure])) for loop in loops}
-                draw(f"{source}-{name}-{figure}", lines, "round", figure)
+                by_round = {str(loop["name"]): (range(len(loop[figure])), loop[figure]) for loop in loops}
+                draw(f"{source}-{name}-{figure}", by_round, "round", figure)
     for name, lines in _served_lines(run).items():
         draw(f"served-{name}", lines, "coverage" if name.endswith("precision") else "round", name.split("-", 1)[1])
     return written
-
-
-def _floats(values: object) -> list[float]:
-    data: list[float] = json.loads(json.dumps(values))
-    return data
-
-
-def _rounds(values: object) -> list[float]:
-    return [float(number) for number in range(len(_floats(values)))]
 
 
 def _served_lines(run: Run) -> dict[str, dict[str, tuple[list[float], list[float]]]]:

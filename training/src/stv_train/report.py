@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .files import read_jsonl, write_atomically
+from .files import read_json, read_jsonl, write_atomically
 from .plots import plot_run
 from .report_served import gates_table, loop_section, rates_section, served_sections, table
 from .run import Run
@@ -69,7 +69,7 @@ def _commands(run: Run) -> str:
 
 
 def _facts(run: Run) -> dict[str, dict[str, Any]]:
-    return {path.parent.name: json.loads(path.read_text()) for path in sorted(run.folder.glob("*/facts.json"))}
+    return {path.parent.name: read_json(path) for path in sorted(run.folder.glob("*/facts.json"))}
 
 
 def _times(run: Run) -> str:

@@ -36,10 +36,11 @@ def share(figure: Figure | None, points: bool = False) -> str:
 
 
 def times(figure: Figure) -> str:
-    """`2.1x (1.6 to 2.9)`."""
+    """`2.1x (1.6 to 2.9)`; where some draws are ratios to nothing, `2.1x (1.6 to inf)`."""
     if figure["value"] is None:
         return "-"
-    return f"{figure['value']:.2f}x ({figure['low']:.2f} to {figure['high']:.2f})"
+    low, high = ("inf" if end is None else f"{end:.2f}" for end in (figure["low"], figure["high"]))
+    return f"{figure['value']:.2f}x ({low} to {high})"
 
 
 def number(figure: Figure | None) -> str:

@@ -16,12 +16,13 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from . import prompts
 from .config import Config
 from .errors import TrainError
-from .files import append_json, write_atomically, write_json
+from .files import append_json, read_json, write_atomically, write_json
 from .model import Llama, ModelConfig
 from .tokenizer import PackTokenizer
 
@@ -38,9 +39,7 @@ def exit_code(work: Callable[[], None]) -> int:
         print(f"stv-train: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print("stv-train: the disk is full; what was there before is intact, and the same command goes on from it", file=sys.stderr)
+        print(f"stv-train: {_cause(error)}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"stv-train: {stop}; the same command goes on from there", file=sys.stderr)
@@ -51,6 +50,12 @@ def exit_code(work: Callable[[], None]) -> int:
     return 0
 
 
+def _cause(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "the disk is full; what was there before is intact, and the same command goes on from it"
+    return f"{error.filename}: {error.strerror}." if error.filename else f"{error}."
+
+
 def fingerprint(*parts: object) -> str:
     """Names a configuration: equal for equal values, whatever the order of keys."""
 
@@ -59,6 +64,31 @@ def fingerprint(*parts: object) -> str:
 
     text = json.dumps([plain(part) for part in parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """Names the weights of a model: a run's models keep their names when they are trained anew."""
+    whole = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        whole.update(name.encode())
+        whole.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What made the model in `folder`. Raises TrainError where that cannot be read."""
+    facts: dict[str, Any] = read_json(folder / "facts.json")
+    if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
+        raise TrainError(f"{folder / 'facts.json'} must hold an object with a `model`.")
+    return facts
+
+
+def load_weights(model: Llama, path: Path) -> None:
+    """Raises TrainError where the file is broken, or holds the weights of another shape."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise TrainError(f"{path} cannot be read: {' '.join(str(error).split())}.") from None
 
 
 class Progress:
@@ -110,7 +140,10 @@ class Run:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.folder = Path(config.run.out)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainError(f"The run's folder {self.folder} (--out or run.out) cannot be made: {error.strerror}.") from None
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
         cuda = torch.cuda.is_available()
@@ -194,8 +227,7 @@ class Run:
         folder = self.folder / name
         if not self.has_model(name):
             raise TrainError(f"{folder} holds no finished model; run `stv-train {name.split('-')[0]}` first.")
-        facts: dict[str, Any] = json.loads((folder / "facts.json").read_text())
-        return facts
+        return read_facts(folder)
 
     def load_model(self, name: str) -> Llama:
         facts, folder = self.facts(name), self.folder / name
@@ -204,7 +236,7 @@ class Run:
             differing = {key: (facts["model"].get(key), value) for key, value in wanted.items() if facts["model"].get(key) != value}
             raise TrainError(f"{folder} is a checkpoint of another configuration: {differing} (stored, configured).")
         model = self.prepared(Llama(self.model_config()))
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        load_weights(model, folder / "weights.safetensors")
         return model
 
     def save_checkpoint(self, stage: str, state: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,13 +123,7 @@ class Sampler(Policy, Protocol):
     def sample(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Completion]: ...
 
 
-def sample(
-    model: Llama | Sampler,
-    prompts: list[list[int]],
-    sampling: Sampling,
-    seed: int,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> list[Completion]:
+def sample(model: Llama | Sampler, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Completion]:
     """One completion per prompt, in order. The same prompts, sampling and seed give the same completions.
 
     A prompt that fills the context gives an empty, unfinished completion."""
@@ -142,14 +135,10 @@ def sample(
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training
     model.eval()
-    done = 0
     for start in range(0, len(order), sampling.batch):
         part = order[start : start + sampling.batch]
         completions = _sample_batch(model, [prompts[at] for at in part], sampling, generator)
         for at, completion in zip(part, completions, strict=True):
             results[at] = completion
-        done += len(part)
-        if on_batch is not None:
-            on_batch(done, len(order))
     model.train(was_training)
     return results

@@ -105,6 +105,21 @@ def post_json(url: str, body: dict[str, Any], key: str = "", attempts: int = 5) 
     raise TrainError(f"{url} stayed full.")
 
 
+def served_as(url: str, alias: str, key: str = "") -> str:
+    """Full name, with the digest of the weights, of the model that answers to `alias` (`GET /v1/models`). Raises TrainError where
+    there is none."""
+    address = f"{url.rstrip('/')}/v1/models"
+    request = urllib.request.Request(address, headers={"authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            roots = {one["id"]: str(one.get("root") or one["id"]) for one in json.load(response)["data"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TrainError(f"Cannot read from {address} which models are served: {error}.") from error
+    if alias not in roots:
+        raise TrainError(f"{address} names no `{alias}`; it names {', '.join(roots) or 'nothing'}.")
+    return roots[alias]
+
+
 def run_command(command: list[str]) -> None:
     """Runs a tool of the server to its end; its progress and complaints go to stderr. Raises TrainError with its status."""
     try:

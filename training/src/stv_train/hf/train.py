@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from ..answers import final_answer, same_answer
 from ..config import Config
 from ..errors import TrainError
 from ..files import read_jsonl, write_json, write_jsonl
@@ -21,7 +22,6 @@ from ..optim import schedule
 from ..probes import texts
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
-from ..stages.data import same_answer
 from ..stages.verifier import Task, update_step
 from ..stages.vil import grpo_step
 from ..tasks.mistakes import student_attempt
@@ -64,17 +64,6 @@ def train_hf(run: Run, to: Path | None = None) -> Path:
 
 
 # --- Attempts ---------------------------------------------------------------------------------------------------------
-
-_BOXED = re.compile(r"\\boxed\s*\{([^{}]*)\}")
-
-
-def final_answer(text: str) -> str:
-    """The last boxed answer, else the last number; empty where there is neither."""
-    boxed = _BOXED.findall(text)
-    if boxed:
-        return str(boxed[-1]).strip()
-    numbers = re.findall(r"-?\d+(?:/\d+|\.\d+)?", text)
-    return numbers[-1] if numbers else ""
 
 
 def graded_attempts(setting: HfSetting, base: BasePolicy) -> list[dict[str, Any]]:
@@ -193,10 +182,16 @@ def _stv_step(
     student, teacher = LoraPolicy(peft_model, VERIFIER, tokens), BasePolicy(peft_model, VERIFIER, tokens)
     scored = round(setting.config.verifier.score_share * config.batch)
     tasks = [stv_task(setting, one, at < scored) for at, one in enumerate(balanced(rows, config.batch, seed))]
-    sampled = student.sample([tokens.encode(t.student) for t in tasks], Sampling(1.0, config.max_new_tokens, config.sample_batch), seed)
+    sampled = student.sample([tokens.encode(t.student) for t in tasks], review_sampling(setting), seed)
     peft_model.set_adapter(VERIFIER)
     facts = update_step(setting, "stv", student, teacher, optimizer, tasks, sampled, None, factor)
     return facts | {"tokens": float(sum(len(c.ids) for c in sampled))}
+
+
+def review_sampling(setting: HfSetting) -> Sampling:
+    """At the temperature that the verifier's gradient is taken at."""
+    config = setting.config.hf
+    return Sampling(setting.config.verifier.temperature, config.max_new_tokens, config.sample_batch)
 
 
 def stv_task(setting: HfSetting, row: dict[str, Any], is_score: bool = False) -> Task:
@@ -234,7 +229,7 @@ def _vil_step(
     verifier, generator = LoraPolicy(peft_model, VERIFIER, tokens), LoraPolicy(peft_model, GENERATOR, tokens)
     chosen = [row for row in balanced(rows, 2 * config.prompts, seed) if not row["correct"]]
     asked = [tokens.encode(setting.prompts.verify_prompt(*_texts(row))) for row in chosen]
-    reviews = texts(verifier.sample(asked, Sampling(1.0, config.max_new_tokens, config.sample_batch), seed), tokens)
+    reviews = texts(verifier.sample(asked, review_sampling(setting), seed), tokens)
     turns = []
     for row, review in zip(chosen, reviews, strict=True):
         feedback, _ = setting.prompts.split_review(review)
@@ -314,4 +309,4 @@ def export_merged(setting: HfSetting, peft_model: Any, target: Path) -> Path:
     return target
 
 
-__all__ = ["HfSetting", "balanced", "final_answer", "graded_attempts", "read_graded", "stv_task", "train_hf"]
+__all__ = ["HfSetting", "balanced", "graded_attempts", "read_graded", "stv_task", "train_hf"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -24,6 +26,13 @@ def read_checkpoint(run: Run, folder: Path, asked_by: str) -> Llama:
     except (KeyError, RuntimeError) as error:
         raise TrainError(f"{asked_by}: {path} is a checkpoint of another shape: {error}") from None
     return model
+
+
+@lru_cache(maxsize=4)
+def checkpoint_digest(folder: Path) -> str:
+    """Names the weights of a checkpoint. Read once for a process: a training asks for it at every buffer of documents."""
+    with (folder / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def adopt(run: Run, name: str, folder: Path) -> None:

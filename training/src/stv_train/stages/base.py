@@ -25,7 +25,7 @@ from ..optim import MuonAdamW, schedule
 from ..probes import attempt_all, solve_probe
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
-from .adopt import read_checkpoint
+from .adopt import checkpoint_digest, read_checkpoint
 from .chunks import Row, in_chunks
 from .rollout import CHUNK, row
 
@@ -59,8 +59,14 @@ class Course:
     def identity(self) -> str:
         """Of all that decides the weights."""
         c = self.run.config
-        before = Course(self.run, self.origin).identity if self.origin in (TRUNK, "base") else ""
-        return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, before)
+        return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, self._before)
+
+    @property
+    def _before(self) -> str:
+        """What trained the weights that this begins with, or which these are where nobody here did."""
+        if self.origin == RANDOM:
+            return ""
+        return Course(self.run, self.origin).identity if self.origin in (TRUNK, "base") else checkpoint_digest(Path(self.origin))
 
 
 def train_trunk(run: Run) -> None:
@@ -209,10 +215,11 @@ def order_at(course: Course, number: int, tokens: int, own: Path | None) -> Orde
 
 
 def pool_at(course: Course, tokens: int) -> Path | None:
-    """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not."""
+    """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not. The course names its
+    folder: attempts of a model that was trained otherwise are not its own."""
     config = course.config
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
-    return course.run.folder / course.name / f"own-{due[-1]}.jsonl" if due and config.own_attempts else None
+    return course.run.folder / course.name / f"own-{course.identity}" / f"{due[-1]}.jsonl" if due and config.own_attempts else None
 
 
 def own_attempts(course: Course, model: Llama, tokens: int) -> Path | None:
@@ -225,7 +232,7 @@ def own_attempts(course: Course, model: Llama, tokens: int) -> Path | None:
 
 def _draw_pool(course: Course, model: Llama, path: Path) -> None:
     run, config = course.run, course.config
-    seed = course.seed + 1000 * (int(path.stem.removeprefix("own-")) + 1)
+    seed = course.seed + 1000 * (int(path.stem) + 1)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, min(1.0, run.config.data.falling * 1.1)), seed)
 
     def draw(first: int, count: int) -> Iterator[Row]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from ..answers import same_answer
 from ..errors import OutsideDomain, TrainError
 from ..files import parse_jsonl, read_jsonl, write_jsonl
 from ..probes import Judged
@@ -17,7 +17,7 @@ from ..run import Run
 from ..tasks.checking import check
 from ..tasks.problems import SPLITS, all_kinds, make_problem, read_problem, split_of
 from ..tasks.steps import Problem, solution_text, solve
-from .rollout import load_attempts, rollout_path, row
+from .rollout import GRADED, TRACES, attempt_files, rollout_path, row
 
 GIVE_UP = 200  # draws in a row without a new problem: easy levels hold few
 
@@ -33,21 +33,28 @@ def problem_row(problem: Problem) -> dict[str, Any]:
     }
 
 
+def different_problems(task: str, level: int, split: str, count: int, rng: Random, seen: set[str]) -> list[Problem]:
+    """`count` problems of a level that are not among those `seen`, to which they are added; fewer where the level holds fewer."""
+    found: list[Problem] = []
+    in_vain = 0
+    while len(found) < count and in_vain < GIVE_UP:
+        problem = make_problem(task, level, rng, split)
+        in_vain += 1
+        if problem.canonical not in seen:
+            seen.add(problem.canonical)
+            found.append(problem)
+            in_vain = 0
+    return found
+
+
 def write_problems(run: Run) -> list[Path]:
     """`data/{split}.jsonl`: for each task and level up to `problems_per_bin` different problems of the split."""
     paths = []
     for split in SPLITS:
-        rows, seen = [], set()
+        seen: set[str] = set()
         rng = Random(f"{run.config.run.seed}:data:{split}")
-        for task, level in all_kinds(run.config.data.tasks):
-            found = in_vain = 0
-            while found < run.config.data.problems_per_bin and in_vain < GIVE_UP:
-                problem = make_problem(task, level, rng, split)
-                in_vain += 1
-                if problem.canonical not in seen:
-                    seen.add(problem.canonical)
-                    rows.append(problem_row(problem))
-                    found, in_vain = found + 1, 0
+        drawn = [different_problems(*kind, split, run.config.data.problems_per_bin, rng, seen) for kind in all_kinds(run.config.data.tasks)]
+        rows = [problem_row(problem) for problems in drawn for problem in problems]
         path = run.folder / "data" / f"{split}.jsonl"
         write_jsonl(path, rows)
         run.say(f"data: {len(rows):,} problems in {path}")
@@ -79,14 +86,15 @@ def gym_problems(datasets: tuple[str, ...], count: int, seed: int) -> Iterator[d
 
 
 def gym_row(name: str, question: str, answer: str) -> dict[str, Any]:
-    """One problem of reasoning-gym; its last line that the pack can read is the problem."""
+    """One problem of reasoning-gym; its last line that the pack can read is the problem. Its split is the one that it belongs to: of
+    short ones the most are like some that are trained on."""
     for text in [question, *reversed(question.splitlines())]:
         try:
             problem = read_problem(_plain(text))
         except OutsideDomain:
             continue
         if same_answer(_plain(answer), str(problem.answer)):
-            return problem_row(problem) | {"source": f"reasoning-gym/{name}", "split": "test"}
+            return problem_row(problem) | {"source": f"reasoning-gym/{name}"}
     return {
         "problem": question,
         "task": "outside",
@@ -108,21 +116,6 @@ def _plain(text: str) -> str:
         text.strip(),
     )
     return text.split(" to its lowest terms")[0].strip()
-
-
-def same_answer(one: str, other: str) -> bool:
-    """Equal as exact numbers; else by math-verify where it is installed; else as texts."""
-    try:
-        return Fraction(one.strip()) == Fraction(other.strip())
-    except (ValueError, ZeroDivisionError):
-        pass
-    try:
-        from math_verify import parse, verify
-    except ImportError:
-        return " ".join(one.split()) == " ".join(other.split())
-    # LaTeX is found between delimiters only.
-    stated, key = (parse(f"${text.strip().strip('$')}$") for text in (one, other))
-    return bool(stated and key and verify(key, stated))
 
 
 def user_problems(path: Path) -> list[dict[str, Any]]:
@@ -172,13 +165,13 @@ def fetch_traces(server: str, key: str = "", page_size: int = 1000) -> list[dict
         after = str(page[-1]["trace_id"])
 
 
-def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged], list[dict[str, Any]], dict[str, int]]:
-    """Attempts of traces, graded by the exact checker; where a label states another answer, the row is left out. Problems that
+def graded_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, int]]:
+    """Rows of attempts of traces, graded by the exact checker; where a label states another answer, the row is left out. Problems that
     the checker cannot read come apart, graded by their label's answer where they have one.
 
     What happened to the rest is counted: outside without a label, held out, cut off, labelled wrongly, repeated."""
     counts = dict.fromkeys(("used", "by_reference", "outside", "held_out", "cut_off", "wrong_label", "repeated"), 0)
-    judged: list[Judged] = []
+    checked: list[dict[str, Any]] = []
     by_reference: list[dict[str, Any]] = []
     seen: set[tuple[str, str]] = set()
     for number, one in enumerate(rows, 1):
@@ -198,7 +191,8 @@ def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged],
                 counts["by_reference"] += 1
                 right = same_answer(str(one.get("answer") or ""), str(label["answer"]))
                 graded = {"problem": one["problem"], "attempt": one["attempt"], "correct": right, "answer": str(label["answer"])}
-                by_reference.append(graded | ({"reference": label["reference"]} if label.get("reference") else {}))
+                reference = {"reference": label["reference"]} if label.get("reference") else {}
+                by_reference.append(graded | reference | _objection(one, right))
             continue
         if split_of(problem.canonical) != "train":
             counts["held_out"] += 1
@@ -211,28 +205,36 @@ def judged_traces(rows: list[dict[str, Any]], where: str) -> tuple[list[Judged],
         else:
             seen.add((problem.canonical, one["attempt"]))
             counts["used"] += 1
-            judged.append(Judged(problem, one["attempt"], check(problem, one["attempt"])))
-    return judged, by_reference, counts
+            judged = Judged(problem, one["attempt"], check(problem, one["attempt"]))
+            checked.append(row(judged) | _objection(one, judged.result.correct))
+    return checked, by_reference, counts
 
 
-def from_traces(run: Run, source: str, key: str = "") -> Path:
-    """Adds the attempts of traces (a JSONL file, or the address of a running server) to the attempts of the run. Those at problems
-    outside the checker's domain, graded by the caller's answer, go to `rollouts/graded.jsonl` for `stv-train hf`."""
+def _objection(trace: dict[str, Any], right: bool) -> dict[str, str]:
+    """The `feedback` of a trace, where it objects to a wrong attempt: what accepts one is nothing to go by."""
+    feedback = trace.get("feedback")
+    said = isinstance(feedback, str) and bool(feedback.strip())
+    return {"feedback": str(feedback)} if said and not right and trace.get("verdict") != "accept" else {}
+
+
+def _add_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Adds to what an earlier call took in; of the same attempt the newer row stays."""
+    before = read_jsonl(path) if path.exists() else []
+    write_jsonl(path, {(one.get("problem"), one.get("attempt")): one for one in [*before, *rows]}.values())
+
+
+def from_traces(run: Run, source: str, key: str = "") -> None:
+    """Adds the attempts of traces (a JSONL file, or the address of a running server) to the attempts of the run, in a file of their own
+    that no rollout replaces. Those at problems outside the checker's domain, graded by the caller's answer, go to
+    `rollouts/graded.jsonl` for `stv-train hf`."""
     is_server = source.startswith(("http://", "https://"))
     rows = fetch_traces(source, key) if is_server else read_jsonl(Path(source))
-    judged, by_reference, counts = judged_traces(rows, source)
-    if by_reference:
-        graded = rollout_path(run, "graded")
-        before = read_jsonl(graded) if graded.exists() else []
-        write_jsonl(graded, {(one["problem"], one["attempt"]): one for one in [*before, *by_reference]}.values())
+    checked, by_reference, counts = graded_traces(rows, source)
     run.log("from-traces", source=source, **counts)
     run.say("from-traces: " + "  ".join(f"{name} {count}" for name, count in counts.items()))
-    path = rollout_path(run)
-    existing = load_attempts(path) if path.exists() else []
-    merged = {(one.problem.text, one.attempt): row(one) for one in [*existing, *judged]}
-    if not merged and by_reference:
-        return rollout_path(run, "graded")
-    if not merged:
+    if by_reference:
+        _add_rows(rollout_path(run, GRADED), by_reference)
+    if checked:
+        _add_rows(rollout_path(run, TRACES), checked)
+    elif not by_reference and not any(file.exists() for file in attempt_files(run)):
         raise TrainError(f"{source} holds no attempt at a training problem of this pack.")
-    write_jsonl(path, merged.values())
-    return path

@@ -143,7 +143,8 @@ def _problem_sets(run: Run) -> dict[str, Path]:
         marker.write_text(identity)
     gym = run.folder / "data" / "gym.jsonl"
     if gym.exists():
-        rows = [one | {"group": one["source"], "bin": "gym"} for one in read_jsonl(gym) if one["task"] != "outside"]
+        chosen = [one for one in read_jsonl(gym) if one["task"] != "outside" and one["split"] != "train"]
+        rows = [one | {"group": one["source"], "bin": "gym"} for one in chosen]
         if rows:
             paths["gym"] = folder / "gym.jsonl"
             write_jsonl(paths["gym"], rows)

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..errors import TrainError
 from ..figures import compare, read_chains
-from ..files import write_json, write_jsonl
+from ..files import read_json, write_json, write_jsonl
 from ..report_served import share, table, verdict_rows
 from ..run import Run, fingerprint
 from ..server import server_command, server_version
 from ..tasks.mistakes import student_attempt
-from ..tasks.problems import SPLITS, all_kinds, make_problem
-from ..tasks.steps import Problem
+from ..tasks.problems import SPLITS, all_kinds
+from .data import different_problems
 from .served import Job, evaluation_folder, run_jobs
 
 Report = dict[str, Any]
@@ -30,17 +30,13 @@ def everyday_folder(run: Run) -> Path:
 def everyday_jobs(run: Run, split: str) -> list[Job]:
     """`random`: the loop on problems of `split`; `students`: the same loop from people's wrong attempts; `handed-in`: verdicts on
     people's attempts, half of them right; `own-way`: verdicts on such that do not go by the book (equations of the first level have no
-    other way). `evaluate.per_level` problems of each level, half as many for `students`."""
+    other way). `evaluate.per_level` problems of each level, or all where it holds fewer; half as many for `students`."""
     config, seed = run.config.evaluate, run.config.run.seed
     folder = everyday_folder(run) / split
     rows: dict[str, list[dict[str, Any]]] = {"random": [], "students": [], "handed-in": [], "own-way": []}
     for task, level in all_kinds(run.config.data.tasks):
         rng, own = (Random(f"{seed}:{name}:{split}:{task}:{level}") for name in ("everyday", "own-way"))
-        problems: dict[str, Problem] = {}
-        while len(problems) < config.per_level:
-            problem = make_problem(task, level, rng, split)
-            problems.setdefault(problem.canonical, problem)
-        for at, problem in enumerate(problems.values()):
+        for at, problem in enumerate(different_problems(task, level, split, config.per_level, rng, set())):
             same = {
                 **{"id": f"{task}-{level}-{at}", "problem": problem.text, "answer": str(problem.answer)},
                 **{"group": f"{task}-{level}", "bin": "all"},
@@ -85,7 +81,7 @@ def compare_packs(run: Run, packs: list[Path], split: str) -> str:
         run.say(f"compare: {pack}")
         folder = everyday_folder(run) / split / fingerprint(str(pack.resolve()))
         run_jobs(run, command, version, pack, folder, jobs)
-        reports = {job.name: json.loads(job.report(folder).read_text()) for job in jobs}
+        reports = {job.name: read_json(job.report(folder)) for job in jobs}
         measured.append(Measured(name, reports, folder))
     text = everyday_tables(split, measured)
     if len(measured) > 1:

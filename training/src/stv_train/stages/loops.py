@@ -3,7 +3,6 @@ because they are told the truth (ground-truth verdict with one feedback or anoth
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 
 from .. import prompts
 from ..documents import GENERIC_FEEDBACK, review_feedback
-from ..files import write_json
+from ..files import read_json, write_json
 from ..model import Llama
 from ..probes import Judged, attempt_all, complete
 from ..run import Run
@@ -189,5 +188,5 @@ def load_loops(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Empty where there is no such file."""
     if not path.exists():
         return {}
-    data: dict[str, list[dict[str, Any]]] = json.loads(path.read_text())
+    data: dict[str, list[dict[str, Any]]] = read_json(path)
     return data

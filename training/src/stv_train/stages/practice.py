@@ -11,10 +11,10 @@ from ..documents import DocumentSource, Mix
 from ..errors import TrainError
 from ..files import read_jsonl, write_jsonl
 from ..probes import attempt_all, validation_problems
-from ..run import Run, fingerprint
+from ..run import Run, fingerprint, weights_digest
 from ..tasks.checking import states_answer
 from ..tasks.steps import Problem
-from .rollout import missed_problems, rollout_path, rollout_sampling, row, row_problem
+from .rollout import attempt_files, missed_problems, rollout_path, rollout_sampling, row, row_problem
 
 SEARCHED = 4  # times as many validation problems as a probe has are tried once each to find missed ones
 REPEATED = 4  # attempts of a probe at each missed problem
@@ -37,12 +37,12 @@ class Practice:
 def practice(run: Run, seed: int) -> Practice:
     """Levels weigh alike among the problems that are new; `vil.missed_share` are problems missed in the run's rollout."""
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, 1.0), seed)
-    share, path = run.config.vil.missed_share, rollout_path(run)
-    if share and not path.exists():
+    share, files = run.config.vil.missed_share, attempt_files(run)
+    if share and not files[0].exists():
         raise TrainError(
-            f"vil.missed_share is {share}, but there are no attempts in {path}; run `stv-train rollout` first, or set it to 0."
+            f"vil.missed_share is {share}, but there are no attempts in {files[0]}; run `stv-train rollout` first, or set it to 0."
         )
-    return Practice(source, missed_problems(path) if share else [], share)
+    return Practice(source, missed_problems(*files) if share else [], share)
 
 
 def probe_problems(run: Run) -> list[Problem]:
@@ -52,11 +52,12 @@ def probe_problems(run: Run) -> list[Problem]:
     alike = validation_problems(run.config.data.tasks, config.probe_problems, seed)
     if not config.missed_share:
         return alike
-    identity = fingerprint(run.config.data.tasks, config.probe_problems, seed, rollout_sampling(run))
+    generator = run.load_model(run.generator)
+    identity = fingerprint(run.config.data.tasks, config.probe_problems, seed, rollout_sampling(run), weights_digest(generator))
     path = rollout_path(run, f"probe-{identity}")
     if not path.exists():
         tried = validation_problems(run.config.data.tasks, SEARCHED * config.probe_problems, seed + 1)
-        judged = attempt_all(run.load_model(run.generator), run.tokenizer, tried, rollout_sampling(run), seed)
+        judged = attempt_all(generator, run.tokenizer, tried, rollout_sampling(run), seed)
         write_jsonl(path, [row(one) for one in judged if not states_answer(one.problem, one.attempt)])
     return alike + [problem for problem in map(row_problem, read_jsonl(path)) for _ in range(REPEATED)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from .. import prompts
 from ..model import Llama
 from ..probes import attempt_all, complete
-from ..run import Progress, Run, fingerprint
+from ..run import Progress, Run, fingerprint, weights_digest
 from ..tasks.steps import Problem
 from .chunks import in_chunks
 from .loops import review_sampling
@@ -24,10 +24,11 @@ MOST_CHUNKS = 40  # a verifier that accepts nearly everything is not asked for e
 
 def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, practice: Practice, seed: int) -> list[dict[str, Any]]:
     """`vil.rejected` rows as those of a rollout, with `feedback`, for the training of `name`; fewer where MOST_CHUNKS chunks of
-    attempts give fewer. Chunks already on disk are not drawn again."""
+    attempts give fewer. Chunks of these very models already on disk are not drawn again."""
     wanted = run.config.vil.rejected
     chunk = min(CHUNK, wanted)
-    identity = fingerprint(chunk, seed, practice.identity, rollout_sampling(run), review_sampling(run))
+    models = [weights_digest(model) for model in (generator, verifier)]
+    identity = fingerprint(chunk, seed, practice.identity, rollout_sampling(run), review_sampling(run), models)
     folder = rollout_path(run, name).with_suffix("") / identity
     rows: list[dict[str, Any]] = []
     progress = Progress(f"{name}: attempts that are not accepted", wanted, "attempts")

@@ -15,33 +15,43 @@ from ..errors import OutsideDomain, TrainError
 from ..files import read_jsonl, write_jsonl
 from ..model import Llama
 from ..probes import Judged, texts
-from ..run import Progress, Run, fingerprint
+from ..run import Progress, Run, fingerprint, weights_digest
 from ..sampler import Sampling, sample
-from ..server import post_json
+from ..server import post_json, served_as
 from ..tasks.checking import check
 from ..tasks.problems import read_problem, split_of
 from ..tasks.steps import Problem
 from .chunks import in_chunks
 
 CHUNK = 2048  # attempts per file of a rollout: what an interrupt can cost
+TRACES, GRADED = "traces", "graded"  # files of `data from-traces`: no rollout may take their place
 
 
 def rollout_path(run: Run, name: str = "train") -> Path:
     return run.folder / "rollouts" / f"{name}.jsonl"
 
 
+def attempt_files(run: Run) -> list[Path]:
+    """What the run's attempts lie in: those that it drew, and those that `data from-traces` took in."""
+    drawn, traces = rollout_path(run), rollout_path(run, TRACES)
+    return [path for path in (drawn, traces) if path.exists()] or [drawn]
+
+
 def rollout(run: Run, generator: str = "", server: str = "", name: str = "train", key: str = "") -> Path:
-    """Draws the configured number of attempts, chunk by chunk; a chunk already on disk is not drawn again."""
+    """Draws the configured number of attempts, chunk by chunk; a chunk of the same weights already on disk is not drawn again."""
+    if name in (TRACES, GRADED):
+        raise TrainError(f"--name must not be {name}: {rollout_path(run, name)} holds what `data from-traces` took in.")
     config, seed = run.config.rollout, run.config.run.seed + 5000
     generator = generator or run.generator
     path = rollout_path(run, name)
+    model = None if server else run.load_model(generator)
+    drawn_by = served_as(server, "generator", key) if model is None else weights_digest(model)
     c = run.config
-    identity = fingerprint(c.run.seed, c.data.tasks, c.data.falling, config, generator, server, c.model)
+    identity = fingerprint(c.run.seed, c.data.tasks, c.data.falling, config, generator, drawn_by, c.model)
     marker = path.with_suffix(".identity")
     if path.exists() and marker.exists() and marker.read_text() == identity:
         run.say(f"rollout: {path} is complete")
         return path
-    model = None if server else run.load_model(generator)
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, run.config.data.falling * config.rising), seed)
     progress = Progress("rollout", config.attempts, "attempts", 0)
     tokens, began = 0, time.monotonic()
@@ -126,20 +136,24 @@ def _from_server(
     return [text for text, _ in answers], sum(tokens for _, tokens in answers)
 
 
-def load_attempts(path: Path) -> list[Judged]:
-    """Attempts of a JSONL file with `problem` and `attempt` (and `task`, `level`), each checked anew: stored labels are
+def load_attempts(*paths: Path) -> list[Judged]:
+    """Attempts of JSONL files with `problem` and `attempt` (and `task`, `level`), each once and checked anew: stored labels are
     not trusted. Rows of held-out problems, or outside the domain, are left out."""
-    judged = [Judged(problem, one["attempt"], check(problem, one["attempt"])) for one, problem in _training_rows(path, lambda _: True)]
+    judged: dict[tuple[str, str], Judged] = {}
+    for path in paths:
+        for one, problem in _training_rows(path, lambda one: (one["problem"], one["attempt"]) not in judged):
+            judged[one["problem"], one["attempt"]] = Judged(problem, one["attempt"], check(problem, one["attempt"]))
     if not judged:
-        raise TrainError(f"{path} holds no attempt at a training problem of this pack.")
-    return judged
+        raise TrainError(f"{' and '.join(map(str, paths))} holds no attempt at a training problem of this pack.")
+    return list(judged.values())
 
 
-def missed_problems(path: Path) -> list[Problem]:
-    """Training problems of the domain of which the file holds a wrong attempt, each once, in the file's order."""
+def missed_problems(*paths: Path) -> list[Problem]:
+    """Training problems of the domain of which the files hold a wrong attempt, each once, in the files' order."""
     found: dict[str, Problem] = {}
-    for _, problem in _training_rows(path, lambda one: one.get("correct") is False):
-        found.setdefault(problem.canonical, problem)
+    for path in paths:
+        for _, problem in _training_rows(path, lambda one: one.get("correct") is False):
+            found.setdefault(problem.canonical, problem)
     return list(found.values())
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import write_json
+from ..files import read_json, write_json
 from ..run import Run, fingerprint
 from ..server import run_command, served
 
@@ -43,8 +42,8 @@ def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Pat
     config = run.config.evaluate
     _keep_only(folder, fingerprint(version, (pack / "pack.json").read_text()))  # which names the hashes of both checkpoints
     done, seconds = folder / "done.json", folder / "seconds.json"
-    finished: dict[str, str] = json.loads(done.read_text()) if done.exists() else {}
-    spent: dict[str, float] = json.loads(seconds.read_text()) if seconds.exists() else {}
+    finished: dict[str, str] = read_json(done) if done.exists() else {}
+    spent: dict[str, float] = read_json(seconds) if seconds.exists() else {}
     missing = [job for job in jobs if finished.get(job.name) != job.identity()]
     if not missing:
         return spent

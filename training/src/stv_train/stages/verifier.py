@@ -29,13 +29,13 @@ from ..model import Llama
 from ..optim import MuonAdamW, schedule
 from ..policy import Policy, Setting, Steps
 from ..probes import Judged, attempt_all, texts, validation_problems, verifier_probe
-from ..run import Interrupted, Progress, Run, fingerprint
+from ..run import Interrupted, Progress, Run, fingerprint, weights_digest
 from ..sampler import Completion, Sampling, sample
 from ..tasks.checking import objections
 from ..tasks.mistakes import student_attempt
 from ..tasks.problems import all_kinds, make_problem
 from ..tokenizer import END
-from .rollout import load_attempts, rollout_path
+from .rollout import attempt_files, load_attempts
 
 METHODS = ("sft", "verdict-rl", "stv", "meta-rl")
 MICRO_TOKENS = 8192
@@ -126,12 +126,13 @@ def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llam
     seed = (run.config.run.seed if other_seed is None else other_seed) + 20_000
     student = run.load_model("base")
     teacher = student if config.teacher == "live" else copy.deepcopy(student).requires_grad_(False)
-    judged = load_attempts(rollout_path(run))
+    judged = load_attempts(*attempt_files(run))
     pool = Balanced(judged, seed, config.student_share)
     optimizer = MuonAdamW(student, config.muon_lr, config.adam_lr)
     total = -(-config.samples // config.batch)
     step, spent = 0, 0.0
-    identity = fingerprint(seed - 20_000, run.config.model, config, method, len(judged))
+    attempts = [(one.problem.canonical, one.attempt) for one in judged]
+    identity = fingerprint(seed - 20_000, run.config.model, config, method, attempts, weights_digest(student))
     if (state := run.load_checkpoint(name, identity)) is not None:
         student.load_state_dict(state["student"])
         if config.teacher != "live":
@@ -242,13 +243,15 @@ def update_step(
         else:
             logits, targets = _flat(student, batch.ids, batch.answers)
             rows = _rows(chunk, batch.answers)
-            pg = policy_gradient_loss(token_logprobs(logits, targets), rows, advantages)
+            pg = policy_gradient_loss(token_logprobs(logits, targets, config.temperature), rows, advantages)
             loss = (config.pg_coef if method == "stv" else 1.0) * pg
             sums["pg"] += pg.item() * share
             if method == "stv":
                 other = collate([b for _, b, _ in chunk], run.device)
                 with torch.no_grad():
                     teacher_logits, _ = _flat(teacher, other.ids, other.answers)
+                # At temperature 1, whatever was sampled at: samples say where the two are compared, and it is what they say at 1 that
+                # is to become the same.
                 opd = distillation_loss(logits, teacher_logits, config.alpha, config.top_k)
                 loss = loss + config.opd_coef * opd
                 sums["opd"] += opd.item() * share

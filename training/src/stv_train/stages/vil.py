@@ -18,18 +18,19 @@ from ..batches import collate
 from ..config import VilConfig
 from ..documents import Encoded
 from ..errors import TrainError
-from ..losses import group_advantages, grpo_loss, token_logprobs
+from ..losses import group_advantages, policy_gradient_loss, token_logprobs
 from ..model import Llama
 from ..optim import MuonAdamW, schedule
 from ..policy import Policy, Setting, Steps
 from ..probes import attempt_all, texts
-from ..run import Interrupted, Progress, Run, fingerprint
+from ..run import Interrupted, Progress, Run, fingerprint, weights_digest
 from ..sampler import Sampler, Sampling, sample
 from ..tasks.checking import states_answer
 from ..tasks.steps import Problem, solution_text, solve
+from .loops import review_sampling
 from .practice import Practice, practice, probe_problems
 from .rejections import rejected_attempts
-from .rollout import row_problem
+from .rollout import rollout_sampling, row_problem
 from .verifier import MICRO_TOKENS
 
 CONTROLS = ("vil", "rlvr-longer", "vil-untrained", "prefix")
@@ -77,16 +78,24 @@ def train_vil(run: Run, control: str = "vil", verifier: str = "stv", other_seed:
     problems = practice(run, seed)
 
     turns: Callable[[int], list[Turn]]
+    judge = ""
     if control == "rlvr-longer":
         turns = partial(_first_turns, problems, config.prompts, seed)
     elif control == "prefix":
         turns = partial(_prefix_turns, problems, config.prompts, seed)
     else:
         frozen = run.load_model("base" if control == "vil-untrained" else verifier)
+        judge = fingerprint(weights_digest(frozen), review_sampling(run))
         rows = rejected_attempts(run, name, converged, frozen, problems, seed)
         turns = partial(_refine_turns, problems, rows, config, seed)
-    identity = fingerprint(config, name, verifier)
+    identity = _identity(run, name, own_seed, converged, problems, judge)
     return _train(run, name, converged, turns, config.steps, patience=0, identity=identity, own_seed=own_seed)
+
+
+def _identity(run: Run, name: str, own_seed: int, first: Llama, problems: Practice, judge: str = "") -> str:
+    """Of all that decides the weights of a model: `first` is what it begins with, `judge` names the frozen verifier."""
+    sampled = rollout_sampling(run)  # whose batch decides which numbers a sample is drawn with
+    return fingerprint(run.config.vil, run.config.model, name, own_seed, weights_digest(first), problems.identity, sampled, judge)
 
 
 def train_rlvr(run: Run) -> Llama:
@@ -94,15 +103,15 @@ def train_rlvr(run: Run) -> Llama:
     if run.has_model("rlvr"):
         return run.load_model("rlvr")
     config, seed = run.config.vil, run.config.run.seed + 30_000
-    problems = practice(run, seed)
+    problems, first = practice(run, seed), run.load_model(run.generator)
     return _train(
         run,
         "rlvr",
-        run.load_model(run.generator),
+        first,
         partial(_first_turns, problems, config.prompts, seed),
         config.rlvr_steps,
         patience=config.patience,
-        identity=fingerprint(config, "rlvr"),
+        identity=_identity(run, "rlvr", run.config.run.seed, first, problems),
         own_seed=run.config.run.seed,
     )
 
@@ -258,11 +267,10 @@ def _step_on(
         at += size
         batch = collate([row for row, _ in part], run.device)
         hidden = model.hidden(batch.ids[:, :-1])
-        logprobs = token_logprobs(model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers])
+        logprobs = token_logprobs(model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers], config.temperature)
         numbers = torch.tensor([number for _, number in part], device=run.device)
         samples = numbers[batch.answers.nonzero()[:, 0]]
-        # One update per batch of samples: the sampling policy is this very policy.
-        loss = grpo_loss(logprobs, logprobs.detach(), samples, advantages, config.clip)
+        loss = policy_gradient_loss(logprobs, samples, advantages)
         (loss * (int(batch.answers.sum()) / num_tokens)).backward()  # type: ignore[no-untyped-call]
     optimizer.clip(1.0)
     optimizer.step(factor)
