@@ -134,9 +134,10 @@ function moreOf(verifications: readonly VerificationView[]): string {
   const signs = (verdicts: readonly ('accept' | 'reject' | 'undetermined')[]): string =>
     verdicts.map((verdict) => verdictWords[verdict].sign).join(' ');
   const parts: string[] = [];
+  // votes are numbered across the verifications of a round: the places of the earlier ones stay empty
+  const numCast = latest?.texts.filter((text) => text !== undefined).length ?? 0;
   if (votes.length > 1) parts.push(`Votes: ${signs(votes.map(({ verdict }) => verdict))}`);
-  else if (latest?.end === undefined && (latest?.texts.length ?? 0) > 1)
-    parts.push(`${latest?.texts.length} votes being cast`);
+  else if (latest?.end === undefined && numCast > 1) parts.push(`${numCast} votes being cast`);
   if (verifications.length > 1) {
     const ended = verifications.flatMap(({ end }) => (end === undefined ? [] : [end.verdict]));
     parts.push(`Checked ${verifications.length} times: ${signs(ended)}`);

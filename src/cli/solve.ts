@@ -122,8 +122,9 @@ function show(event: SolveEvent, live: LiveText, numChains: number): void {
       if (isSingle) live.piece(data.text);
       break;
     case 'attempt-end':
-      if (isSingle) break;
-      live.heading(`${place}: attempt`);
+      // of what was generated every piece has been shown; an attempt of the caller cost nothing and has none
+      if (isSingle && data.usage.total_tokens > 0) break;
+      if (!isSingle) live.heading(`${place}: attempt`);
       live.piece(data.attempt);
       break;
     case 'verification-start':

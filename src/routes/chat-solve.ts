@@ -68,10 +68,14 @@ export async function answerChatSolve(
 }
 
 function chatSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
-  for (const name of ['logprobs', 'top_logprobs', 'logit_bias', 'prediction'] as const) {
-    if (body[name] !== undefined && body[name] !== false) {
+  for (const [name, isGiven] of [
+    ['logprobs', body.logprobs === true],
+    ['top_logprobs', (body.top_logprobs ?? 0) > 0],
+    ['logit_bias', Object.keys(body.logit_bias ?? {}).length > 0],
+    ['prediction', body.prediction !== undefined],
+  ] as const) {
+    if (isGiven)
       throw unsupportedParameter(name, `The parameter \`${name}\` is not supported with the model \`solve\`.`);
-    }
   }
   if ((body.n ?? 1) > 1) {
     throw unsupportedParameter(

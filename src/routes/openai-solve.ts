@@ -78,6 +78,11 @@ export function isSideBySide(body: SolveBody): boolean {
   return (body.chains ?? 1) > 1 || (body.accept?.rule === 'votes' && body.accept.n > 1);
 }
 
+/** Whether the caller gave the attempt: it cost nothing, and no delta has told its text. */
+function isGiven({ usage }: Extract<SolveEvent, { readonly type: 'attempt-end' }>): boolean {
+  return usage.totalTokens === 0;
+}
+
 /** What one event adds to the reasoning: headings, texts, verdicts. */
 export function reasoningText(event: SolveEvent, sideBySide: boolean): string {
   switch (event.type) {
@@ -87,7 +92,8 @@ export function reasoningText(event: SolveEvent, sideBySide: boolean): string {
     case 'verification-delta':
       return sideBySide ? '' : event.text;
     case 'attempt-end':
-      return sideBySide ? `Chain ${event.chain}, round ${event.round}, attempt:\n${event.attempt}\n\n` : '\n\n';
+      if (sideBySide) return `Chain ${event.chain}, round ${event.round}, attempt:\n${event.attempt}\n\n`;
+      return `${isGiven(event) ? event.attempt : ''}\n\n`;
     case 'verification-start':
       return sideBySide ? '' : `Round ${event.round}, verification:\n`;
     case 'verification-end': {

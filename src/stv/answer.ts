@@ -62,15 +62,19 @@ function lastMatch(pattern: string): AnswerExtractor {
   try {
     // first alone: what only closes a group of ours is not a pattern
     RE2JS.compile(pattern);
-    // The greedy head makes the one match the last one: searching on from match to match could take quadratic time.
-    compiled = RE2JS.compile(`(?s:.*)(${pattern})`);
+    // One match goes over all of them, each from where the one before ended: searching for every one anew could take
+    // quadratic time, as a search may look at the whole remainder. A greedy head alone would cut the last one short.
+    compiled = RE2JS.compile(`(?:(?s:.*?)(${pattern}))+`);
   } catch (cause) {
     throw new StvError('pack_invalid', 'The answer pattern of the pack is not valid RE2 syntax.', { cause });
   }
   return (text) => {
     const matcher = compiled.matcher(text);
     if (!matcher.lookingAt()) return undefined;
-    const answer = matcher.group(matcher.groupCount() > 1 ? 2 : 1)?.trim();
+    // a group that took no part in the last match still holds what it had in an earlier one
+    const hasGroup = matcher.groupCount() > 1;
+    if (hasGroup && matcher.start(2) < matcher.start(1)) return undefined;
+    const answer = matcher.group(hasGroup ? 2 : 1)?.trim();
     return answer === '' ? undefined : answer;
   };
 }

@@ -18,8 +18,13 @@ const moveReference = new RegExp(
   `\\b(?:from|between)\\s+${noun}\\s+\\(?${number}\\)?\\s+(?:to|and)\\s+(?:${noun}\\s+)?\\(?${number}\\b`,
   'i',
 );
-const numberedReference = new RegExp(`\\b${noun}\\s*(?:no\\.?|number|#)?\\s*\\(?${number}\\b`, 'i');
-const ordinalReference = new RegExp(`\\b(${ordinals.join('|')}|last|final|\\d{1,3}(?:st|nd|rd|th))\\s+${noun}\\b`, 'i');
+const numberedReference = new RegExp(`\\b${noun}\\s*(?:no\\.?|number|#)?\\s*\\(?${number}\\b`, 'gi');
+const ordinalReference = new RegExp(
+  `\\b(${ordinals.join('|')}|last|final|\\d{1,3}(?:st|nd|rd|th))\\s+${noun}\\b`,
+  'gi',
+);
+/** Ends before a step that is named to compare with, or as the origin of a value. */
+const comparison = /\b(?:from|unlike|than|after)\s+(?:the\s+)?$/i;
 const bareItem = /^\s*(?:[-*>]\s*)?\(?(\d{1,4})[.):]\s/;
 
 const wrong =
@@ -28,21 +33,33 @@ const right =
   /\b(?:ok(?:ay)?|correct(?:ly)?|right|fine|valid|good|true|holds?|checks?\s+out|accurate|sound|no\s+(?:errors?|mistakes?|issues?|problems?)|nothing\s+wrong|without\s+(?:errors?|mistakes?))\b|[✓✔✅]/i;
 /** Denials that make a clause a good word for its step. */
 const denial =
-  /\b(?:no|without|not\s+(?:any|an|a)|free\s+of)\s+(?:\w+\s+)?(?:errors?|mistakes?|issues?|problems?)\b|\bnot\s+(?:wrong|incorrect)\b|\bnothing\s+(?:is\s+)?wrong\b/gi;
+  /\b(?:no|without|(?:not|\w+n['’]t)\s+(?:(?:see|find|spot|notice)\s+)?(?:any|an|a|the)|free\s+of)\s+(?:\w+\s+)?(?:errors?|mistakes?|issues?|problems?)\b|\bnot\s+(?:wrong|incorrect)\b|\bnothing\s+(?:is\s+)?wrong\b/gi;
+/** `is right since 5 is not negative`: group 1 is the praise. */
+const reasonOfPraise =
+  /\b((?:(?:is|are|looks?|seems?)\s+(?:\w+\s+)?(?:right|correct|fine|valid|ok(?:ay)?|true|sound|accurate|good)|holds?|checks?\s+out),?)\s+(?:since|because)\b.*$/i;
 
 type Mood = 'wrong' | 'right' | 'neutral';
 
-function moodOf(clause: string): Mood {
-  const undenied = clause.replaceAll(denial, ' fine ');
-  if (wrong.test(undenied)) return 'wrong';
-  return right.test(undenied) ? 'right' : 'neutral';
+/** Without denials and without the reasons of praise: their words object to nothing. */
+function withoutAsides(clause: string): string {
+  return clause.replaceAll(denial, ' fine ').replace(reasonOfPraise, '$1');
 }
 
-/** Lines and sentences, split again where `but` or `;` turns the statement. Numbers such as `3.5` and `1.` stay whole. */
+/** Of a clause without asides. */
+function moodOf(clause: string): Mood {
+  if (wrong.test(clause)) return 'wrong';
+  return right.test(clause) ? 'right' : 'neutral';
+}
+
+/** A comma before the next step or before what is wrong; not one within `step 1, step 2 and step 3`. */
+const turningComma = /,\s+(?=(?:the\s+)?(?:error|mistake)|step\s+\d+\b(?!,?\s+and\b|,\s+(?:and\s+)?step\b))/i;
+
+/** Lines and sentences, split again where a comma, `but` or `;` turns the statement. Numbers such as `3.5` and `1.` stay whole. */
 function splitClauses(feedback: string): readonly string[] {
   return feedback
     .replaceAll(/[^\S\r\n]+/g, ' ') // so that no pattern below has long blanks to try
     .split(/\r?\n|(?<=[^\d\s][.!?。])\s+|(?<=\d[.!?])\s+(?=\p{Lu})|;\s+|,?\s+(?:but|however|whereas)\b,?\s*/u)
+    .flatMap((sentence) => sentence.split(turningComma))
     .map((clause) => clause.trim())
     .filter((clause) => clause !== '');
 }
@@ -54,18 +71,44 @@ function toNumber(word: string): number {
   return 1 + (ordinals.includes(lower) ? ordinals.indexOf(lower) : cardinals.indexOf(lower));
 }
 
-/** The step that a clause names by number, within range. */
+/** A place in a clause that names a step; `step` is undefined when the solution has none of that number. */
+interface Reference {
+  readonly start: number;
+  readonly end: number;
+  readonly step: StepSpan | undefined;
+}
+
+/** In the order of the clause. */
+function findReferences(clause: string, steps: readonly StepSpan[]): readonly Reference[] {
+  const toReference = ({ index, 0: text, 1: word = '' }: RegExpExecArray): Reference => {
+    const isLast = /^(?:last|final)$/i.test(word);
+    return { start: index, end: index + text.length, step: isLast ? steps.at(-1) : steps[toNumber(word) - 1] };
+  };
+  return [...clause.matchAll(numberedReference), ...clause.matchAll(ordinalReference)]
+    .map(toReference)
+    .sort((a, b) => a.start - b.start);
+}
+
+/** The one that the objection is about: the nearest to its word, and one to compare with only when there is no other. */
+function blamedReference(clause: string, references: readonly Reference[]): Reference | undefined {
+  const objection = wrong.exec(clause);
+  if (objection === null) return references[0];
+  const end = objection.index + objection[0].length;
+  const distance = (reference: Reference): number =>
+    Math.max(objection.index - reference.end, reference.start - end, 0);
+  const plain = references.filter(({ start }) => !comparison.test(clause.slice(Math.max(0, start - 16), start)));
+  return (plain.length > 0 ? plain : references).reduce<Reference | undefined>(
+    (best, reference) => (best === undefined || distance(reference) < distance(best) ? reference : best),
+    undefined,
+  );
+}
+
+/** The step that a clause without asides names by number, within range. */
 function namedStep(clause: string, steps: readonly StepSpan[]): StepSpan | undefined {
   const move = moveReference.exec(clause);
   if (move?.[2] !== undefined) return steps[toNumber(move[2]) - 1];
-  const numbered = numberedReference.exec(clause);
-  const ordinal = ordinalReference.exec(clause);
-  const ordinalFirst = ordinal !== null && (numbered === null || ordinal.index < numbered.index);
-  if (ordinalFirst) {
-    const word = (ordinal[1] ?? '').toLowerCase();
-    return word === 'last' || word === 'final' ? steps.at(-1) : steps[toNumber(word) - 1];
-  }
-  if (numbered?.[1] !== undefined) return steps[toNumber(numbered[1]) - 1];
+  const references = findReferences(clause, steps);
+  if (references.length > 0) return blamedReference(clause, references)?.step;
   const item = bareItem.exec(clause);
   return item?.[1] === undefined ? undefined : steps[Number(item[1]) - 1];
 }
@@ -110,8 +153,9 @@ export function locateFromFeedback(feedback: string, steps: readonly StepSpan[])
   // a step may be named in one sentence and judged in the next: `Look at step 2. The sign is wrong.`
   let subject: StepSpan | undefined;
   for (const clause of splitClauses(feedback)) {
-    const mood = moodOf(clause);
-    const step = namedStep(clause, steps) ?? quotedStep(clause, steps);
+    const plain = withoutAsides(clause);
+    const mood = moodOf(plain);
+    const step = namedStep(plain, steps) ?? quotedStep(clause, steps);
     if (mood === 'right') {
       subject = undefined;
       continue;

@@ -1,6 +1,6 @@
 /**
- * Splits a solution into steps: its numbered items if it numbers them, else its lines. Only finds borders: the text itself,
- * with its LaTeX and Markdown, stays untouched.
+ * Splits a solution into steps: those that a prompt numbers if it numbers them itself, else its numbered items, else its
+ * lines. Only finds borders: the text itself, with its LaTeX and Markdown, stays untouched.
  */
 
 /** Offsets in UTF-16 units: `solution.slice(start, end) === quote`. `step` counts from 1. */
@@ -27,6 +27,51 @@ export function splitSteps(solution: string): readonly StepSpan[] {
     lines
       .filter(({ start, end, isContinued }) => !isContinued && solution.slice(start, end).trim() !== '')
       .map(({ start }) => start);
+  return spansFrom(borders, solution);
+}
+
+/**
+ * Steps as the model counts them that reads the solution in `shown`, the texts of a prompt that holds nothing else of the
+ * request: a template may number the lines itself, whatever numbers the solution has of its own.
+ */
+export function splitShownSteps(solution: string, shown: readonly string[]): readonly StepSpan[] {
+  const whole = solution.trim();
+  if (shown.some((text) => text.includes(whole))) return splitSteps(solution);
+  for (const text of shown) {
+    const starts = startsNumberedIn(text, solution);
+    if (starts !== undefined) return spansFrom(starts, solution);
+  }
+  return splitSteps(solution);
+}
+
+/** What a template writes before a line to number it: words without digits around one number. */
+const shownNumber = /^\D{0,24}?(\d{1,5})\D{0,8}$/;
+
+/**
+ * Where the lines begin that `shown` numbers from 1 on. All lines of the solution have to be found in order: where some are
+ * missing, the numbers could belong to anything.
+ */
+function startsNumberedIn(shown: string, solution: string): readonly number[] | undefined {
+  const lines = findLines(solution)
+    .map(({ start, end }) => ({ start, text: solution.slice(start, end).trim() }))
+    .filter(({ text }) => text !== '');
+  const starts: number[] = [];
+  let numFound = 0;
+  for (const shownLine of shown.split('\n')) {
+    const line = lines[numFound];
+    if (line === undefined) break;
+    const trimmed = shownLine.trim();
+    if (!trimmed.endsWith(line.text)) continue;
+    const before = trimmed.slice(0, trimmed.length - line.text.length);
+    const isNumbered = Number(shownNumber.exec(before)?.[1]) === starts.length + 1;
+    if (isNumbered) starts.push(line.start);
+    if (isNumbered || before === '') numFound++;
+  }
+  return starts.length > 0 && numFound === lines.length ? starts : undefined;
+}
+
+/** From each border to the next one. */
+function spansFrom(borders: readonly number[], solution: string): readonly StepSpan[] {
   const steps: StepSpan[] = [];
   for (const [index, border] of borders.entries()) {
     const raw = solution.slice(border, borders[index + 1] ?? solution.length);

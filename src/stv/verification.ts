@@ -17,7 +17,7 @@ import { type PromptRenderer, type RenderedPrompt, toEnginePrompt } from './prom
 import type { QueuePatience } from './queue-patience.ts';
 import { retrySeed } from './seeds.ts';
 import { noSpan, type Span, usageAttributes, withSpan } from './spans.ts';
-import { type StepSpan, splitSteps } from './steps.ts';
+import { type StepSpan, splitShownSteps } from './steps.ts';
 import type { Reservation, TokenBudget } from './token-budget.ts';
 import { addUsage, noUsage, type TokenUsage, tokenUsage } from './usage.ts';
 import { readVerdict, type Verdict, type VerdictReading, verdictCandidates } from './verdict.ts';
@@ -272,7 +272,7 @@ class Verification {
   /** Of a reject only: who cannot tell whether a solution is wrong cannot tell where. */
   async locateError(verdict: Verdict, feedback: string): Promise<StepSpan | undefined> {
     if (verdict !== 'reject' || this.#job.mode === 'score') return undefined;
-    const steps = splitSteps(this.#job.solution);
+    const steps = splitShownSteps(this.#job.solution, this.#shownSolution());
     const named = locateFromFeedback(feedback, steps);
     if (named !== undefined) return named;
     if (steps.length <= 1) return steps[0];
@@ -280,6 +280,20 @@ class Verification {
     return locateByPrefixes(steps, (cuts) =>
       this.#scorePrefixes(cuts.map((numSteps) => ({ numSteps, end: steps[numSteps - 1]?.end }))),
     );
+  }
+
+  /**
+   * The verifier's prompt without the other texts of the request, whose lines could pass for the solution's. A template may
+   * refuse them blank: then nothing is known of how it shows a solution.
+   */
+  #shownSolution(): readonly string[] {
+    const { solution, reference } = this.#job;
+    try {
+      const blank = { problem: '', solution, reference: reference === undefined ? undefined : '' };
+      return this.#context.prompts.verify(blank).messages.map(({ content }) => content);
+    } catch {
+      return [];
+    }
   }
 
   /** P(accept) of each prefix of the solution. One that fails stops the others: nothing runs on behind it. */

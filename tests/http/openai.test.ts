@@ -348,6 +348,37 @@ describe('model `solve`', () => {
     expect(verification?.maxTokens).toBe(9);
   });
 
+  it.each([false, true])('shows the attempt that was given, streamed: %s', async (stream) => {
+    const x_solve = { ...solve.x_solve, initial_attempt: 'It is 2.' };
+    const answer = await post(shared.app, '/v1/chat/completions', { ...solve, x_solve, stream });
+    expect(answer.statusCode, answer.body).toBe(200);
+    const reasoning = stream
+      ? parseEvents(answer.body)
+          .slice(0, -1)
+          .map(({ data }) => (data as { choices: { delta: { reasoning_content?: string } }[] }).choices[0]?.delta)
+          .map((delta) => delta?.reasoning_content ?? '')
+          .join('')
+      : answer.json().choices[0].message.reasoning_content;
+    expect(reasoning).toBe(
+      'Round 0, attempt:\nIt is 2.\n\nRound 0, verification:\none two three\nVerdict: accept (score 0.90)\n\n',
+    );
+  });
+
+  it('refuses what it cannot follow, not what asks for nothing', async () => {
+    const nothing = { logprobs: false, top_logprobs: 0, logit_bias: {}, n: 1, stop: [] };
+    expect((await post(shared.app, '/v1/chat/completions', { ...solve, ...nothing })).statusCode).toBe(200);
+    for (const extra of [
+      { logprobs: true },
+      { top_logprobs: 1 },
+      { logit_bias: { '7': 1 } },
+      { prediction: { type: 'content', content: 'one' } },
+    ]) {
+      const answer = await post(shared.app, '/v1/chat/completions', { ...solve, ...extra });
+      expect(answer.statusCode, answer.body).toBe(400);
+      expect(answer.json().error).toMatchObject({ code: 'unsupported_parameter', param: Object.keys(extra)[0] });
+    }
+  });
+
   it('needs a user message', async () => {
     const answer = await post(shared.app, '/v1/chat/completions', {
       ...solve,

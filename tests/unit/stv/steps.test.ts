@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createAnswerExtractor } from '../../../src/stv/answer.ts';
 import { locateByPrefixes, locateFromFeedback } from '../../../src/stv/first-error.ts';
-import { splitSteps } from '../../../src/stv/steps.ts';
+import { splitShownSteps, splitSteps } from '../../../src/stv/steps.ts';
 
 const quotes = (solution: string): string[] => splitSteps(solution).map(({ quote }) => quote);
 
@@ -103,6 +103,38 @@ describe('splitSteps', () => {
   });
 });
 
+describe('splitShownSteps', () => {
+  const shownQuotes = (solution: string, ...shown: string[]): string[] =>
+    splitShownSteps(solution, shown).map(({ quote }) => quote);
+  const items = 'So x:\n1. add\n2. divide';
+
+  it.each<[string, string, string[], string[]]>([
+    [
+      'numbered line by line',
+      items,
+      ['', 'Step 1: So x:\nStep 2: 1. add\nStep 3: 2. divide', 'Check'],
+      items.split('\n'),
+    ],
+    ['numbered in other words', items, ['Look:\n[1] So x:\n[2] 1. add\n[3] 2. divide\nDone?'], items.split('\n')],
+    ['numbered by paragraphs', 'a\nb\n\nc', ['**1.** a\nb\n**2.** c'], ['a\nb', 'c']],
+    ['a formula numbered by lines', '$$\n x\n$$', ['Step 1: $$\nStep 2: x\nStep 3: $$'], ['$$', 'x', '$$']],
+    ['as it is', items, ['Attempt 1: So x:\n1. add\n2. divide\nCheck it.'], ['1. add', '2. divide']],
+    ['without its indentation', ' a\n  b', ['a\nb'], ['a', 'b']],
+    ['with numbers that are not all its own', items, ['Step 1: So x:\nStep 2: 1. add'], ['1. add', '2. divide']],
+    ['nowhere', items, [], ['1. add', '2. divide']],
+    ['blank', ' ', ['Step 1:'], []],
+  ])('counts what is shown %s', (_, solution, shown, expected) =>
+    expect(shownQuotes(solution, ...shown)).toEqual(expected),
+  );
+
+  it('gives offsets in the solution, not in what is shown', () => {
+    const solution = '  a 😀\r\n\r\n 1. b\r\n 2. c\n';
+    const steps = splitShownSteps(solution, ['Step 1: a 😀\nStep 2: 1. b\nStep 3: 2. c']);
+    expect(steps.map(({ quote }) => quote)).toEqual(['a 😀', '1. b', '2. c']);
+    for (const { start, end, quote } of steps) expect(solution.slice(start, end)).toBe(quote);
+  });
+});
+
 const solution = '4x - 3 + 5 = 2x + 9\n4x + 2 = 2x + 9\n2x = 7\nx = 3.5';
 
 describe('locateFromFeedback', () => {
@@ -142,6 +174,38 @@ describe('locateFromFeedback', () => {
   ])('%j points at step %s', (feedback, step) =>
     expect(locateFromFeedback(feedback, splitSteps(solution))?.step).toBe(step),
   );
+
+  const five = splitSteps('a = 1\nb = 2\nc = 3\nd = 4\ne = 5');
+  it.each<[string, number | undefined]>([
+    ['Step 1 is correct, step 2 is not.', 2],
+    ['Since step 1 is right, the error must be in step 2.', 2],
+    ['Unlike step 1, step 2 is wrong.', 2],
+    ['Step 1 is right since 5 is not negative. Step 2 is wrong.', 2],
+    ["I don't see any problem with step 1. Step 2 has a sign error.", 2],
+    ['I do not find an arithmetic error in step 1. Step 2 is wrong.', 2],
+    ['Step 1 is not the problem, step 2 is.', 2],
+    ['Step 1 is right and step 2 is wrong.', 2],
+    ['Step 2 is wrong and step 1 is right.', 2],
+    ['Step 2 does not follow from step 1.', 2],
+    ['Given the value from step 1, there is a wrong sign in the second step.', 2],
+    ['In step 2, the error is the sign.', 2],
+    ['Step 1, step 2 and step 3 are right. Step 4 is wrong.', 4],
+    ['Step 1, step 2 and step 3 are right.', undefined],
+    ['It is wrong because step 2 drops the sign. Step 3 is wrong as well.', 2],
+    ['Step 2 is not right because 5 is positive. Step 3 is wrong.', 2],
+    ['In step 2 the right side changes because 3 is not added.', 2],
+    ['The error comes from step 2.', 2],
+  ])('of several steps, %j points at step %s', (feedback, step) =>
+    expect(locateFromFeedback(feedback, five)?.step).toBe(step),
+  );
+
+  it('takes time in proportion to long feedback', { timeout: 30_000 }, () => {
+    for (const part of ['step 1 ', 'step 1, ', 'first step ', "n't ", 'is right ', 'since ', 'not ', 'a', ', ']) {
+      const startedAt = performance.now();
+      locateFromFeedback(part.repeat(65_536 / part.length), five);
+      expect(performance.now() - startedAt, part).toBeLessThan(3_000);
+    }
+  });
 
   it('counts as the solution counts', () => {
     const numbered = 'Some words first.\nAnd more.\nStep 1: a = 1\nStep 2: b = 3';
@@ -216,7 +280,15 @@ describe('createAnswerExtractor', () => {
 
   it.each<[string, string, string | undefined]>([
     ['Answer: (\\S+)', 'Answer: 4\nAnswer: 5', '5'],
-    ['\\d+', 'a 12 b 34', '4'],
+    ['\\d+', 'a 12 b 34', '34'],
+    ['\\d+', 'The answer is 123', '123'],
+    ['-?\\d+(?:\\.\\d+)?', 'Answer: -12.5', '-12.5'],
+    ['\\d+', '1\n2\nend\n', '2'],
+    ['a|ab', 'abab', 'a'],
+    ['^\\d+', '1\n2', '1'],
+    ['\\d+$', '1 23', '23'],
+    ['(?:[=:]|^|\\n)\\s*(-?\\d+)\\s*$', 'x = 4\ny = -15 ', '-15'],
+    ['x=(\\d)|y=(\\d)', 'x=1 y=2', undefined],
     ['\\b\\d+\\b', 'a 12 b 34', '34'],
     ['(?i)answer[:=] *(.+)', 'ANSWER= x y', 'x y'],
     ['x=(\\d)|y=(\\d)', 'y=2', undefined],
@@ -231,9 +303,25 @@ describe('createAnswerExtractor', () => {
     }
   });
 
+  it('finds what searching from match to match finds last', () => {
+    const piece = fc.constantFrom('a', 'b', '1', '23', '-', '.', ' ', '\n');
+    const texts = fc.array(piece, { maxLength: 20 }).map((list) => list.join(''));
+    for (const pattern of ['\\d+', '-?\\d+(?:\\.\\d+)?', 'a|ab', 'a+?b?', 'a(?:.*b)?', '(?m)^\\S+$', '\\b\\w']) {
+      const extract = createAnswerExtractor({ kind: 'pattern', pattern });
+      const flags = pattern.startsWith('(?m)') ? 'gm' : 'g';
+      const same = new RegExp(pattern.replace('(?m)', ''), flags);
+      fc.assert(
+        fc.property(texts, (text) => {
+          expect(extract(text)).toBe([...text.matchAll(same)].at(-1)?.[0].trim());
+        }),
+      );
+    }
+  });
+
   it('takes time in proportion to hostile texts', { timeout: 30_000 }, () => {
     const startedAt = performance.now();
     createAnswerExtractor({ kind: 'pattern', pattern: '(a+)+$' })(`${'a'.repeat(65_000)}b`);
+    createAnswerExtractor({ kind: 'pattern', pattern: 'a(?:.*b)?' })('a'.repeat(65_000));
     boxed('\\boxed{'.repeat(9_000));
     boxed(`${'{'.repeat(65_000)}\\boxed{1}`);
     expect(performance.now() - startedAt).toBeLessThan(5_000);

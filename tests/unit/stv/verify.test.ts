@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { StvError } from '../../../src/errors.ts';
+import { BUNDLED_PACKS, loadPack } from '../../../src/models/pack.ts';
 import { foldRefine, foldVerify } from '../../../src/stv/fold.ts';
 import { type RefineEvent, type RefineRequest, refine } from '../../../src/stv/refine.ts';
 import { voteSeed } from '../../../src/stv/seeds.ts';
@@ -186,6 +188,31 @@ describe('verify', () => {
     expect(answer.firstError).toMatchObject({ step: 2, quote: '4x + 2 = 2x + 9' });
     expect(engine.scoreRequests.map(({ id }) => id)).toEqual(['vrf_1-v0-s', 'vrf_1-p1', 'vrf_1-p2', 'vrf_1-p3']);
     expect(answer.usage.totalTokens).toBe(engine.totalTokens());
+  });
+
+  it('finds the step that the model was shown under its number', async () => {
+    const numbered = '4(x - 3) + 5 = 2x + 9\n1. 4x - 12 + 5 = 2x + 9\n2. 4x - 7 = 2x + 9\n3. 2x = 2\n4. x = 1';
+    const feedback = 'Step 1: 4 times x is 4x, here 4x, ok\nStep 2: -12 + 5 is -7, here -12, wrong.';
+    const script: EngineScript = { generate: () => feedback, score: () => [0.1, 0.9] };
+    // the prompt of this pack numbers the lines, whatever numbers they have
+    const { prompts } = await loadPack(join(BUNDLED_PACKS, 'stv-mini'));
+    const pack = createLoopPack({ prompts });
+    const informed = { solution: numbered, reference: '4x - 7 = 2x + 9\nx = 8' };
+    for (const changes of [{ solution: numbered }, { solution: numbered, problem: numbered }, informed]) {
+      const { answer } = await runVerify(changes, script, { pack });
+      expect(answer.firstError).toMatchObject({ step: 2, quote: '1. 4x - 12 + 5 = 2x + 9' });
+    }
+    // where a prompt shows the solution as it is, the numbers are the solution's own
+    const { answer } = await runVerify({ solution: numbered }, script);
+    expect(answer.firstError).toMatchObject({ step: 2, quote: '2. 4x - 7 = 2x + 9' });
+  });
+
+  it('finds the first error also where the prompt refuses a blank problem', async () => {
+    const template = "{% if not problem %}{{ raise_exception('No problem.') }}{% endif %}{{ solution }}";
+    const { prompts } = createLoopPack();
+    const pack = createLoopPack({ prompts: { ...prompts, verify: { messages: [{ role: 'user', template }] } } });
+    const { answer } = await runVerify({}, { generate: () => 'Step 2 is wrong.', score: () => [0.1, 0.9] }, { pack });
+    expect(answer.firstError).toMatchObject({ step: 2 });
   });
 
   it('calibrates scores', async () => {
