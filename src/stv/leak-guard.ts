@@ -4,7 +4,9 @@
  * the solution holds it; numbers that only count or point (`Step 2`, `two mistakes`, `x^2`, `3x`) state nothing. Word-by-word
  * quotes of the reference leak as well. What it cannot see: an answer in other words, or one to be computed (`2 + 3`).
  */
-import { type AnswerPart, findFinalAnswer, splitAnswer, toExpression } from './final-answer.ts';
+import { type AnswerStatement, findStatements } from './answer-statements.ts';
+import { type AnswerPart, readAnswer, toExpression } from './final-answer.ts';
+import { isAside, isAsserted, isCount, isLabel, isPieceOfLonger, type KnownText, type Span } from './leak-context.ts';
 import type { AnswerFormat } from './loop-pack.ts';
 import { type PlainText, toPlainText } from './plain-text.ts';
 import { findWrittenValues, isSameValue, type WrittenValue } from './written-values.ts';
@@ -24,35 +26,26 @@ export interface GuardedTexts {
   readonly solution: string;
 }
 
-/** What the student can see: problem and solution, in plain form. */
-interface KnownText {
-  readonly text: string;
-  readonly unspaced: string;
-}
-
-/** Offsets in the plain text. */
-interface Span {
-  readonly start: number;
-  readonly end: number;
-}
-
 const BLOT = '[…]';
 const WITHHELD = 'The feedback was withheld because it gave the answer away.';
 
 export function createLeakGuard({ reference, problem, solution }: GuardedTexts, format: AnswerFormat): LeakGuard {
-  const parts = splitAnswer(findFinalAnswer(reference, format) ?? '');
   const { text } = toPlainText(`${problem}\n${solution}`);
-  const known: KnownText = { text, unspaced: text.replaceAll(/\s/g, '') };
-  // What the student has written as the final answer can be talked about.
-  const isKnown = isSameAnswer(parts, splitAnswer(findFinalAnswer(solution, format) ?? ''));
-  const finders = isKnown ? [] : parts.map((part) => createFinder(part, known));
+  const known: KnownText = { text, unspaced: text.replaceAll(/\s/g, ''), equations: new Map() };
+  const answers = guardedAnswers(reference, solution, format).map((parts) =>
+    parts.map((part) => createFinder(part, known)),
+  );
   const findQuotes = createQuoteFinder(reference, known.text);
 
-  const find = (feedback: PlainText): readonly Span[] => {
-    const stated = finders.map((finder) => finder(feedback.text));
-    // of an answer in several parts, one part alone is a hint
-    const answers = stated.every((spans) => spans.length > 0) ? stated.flat() : [];
-    return [...answers, ...findQuotes(feedback.text)];
+  const find = (feedback: PlainText): readonly Span[] => [
+    ...answers.flatMap((finders) => findAnswer(finders, feedback.text)),
+    ...findQuotes(feedback.text),
+  ];
+  // In a text that gives the answer away, what only mentions its value confirms it: `x = […] = 5`.
+  const findAll = (feedback: PlainText): readonly Span[] => {
+    const stated = answers.filter((finders) => findAnswer(finders, feedback.text).length > 0);
+    const mentioned = (stated.length > 0 ? stated : answers).flat().flatMap(({ mentions }) => mentions(feedback.text));
+    return [...find(feedback), ...mentioned];
   };
   return {
     leaks: (feedback) => find(toPlainText(feedback)).length > 0,
@@ -60,13 +53,50 @@ export function createLeakGuard({ reference, problem, solution }: GuardedTexts, 
       let text = feedback;
       for (let pass = 0; pass < 4; pass++) {
         const plain = toPlainText(text);
-        const spans = find(plain);
-        if (spans.length === 0) return text;
-        text = blot(text, plain, spans);
+        if (find(plain).length === 0) return text;
+        text = blot(text, plain, findAll(plain));
       }
       return find(toPlainText(text)).length === 0 ? text : WITHHELD;
     },
   };
+}
+
+/** Of an answer in several parts, one part alone is a hint. */
+function findAnswer(finders: readonly Finder[], feedback: string): readonly Span[] {
+  const stated = finders.map(({ leaks }) => leaks(feedback));
+  return stated.every((spans) => spans.length > 0) ? stated.flat() : [];
+}
+
+/**
+ * Every way in which the reference may be stating its answer, as none of them is sure to be the one that counts; none at all when
+ * the student has found it.
+ */
+function guardedAnswers(reference: string, solution: string, format: AnswerFormat): readonly (readonly AnswerPart[])[] {
+  const found = studentAnswers(solution, format);
+  const isFound = (readings: readonly (readonly AnswerPart[])[]): boolean =>
+    readings.some((parts) => found.some((other) => isSameAnswer(parts, other)));
+  const [main, ...others] = findStatements(reference, format).map(({ kind, text }) => ({
+    kind,
+    readings: readAnswer(text),
+  }));
+  if (main === undefined || isFound(main.readings)) return [];
+  // Further up, `P = 1 - 1/4` is a step; and how a text ends means little where its answer has been announced.
+  const further = others
+    .filter(({ kind, readings }) => kind !== 'line' && !isFound(readings))
+    .flatMap(({ kind, readings }) =>
+      kind === 'unknown' ? readings.filter((parts) => parts.every((part) => part.kind === 'value')) : readings,
+    );
+  const answers = [...main.readings, ...further];
+  return answers.filter((parts, index) => !answers.slice(0, index).some((other) => isSameAnswer(parts, other)));
+}
+
+/** What the student puts forward as the answer; a number that the text only ends with (`Check: 10 - 5 = 5`) is none. */
+function studentAnswers(solution: string, format: AnswerFormat): readonly (readonly AnswerPart[])[] {
+  const isAlone = format.kind === 'last_line' || !solution.trim().includes('\n');
+  const isMeant = ({ kind, text }: AnswerStatement): boolean =>
+    kind !== 'line' || (isAlone && solution.trimEnd().endsWith(text) && !solution.includes('='));
+  const answer = findStatements(solution, format).find(isMeant);
+  return answer === undefined ? [] : readAnswer(answer.text);
 }
 
 function blot(text: string, plain: PlainText, spans: readonly Span[]): string {
@@ -91,7 +121,12 @@ function isSameAnswer(a: readonly AnswerPart[], b: readonly AnswerPart[]): boole
   return a.length > 0 && a.length === b.length && a.every((part) => b.some((other) => same(part, other)));
 }
 
-type Finder = (feedback: string) => readonly Span[];
+interface Finder {
+  /** Where the feedback gives it away. */
+  leaks(feedback: string): readonly Span[];
+  /** Where it stands at all, but for labels and counts. */
+  mentions(feedback: string): readonly Span[];
+}
 
 function createFinder(part: AnswerPart, known: KnownText): Finder {
   switch (part.kind) {
@@ -104,91 +139,23 @@ function createFinder(part: AnswerPart, known: KnownText): Finder {
   }
 }
 
-const answerNoun = '(?:answer|solution|result|root|value\\s+(?:of|for)\\s+[a-z])s?';
-const copula =
-  '(?:is|are|was|were|be|being|equals?|=|:|->|→|≈|comes?\\s+(?:out|down)\\s+to|turns?\\s+out\\s+to\\s+be|of)';
-const hedge =
-  '(?:\\s*(?:not\\s+[^,;.]{1,20},?\\s+but|exactly|actually|indeed|really|just|simply|in\\s+fact|equal\\s+to|about|approximately|roughly|given\\s+by|the\\s+number|≈|=|:))*';
-const opening = '(?:\\s*(?:[a-z]\\s*=|\\\\boxed\\s*\\{?|[({[]|"|\'))*\\s*';
-const modal =
-  '(?:(?:should|must|would|will|has\\s+to|ought\\s+to|needs?\\s+to|can\\s+only)\\s+(?:have\\s+been|be|equal|read)|to\\s+be)';
-
-/** In front of a value that is put forward as the answer. */
-const assertedBefore = [
-  new RegExp(
-    `\\b(?:final|correct|right|true|actual|real|expected|proper)?\\s*${answerNoun}\\b(?:[^.;,\\n=]{0,40}?)\\s*(?:${modal}|${copula})${hedge}${opening}$`,
-  ),
-  new RegExp(`\\\\boxed\\s*\\{?${opening}$`),
-  /\b(?:option|choice)\s*\(?$/,
-];
-/** The same for an unknown: `x = 5`. What stands before it is the unknown's equation, looked up in the known texts. */
-const unknownBefore = new RegExp(
-  `(?<![\\w\\\\]|[\\d+\\-*/^)}]\\s?)(?<unknown>[a-z])(?:_\\{?\\d\\}?)?\\s*(?:${modal}|=|≈|→|->|\\bis\\b|\\bequals\\b)${hedge}\\s*[({]?\\s*$`,
-);
-const assertedAfter =
-  /^\s*[)}\]"']*\s*(?:[a-z°]+\s+){0,2}(?:is|was|would\s+be|as|should\s+be)\s+(?:the|your|our)?\s*(?:final|correct|right|actual|expected)?\s*(?:answer|solution|result|root|value\s+(?:of|for)\s+[a-z])\b/;
-
-/** In front of or behind a number that only points or counts. */
-const pointerBefore =
-  /(?:\b(?:steps?|lines?|equations?|eqs?\.?|items?|parts?|problems?|questions?|exercises?|cases?|rows?|columns?|rounds?|attempts?|numbers?|no\.|figures?|sections?|chapters?|pages?|degree|first|last|next|top)\s*(?:\(|#|\d+\s*(?:,|and|to|or|-)\s*)?|#)\s*$/;
-const listMarker = /(?:^|\n)[ \t]*[-*(]?[ \t]*$/;
-const countedAfter =
-  /^\s*(?:(?:small|minor|major|serious|separate|different|other|more|further|decimal|significant|similar|possible|distinct|like|consecutive|whole)\s+)*(?:errors?|mistakes?|steps?|lines?|problems?|issues?|things?|times?|places?|sides?|terms?|parts?|cases?|signs?|equations?|ways?|numbers?|digits?|points?|factors?|brackets?|unknowns?|variables?|methods?|reasons?|slips?|solutions?|roots?|halves|pieces)\b/;
-const ordinalAfter = /^(?:st|nd|rd|th)\b/;
-const coefficientAfter = /^(?:[a-z](?![a-z])|\s*\*\s*[a-z](?![a-z])|\()/;
-const exponentBefore = /[\^_]\s*\{?\s*-?$/;
-
-/** Enough of the text around a value to judge what it is said to be. */
-const CONTEXT = 90;
-
-function isAsserted(text: string, { start, end }: Span, known: KnownText): boolean {
-  const before = text.slice(Math.max(0, start - CONTEXT), start);
-  if (assertedBefore.some((pattern) => pattern.test(before)) || assertedAfter.test(text.slice(end, end + CONTEXT)))
-    return true;
-  const unknown = unknownBefore.exec(before)?.groups?.['unknown'];
-  if (unknown === undefined || (unknown === 'a' && !/\ba\s*[=≈]/.test(before))) return false;
-  // an equation that the student or the problem has written can be spoken of
-  const equation = `${unknown}=${text.slice(start, end)}`.replaceAll(/\s/g, '');
-  const equations = known.unspaced;
-  for (let at = equations.indexOf(equation); at !== -1; at = equations.indexOf(equation, at + 1)) {
-    // `x=2` is not written where `x=25` or `x=2.5` is
-    if (!/^(?:\d|[.,]\d)/.test(equations.slice(at + equation.length, at + equation.length + 2))) return false;
-  }
-  return true;
-}
-
-/** A number that only says which one: `Step 2`, `2.` at the head of a line, `2nd`. */
-function isLabel(text: string, { start, end }: Span): boolean {
-  const before = text.slice(Math.max(0, start - CONTEXT), start);
-  const after = text.slice(end, end + CONTEXT);
-  return (
-    pointerBefore.test(before) || ordinalAfter.test(after) || (listMarker.test(before) && /^\s*[.):]\s/.test(after))
-  );
-}
-
-/** A number that is part of something else or counts something: `x^2`, `2x`, `2 mistakes`. */
-function isAside(text: string, { start, end }: Span): boolean {
-  const after = text.slice(end, end + CONTEXT);
-  return (
-    exponentBefore.test(text.slice(Math.max(0, start - 8), start)) ||
-    countedAfter.test(after) ||
-    coefficientAfter.test(after)
-  );
-}
-
 function createValueFinder(answer: AnswerPart & { kind: 'value' }, known: KnownText): Finder {
   const isAnswer = (value: WrittenValue): boolean =>
     isSameValue(value, answer) ||
     (answer.share !== undefined && isSameValue(value, { value: answer.share, numDecimals: undefined }));
   const isMentioned = findWrittenValues(known.text).some((value) => isAnswer(value) && !isLabel(known.text, value));
   const isLeak = (text: string, value: WrittenValue): boolean => {
-    if (isAsserted(text, value, known))
-      return !countedAfter.test(text.slice(value.end, value.end + CONTEXT)) || !value.isLooseWord;
+    if (isAsserted(text, value, known)) return !isCount(text, value) || !value.isLooseWord;
     return !isMentioned && !value.isLooseWord && !isLabel(text, value) && !isAside(text, value);
   };
-  return (feedback) => {
-    const same = findWrittenValues(feedback).filter(isAnswer);
-    return same.filter((value) => isLeak(feedback, value));
+  // `one of them` is no number
+  const isMention = (text: string, value: WrittenValue): boolean =>
+    !isLabel(text, value) && !isAside(text, value) && (!value.isLooseWord || Math.abs(value.value) > 1);
+  const find = (text: string): readonly WrittenValue[] =>
+    findWrittenValues(text).filter((value) => isAnswer(value) && !isPieceOfLonger(text, value));
+  return {
+    leaks: (feedback) => find(feedback).filter((value) => isLeak(feedback, value)),
+    mentions: (feedback) => find(feedback).filter((value) => isMention(feedback, value)),
   };
 }
 
@@ -226,11 +193,16 @@ function isTouching(left: number | undefined, right: number | undefined): boolea
 }
 
 function createExpressionFinder(needle: string, known: KnownText): Finder {
-  if (needle === '') return () => [];
+  if (needle === '') return { leaks: () => [], mentions: () => [] };
   const isMentioned = findExpression(known.text, toExpression(needle)).length > 0;
   const isShort = needle.length < 3;
-  return (feedback) =>
-    findExpression(feedback, needle).filter((span) => isAsserted(feedback, span, known) || (!isMentioned && !isShort));
+  return {
+    leaks: (feedback) =>
+      findExpression(feedback, needle).filter(
+        (span) => isAsserted(feedback, span, known) || (!isMentioned && !isShort),
+      ),
+    mentions: (feedback) => (isShort ? [] : findExpression(feedback, needle)),
+  };
 }
 
 /** Words so common that only a statement about the answer gives them a meaning. */
@@ -245,10 +217,13 @@ function createWordsFinder(words: string, known: KnownText): Finder {
   const pattern = new RegExp(`(?<![a-z0-9])${escaped}(?![a-z0-9])`, 'g');
   const isMentioned = known.text.search(pattern) !== -1;
   const isCommon = words.length < 4 || commonWords.has(words);
-  return (feedback) =>
-    [...feedback.matchAll(pattern)]
-      .map((match): Span => ({ start: match.index, end: match.index + match[0].length }))
-      .filter((span) => isAsserted(feedback, span, known) || (!isMentioned && !isCommon));
+  const find = (text: string): readonly Span[] =>
+    [...text.matchAll(pattern)].map((match) => ({ start: match.index, end: match.index + match[0].length }));
+  return {
+    leaks: (feedback) =>
+      find(feedback).filter((span) => isAsserted(feedback, span, known) || (!isMentioned && !isCommon)),
+    mentions: (feedback) => (isCommon ? [] : find(feedback)),
+  };
 }
 
 const QUOTE_TOKENS = 8;
@@ -291,7 +266,7 @@ function shingles(tokens: readonly Token[]): readonly Shingle[] {
 }
 
 /** Runs of words that stand in the reference and in neither of the texts that the student knows. */
-function createQuoteFinder(reference: string, known: string): Finder {
+function createQuoteFinder(reference: string, known: string): (feedback: string) => readonly Span[] {
   const knownKeys = new Set(shingles(tokenize(known)).map(({ key }) => key));
   const keys = new Set(shingles(tokenize(toPlainText(reference).text)).map(({ key }) => key));
   return (feedback) => shingles(tokenize(feedback)).filter(({ key }) => keys.has(key) && !knownKeys.has(key));

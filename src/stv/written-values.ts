@@ -47,8 +47,7 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
         const value = { ...reading, end: start + reading.end };
         const [signStart, sign] = signBefore(text, start);
         add(signStart, { ...value, value: sign * value.value });
-        // `4 - 3`: the sign may be an operation
-        if (sign < 0) add(start, value);
+        if (sign < 0 && isOperation(text, signStart, start)) add(start, value);
       }
     }
   }
@@ -92,6 +91,23 @@ function signBefore(text: string, start: number): readonly [number, number] {
   if (before === null) return [start, 1];
   const signStart = start - before[0].length;
   return [signStart, before[0].startsWith('+') ? 1 : -1];
+}
+
+/** Behind these words a minus is a sign: `x is - 3`, `x is minus 3`. */
+const beforeSign = /\b(?:is|are|was|be|equals?|gives?|gets?|got|to|of|than|by|and|or|not)$/;
+
+/**
+ * Whether the minus may as well be an operation or a dash, so that the number behind it is stated without it: `4 - 3`, `x - 3`,
+ * `the root – 3`, `- 3` as an item of a list. In `x = -3` and `it is -3` it is a sign.
+ */
+function isOperation(text: string, signStart: number, start: number): boolean {
+  const head = text.slice(Math.max(0, signStart - 24), signStart);
+  const before = head.trimEnd();
+  if (/\n/.test(head.slice(before.length)) || before === '') return /\s$/.test(text.slice(signStart, start));
+  if (/[\d)\]}π%!]$|(?:^|[^a-z])[a-z]$/.test(before)) return true;
+  const isSpaced = before.length < head.length;
+  const isDash = isSpaced === /\s$/.test(text.slice(signStart, start));
+  return isDash && /[a-z]$/.test(before) && !beforeSign.test(before);
 }
 
 /** `50%` states 50 and 0.5; `1.5e3` and `1.5 * 10^3` state 1500. */

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { splitAnswer } from '../../../src/stv/final-answer.ts';
+import { findFinalAnswer, readAnswer, splitAnswer } from '../../../src/stv/final-answer.ts';
 
 const value = (number: number, numDecimals?: number) => ({ kind: 'value', value: number, numDecimals });
 
@@ -19,5 +19,62 @@ describe('splitAnswer', () => {
     ['', []],
   ])('%s', (answer, parts) => {
     expect(splitAnswer(answer)).toEqual(parts);
+  });
+});
+
+describe('readAnswer', () => {
+  it.each([
+    ['2,3', [[value(2), value(3)], [value(2.3, 1)]]],
+    ['x = -2,3', [[value(-2), value(3)], [value(-2.3, 1)]]],
+    ['1,250', [[value(1250)]]],
+    ['1,2,3', [[value(1), value(2), value(3)]]],
+    ['2,5 kg', [[value(2.5, 1)]]],
+    ['5!', [[{ kind: 'expression', text: '5!' }], [value(5)]]],
+    ['', []],
+  ])('%s', (answer, readings) => {
+    expect(readAnswer(answer)).toEqual(readings);
+  });
+});
+
+describe('findFinalAnswer', () => {
+  it.each([
+    ['The answer is 5 because 2*5 + 5 = 15.', '5'],
+    ['The answer is 5, since 10/2 = 5.', '5'],
+    ['The answer is 5 (as 10/2 = 5).', '5'],
+    ['Final Answer: The final answer is $5$. I hope it is correct.', '5'],
+    ['So the answer is $x = 5$, as required.', '5'],
+    ['The answer is 5, so the solution is unique.', '5'],
+    ['The answer is 12 square feet.', '12 square feet'],
+    ['The answer is 5 for all of the people who have come.', '5'],
+    ['The answer is x = 2 or x = -3.', 'x = 2 or x = -3'],
+    ['The solutions are (2, 3).', '(2, 3)'],
+    ['The answer is red, blue and green.', 'red, blue and green'],
+    ['The answer is no.', 'no'],
+    ['The solution is to subtract 5 and then divide\n2x = 10\nx = 5', '5'],
+    ['2x = 10\nx = 5\nCheck: 2(5) + 5 = 15', '5'],
+    ['2x = 10\nx = 5\n**Verify:** 2(5) + 5 = 15', '5'],
+    ['2x = 10\nx = 5\nDone.', '5'],
+    ['2x = 10\nx = 5\nQED', '5'],
+    ['2x = 10\nx = 5\nI hope that this helps.', '5'],
+    ['x = 10/2 = 5 because 2x = 10', '5'],
+    ['2x = 10, so x = 5 and we are done.', '5'],
+    ['We compare the sides.\nisosceles', 'isosceles'],
+    ['n = 5!', '5!'],
+    ['Done.', undefined],
+    ['x_1 = 2, x_2 = -3', 'x_1 = 2, x_2 = -3'],
+    ['Therefore \\[ x = 5 \\]', '5'],
+    ['**Answer:** 5', '5'],
+    ['\\[\nx = 5\n\\]', '5'],
+    ['\\begin{align}\nx = 5\n\\end{align}\n∎', '5'],
+    ['y = 2x + 1', '2x + 1'],
+    ['\\(A = \\pi r^2 = 9\\pi\\)', '9\\pi'],
+    ['The total is 3 + 4 = 7 apples.', '7 apples'],
+    ['a = 3, b = 4, so x = 5', '5'],
+    ['The angle ABC = 30^\\circ', '30^\\circ'],
+    ['f(x) = 2x + 1', '2x + 1'],
+    ['One pen costs 1.50 dollars in this shop and in that one as well.', '1.50'],
+    ['', undefined],
+  ])('%s', (solution, answer) => {
+    expect(findFinalAnswer(solution, { kind: 'boxed' })).toBe(answer);
   });
 });

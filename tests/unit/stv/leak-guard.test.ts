@@ -471,6 +471,12 @@ describe('leak guard: the rest', () => {
       '\\boxed{',
       '\\begin{',
       'one hundred and ',
+      'the answer is 5, since ',
+      'x = 5\n',
+      'Check: 5\n',
+      '= 1 ',
+      'steps 1, ',
+      ' (',
     ];
     for (const part of parts) {
       const text = part.repeat(16_000 / part.length);
@@ -483,6 +489,165 @@ describe('leak guard: the rest', () => {
       // quadratic work would take minutes
       expect(performance.now() - startedAt, part).toBeLessThan(5_000);
     }
+  });
+});
+
+describe('leak guard: where the reference states its answer', () => {
+  const texts = { problem: 'Solve 2x + 5 = 15.', solution: '2x = 20\nx = 10' };
+
+  it.each([
+    '2x = 10\nx = 5\nCheck: 2(5) + 5 = 15',
+    'The answer is 5 because 2*5 + 5 = 15.',
+    'The answer is 5, since 10/2 = 5.',
+    'Final Answer: The final answer is $5$. I hope it is correct.',
+    'So the answer is $x = 5$, as required.',
+    'x = 5\nDone.',
+    'x = 5\nQED',
+    'The solution is to subtract 5 from both sides and then divide\n2x = 10\nx = 5',
+    'x = 5\n2(5) + 5 = 15',
+    'x = 5\nThe result is 15, as it was in the problem.',
+  ])('%s', (reference) => {
+    const guard = createLeakGuard({ ...texts, reference }, { kind: 'boxed' });
+    expect(guard.leaks('The correct answer is 5.')).toBe(true);
+    expect(guard.leaks('Line 1 is wrong: subtract 5 from 15, do not add it.')).toBe(false);
+  });
+
+  it('guards the box, the announcement and the unknown', () => {
+    const reference = 'x = 23\nThe answer is 24.\n\\boxed{25}';
+    const guard = createLeakGuard({ ...texts, reference }, { kind: 'boxed' });
+    for (const value of [23, 24, 25]) expect(guard.leaks(`The correct answer is ${value}.`)).toBe(true);
+    expect(guard.leaks('The correct answer is 26.')).toBe(false);
+  });
+
+  it.each([
+    ['x = 10\nCheck: 10 - 5 = 5', true],
+    ['x = 10\n10 - 5 = 5', true],
+    ['x = 10\nThis is twice 5.', true],
+    ['The answer is 10.\nx = 5', true],
+    ['x = 10/2 = 5', false],
+    ['x = 5\nCheck: 2(5) + 5 = 15', false],
+    ['The answer is 5.', false],
+    ['So it is \\boxed{5}', false],
+    ['5', false],
+  ])('after the student wrote %s it is a leak: %s', (solution, leaks) => {
+    const guard = createLeakGuard({ problem: texts.problem, solution, reference: '\\boxed{5}' }, { kind: 'boxed' });
+    expect(guard.leaks('The correct answer is 5.')).toBe(leaks);
+  });
+
+  it.each(['x = 2 and x = 3', '2.3', '2,3'])('reads 2,3 as two answers and as a decimal: %s', (form) => {
+    const guard = createLeakGuard({ ...unrelated, reference: '\\boxed{2,3}' }, { kind: 'boxed' });
+    expect(guard.leaks(`The solutions are ${form}.`)).toBe(true);
+    expect(guard.leaks('The solutions are 4 and 3.')).toBe(false);
+  });
+});
+
+describe('leak guard: signs', () => {
+  const texts = { problem: 'Solve 7 - 2x = 1.', reference: '\\boxed{3}' };
+
+  it.each(['-2x = -6\nx = -3', 'x is -3', 'It is - 3.', 'x is minus 3', '(-3)'])(
+    '%s does not mention 3',
+    (solution) => {
+      const guard = createLeakGuard({ ...texts, solution }, { kind: 'boxed' });
+      expect(guard.leaks('The sign is wrong: it should be 3.')).toBe(true);
+    },
+  );
+
+  it.each(['x = 7 - 3', 'x = a -3', 'x = (7)-3', 'x = 7 minus 3', '- 3 is taken away'])(
+    '%s mentions it',
+    (solution) => {
+      const guard = createLeakGuard({ ...texts, solution }, { kind: 'boxed' });
+      expect(guard.leaks('Why do you take 3 away?')).toBe(false);
+    },
+  );
+
+  it.each(['The answer – 3 – is smaller.', '- 3 is the answer', 'The answer—3—is odd.'])(
+    'a dash is no sign: %s',
+    (feedback) => {
+      expect(createLeakGuard({ ...unrelated, reference: '\\boxed{3}' }, { kind: 'boxed' }).leaks(feedback)).toBe(true);
+    },
+  );
+});
+
+describe('leak guard: what is blotted out', () => {
+  const guard = createLeakGuard(
+    { problem: 'Solve 2x + 5 = 15.', solution: '2x = 20\nx = 10', reference: '2x = 10\nx = 5' },
+    { kind: 'boxed' },
+  );
+
+  it.each([
+    ['Step 2: x = 10 / 2 = 5, not 10.', 'Step 2: x = […] = […], not 10.'],
+    ['The answer is 10/2, which is 5.', 'The answer is […], which is […].'],
+    ['The answer is 10/2, which is five.', 'The answer is […], which is […].'],
+    ['Step 5: the answer is 5, see x^5 and the 5 errors.', 'Step 5: the answer is […], see x^5 and the 5 errors.'],
+    ['Subtract 5 from 15.', 'Subtract 5 from 15.'],
+  ])('%s', (feedback, redacted) => {
+    expect(guard.redact(feedback)).toBe(redacted);
+  });
+
+  it('sees the end of a chain that an unknown begins', () => {
+    expect(guard.leaks('So x = (15-5)/2 = 10/2 = 5.')).toBe(true);
+    expect(guard.redact('So x = (15-5)/2 = 10/2 = 5.')).toBe('So x = (15-[…])/2 = […] = […].');
+    expect(guard.leaks('For x = 10 you have 2x = 20, and 20 - 15 = 5.')).toBe(false);
+  });
+
+  it('blots out words and expressions wherever they stand', () => {
+    const texts = {
+      problem: 'Which kind, isosceles or scalene?',
+      solution: 'Scalene.',
+      reference: '\\boxed{isosceles}',
+    };
+    expect(createLeakGuard(texts, { kind: 'boxed' }).redact('The answer is isosceles; isosceles fits.')).toBe(
+      'The answer is […]; […] fits.',
+    );
+  });
+});
+
+describe('leak guard: sentences', () => {
+  const texts = { problem: 'Solve 2x + 5 = 15.', solution: '2x = 20\nx = 10', reference: '\\boxed{5}' };
+
+  it.each([
+    'The value of x is therefore 5.',
+    'The answer is clearly 5.',
+    'The answer is, of course, 5.',
+    'x works out to 5.',
+    'x comes out to 5.',
+    'x equals to 5',
+    'The result works out to be 5.',
+    'The correct answer, 5, is half of that.',
+    'The answer, namely 5, is half of that.',
+  ])('%s', (feedback) => {
+    expect(createLeakGuard(texts, { kind: 'boxed' }).leaks(feedback)).toBe(true);
+  });
+
+  const options = { problem: 'Which one is a prime: (A) 21, (B) 23?', solution: 'A', reference: '\\boxed{B}' };
+  it.each([
+    'The correct option is B.',
+    'The correct choice is (B).',
+    'B is the correct option.',
+    '(B) is the correct choice.',
+  ])('of a choice: %s', (feedback) => {
+    expect(createLeakGuard(options, { kind: 'boxed' }).leaks(feedback)).toBe(true);
+  });
+
+  it('takes no article for option A', () => {
+    const guard = createLeakGuard({ ...options, solution: 'B', reference: '\\boxed{A}' }, { kind: 'boxed' });
+    expect(guard.leaks('The correct option is a prime.')).toBe(false);
+    expect(guard.leaks('The correct option is A.')).toBe(true);
+  });
+
+  it.each([
+    'Steps 2, 3 and 4 are wrong.',
+    'Steps 1, 2, 3, and 4 are wrong.',
+    'Lines 2 through 4 are wrong.',
+    'See (4).',
+    'This follows from (4).',
+    'Step 1 (of 4) is wrong',
+    'Step 1 of 4 is wrong',
+    'There are 4,000 people',
+  ])('points or counts: %s', (feedback) => {
+    const guard = createLeakGuard({ ...unrelated, reference: '\\boxed{4}' }, { kind: 'boxed' });
+    expect(guard.leaks(feedback)).toBe(false);
+    expect(guard.redact(feedback)).toBe(feedback);
   });
 });
 
