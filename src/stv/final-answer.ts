@@ -52,8 +52,10 @@ function readOne(answer: string): readonly (readonly AnswerPart[])[] {
   const whole = toPart(unwrapped);
   const isList = isDecimalCommaOrList(unwrapped);
   if (whole?.kind === 'value' && !isList) return [[whole]];
-  const list = toList(unwrapped);
-  return [list, whole && [whole]].filter((reading) => reading !== undefined).slice(0, isList ? 2 : 1);
+  const readings = [toList(unwrapped), whole && [whole]];
+  // nobody writes a list as `0,5`
+  if (/^[-+]?\s?0,/.test(unwrapped)) readings.reverse();
+  return readings.filter((reading) => reading !== undefined).slice(0, isList ? 2 : 1);
 }
 
 /** `2,3`, with or without a sign; not `1,250`, and not `2,3 kg`, which is one length. */

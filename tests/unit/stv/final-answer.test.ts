@@ -25,6 +25,7 @@ describe('splitAnswer', () => {
 describe('readAnswer', () => {
   it.each([
     ['2,3', [[value(2), value(3)], [value(2.3, 1)]]],
+    ['0,5', [[value(0.5, 1)], [value(0), value(5)]]],
     ['x = -2,3', [[value(-2), value(3)], [value(-2.3, 1)]]],
     ['1,250', [[value(1250)]]],
     ['1,2,3', [[value(1), value(2), value(3)]]],
