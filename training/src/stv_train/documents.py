@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from . import prompts
-from .tasks.arithmetic import read_expression
 from .tasks.checking import OK, Check, check
 from .tasks.equation_levels import NAMES
+from .tasks.expression import Bin, Num
 from .tasks.mistakes import beginning, slip, student_attempt
 from .tasks.problems import TASKS, canonical_calculation, kinds_of, make_outside, make_problem, read_problem, split_of
 from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after
@@ -239,7 +239,7 @@ def drill(rng: Random) -> tuple[str, Leaf]:
             if rng.random() < 0.4:
                 a, sign, b, result = result, "/", a, b
         question = f"{a} {sign} {b}" if b >= 0 else f"{a} {sign} ({b})"
-        if split_of(canonical_calculation(read_expression(question).tree)) != "train":
+        if split_of(canonical_calculation(Bin(sign, Num(a), Num(b)))) != "train":
             continue
         if sign in "+-" and 0 not in (a, b, result) and rng.random() < 0.4:
             name = rng.choice(NAMES)

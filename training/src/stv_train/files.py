@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -27,6 +28,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         full = full or "No space left" in str(error)
         reason = "the disk is full" if full else str(error)
         raise TrainError(f"Cannot write {path}: {reason}. The previous state is intact; the same command goes on from it.") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of what the file holds, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ..errors import TrainError
+from ..files import file_digest
 from ..model import Llama, from_hf
 from ..run import Run
 
@@ -31,8 +31,7 @@ def read_checkpoint(run: Run, folder: Path, asked_by: str) -> Llama:
 @lru_cache(maxsize=4)
 def checkpoint_digest(folder: Path) -> str:
     """Names the weights of a checkpoint. Read once for a process: a training asks for it at every buffer of documents."""
-    with (folder / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_digest(folder / "model.safetensors")[:16]
 
 
 def adopt(run: Run, name: str, folder: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -129,9 +129,7 @@ def _train(course: Course) -> Llama:
 
     with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
-            if (due := pool_at(course, tokens_at_buffer)) and not due.exists():
-                checkpoint()  # drawing it takes minutes and can be interrupted too
-            own = own_attempts(course, model, tokens_at_buffer)
+            own = own_attempts(course, model, tokens_at_buffer, checkpoint)
             rows = drawn.take(order_at(course, number, tokens_at_buffer, own))
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
             if upcoming < config.tokens and (next_own := pool_at(course, upcoming)) in (None, own):
@@ -222,10 +220,11 @@ def pool_at(course: Course, tokens: int) -> Path | None:
     return course.run.folder / course.name / f"own-{course.identity}" / f"{due[-1]}.jsonl" if due and config.own_attempts else None
 
 
-def own_attempts(course: Course, model: Llama, tokens: int) -> Path | None:
-    """The same file, drawn first where it does not exist."""
+def own_attempts(course: Course, model: Llama, tokens: int, checkpoint: Callable[[], None]) -> Path | None:
+    """The same file, drawn first where it does not exist; that takes minutes and can be interrupted too."""
     path = pool_at(course, tokens)
     if path and not path.exists():
+        checkpoint()
         _draw_pool(course, model, path)
     return path
 

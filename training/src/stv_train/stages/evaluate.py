@@ -13,7 +13,7 @@ from ..documents import outside_attempt
 from ..errors import TrainError
 from ..export import export_pack, load_export
 from ..figures import Pair
-from ..files import read_jsonl, write_json, write_jsonl
+from ..files import file_digest, read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
 from ..server import server_command, server_version
@@ -103,10 +103,6 @@ def _evaluate_pair(
     return {"generator": pair.generator, "verifier": pair.verifier, "sets": reports}
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 # --- Problems ---------------------------------------------------------------------------------------------------------
 
 
@@ -118,7 +114,7 @@ def _problem_sets(run: Run) -> dict[str, Path]:
     paths = {name: folder / f"{name}.jsonl" for name in ("loop", "attempts", "outside")}
     identity = fingerprint(
         *(run.config.run.seed, config.problems, config.attempts, run.config.data.tasks, run.config.export.temperature),
-        _digest(run.folder / config.generator / "weights.safetensors"),
+        file_digest(run.folder / config.generator / "weights.safetensors"),
     )
     marker = folder / "identity"
     if not marker.exists() or marker.read_text() != identity:
@@ -165,7 +161,7 @@ def _controls(run: Run, loop: Path) -> None:
 
     path = evaluation_folder(run) / "loops.json"
     names = [name for _, name in VERIFIERS if run.has_model(name)]
-    weights = [_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
+    weights = [file_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
     chains = run.config.evaluate.control_chains
     identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights)
     marker = path.with_suffix(".identity")

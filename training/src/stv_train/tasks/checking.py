@@ -84,7 +84,7 @@ def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> 
         return LineReview(_all_worked(*step), finding, "missing")
     if (found := _derivation(previous, line)) is None:
         return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
-    return _review_like(problem, found.line, found.origins, line, found.skipped, follows)
+    return _review_like(problem, found, line, follows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,17 @@ class _Derivation:
     left_out: tuple[Step, ...] = ()
 
     @property
-    def skipped(self) -> tuple[str, ...]:
-        return tuple(text for step in self.left_out for text in _all_worked(*step))
+    def skipped(self) -> list[Claim]:
+        return [claim for made, origins in self.left_out for claim in claims_of(made, origins, made)]
+
+    def is_meant_by(self, pairs: list[tuple[Leaf, Leaf]]) -> bool:
+        """Whether a line with the second of these numbers in the places of the first may be this one: `2x = 4` states no answer, and
+        there is no division where nothing is divided."""
+        states_answer = self.line.answer() is not None
+        return not any(
+            want != got and (origin.kind == "over" or (states_answer and bool(want.suffix)))
+            for (want, got), origin in zip(pairs, self.origins, strict=True)
+        )
 
 
 def _derivation(previous: Line, line: Line) -> _Derivation | None:
@@ -121,14 +130,10 @@ def _derivation(previous: Line, line: Line) -> _Derivation | None:
             if not too_early and (alike := made.arranged(origins, line)) is not None:
                 found = _Derivation(*alike, before.left_out)
                 pairs = list(zip(found.line.leaves(), wanted, strict=True))
-                if made.answer() is not None and any(want.suffix and want != got for want, got in pairs):
-                    continue  # `2x = 4` states no answer, and must not be checked as if it did
-                if any(o.kind == "over" and want != got for (want, got), o in zip(pairs, found.origins, strict=True)):
-                    continue  # nor was a division meant where there is none
                 wrong = sum(want != got for want, got in pairs)
                 if not wrong:
                     return found
-                if wrong < fewest:
+                if wrong < fewest and found.is_meant_by(pairs):
                     best, fewest = found, wrong
             if goes_on:
                 reached.append(_Derivation(made, origins, (*before.left_out, (made, origins))))
@@ -140,12 +145,12 @@ def _all_worked(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
     return tuple(claim.worked() for claim in claims_of(expected, origins, expected))
 
 
-def _review_like(
-    problem: Problem, expected: Line, origins: list[Origin], line: Line, skipped: tuple[str, ...], follows: bool
-) -> LineReview:
-    """`line` has the shape of `expected`, which was probably meant; `skipped` leads there."""
+def _review_like(problem: Problem, meant: _Derivation, line: Line, follows: bool) -> LineReview:
+    """`line` has the shape of the line that was probably meant."""
+    expected = meant.line
     pairs = list(zip(expected.leaves(), line.leaves(), strict=True))
-    joined, origins, skipped = _claims_of_skipped(pairs, origins, skipped)
+    joined, origins, rest = _claims_of_skipped(pairs, meant.origins, meant.skipped)
+    skipped = tuple(claim.worked() for claim in rest)
     worked, finding = review_claims(joined + claims_of(expected, origins, line), problem.answer)
     if follows:
         same = all(want.value == got.value for want, got in pairs)
@@ -161,19 +166,18 @@ def _review_like(
 
 
 def _claims_of_skipped(
-    pairs: list[tuple[Leaf, Leaf]], origins: list[Origin], skipped: tuple[str, ...]
-) -> tuple[list[Claim], list[Origin], tuple[str, ...]]:
+    pairs: list[tuple[Leaf, Leaf]], origins: list[Origin], skipped: list[Claim]
+) -> tuple[list[Claim], list[Origin], list[Claim]]:
     """A number that a line left out worked out, and this one shows, is claimed by this one: `5x - 2x is 3x, here 7x`, and not copied.
     Gives those claims, the origins without them as copies, and what else was left out."""
     claims, kept, rest = [], list(origins), list(skipped)
     for at, (want, got) in enumerate(pairs):
-        end = f" is {want.text()}"
-        text = next((text for text in rest if text.endswith(end)), None) if origins[at].kind == "copy" else None
-        if text is not None:
-            rest.remove(text)
-            claims.append(Claim(text.removesuffix(end), want, got))
+        done = next((claim for claim in rest if claim.want == want), None) if origins[at].kind == "copy" else None
+        if done is not None:
+            rest.remove(done)
+            claims.append(Claim(done.operation, want, got))
             kept[at] = DONE_BEFORE
-    return claims, kept, tuple(rest)
+    return claims, kept, rest
 
 
 def _copied(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
