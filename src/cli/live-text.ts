@@ -50,7 +50,7 @@ export function createLiveText(stream: NodeJS.WriteStream = process.stderr): Liv
 const controls = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 /** A model's text must not steer the terminal; tabs and line breaks may pass. */
-export function harmless(text: string): string {
+function harmless(text: string): string {
   return text.replaceAll(controls, '\uFFFD');
 }
 

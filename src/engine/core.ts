@@ -127,7 +127,7 @@ export class EngineCore {
     const rows = lanes.map((lane) => wantedRows(lane, drafts.get(lane.sequence)));
     const logits = lanes.length === 0 ? undefined : this.#forward(lanes, rows, outputs);
     const forwardMs = this.#now() - forwardStartMs;
-    if (logits !== undefined) this.#updateAll(lanes, { rows, logits, outputs });
+    if (logits !== undefined) this.#updateAll(lanes, rows, logits, outputs);
     const stats = this.#stats({ ...schedule, lanes }, rows, outputs, forwardMs);
     // what failed tells nothing of what a step costs
     if (logits !== undefined && decoding.length === lanes.length) this.#planner.observe(stats.numTokens, forwardMs);
@@ -179,11 +179,9 @@ export class EngineCore {
 
   #updateAll(
     lanes: readonly ScheduledLane[],
-    {
-      rows,
-      logits,
-      outputs,
-    }: { readonly rows: readonly LaneRows[]; readonly logits: Logits; readonly outputs: SequenceOutput[] },
+    rows: readonly LaneRows[],
+    logits: Logits,
+    outputs: SequenceOutput[],
   ): void {
     let row = 0;
     for (const [i, lane] of lanes.entries()) {

@@ -16,19 +16,21 @@ const MAX_STATEMENT = 400;
 /** So many announcements are looked at, from the last one on: behind the answer may stand `the solution is unique`. */
 const MAX_ANNOUNCED = 8;
 
-/** The most deliberate statement first. */
-export function findStatements(solution: string, format: AnswerFormat): readonly AnswerStatement[] {
-  const matched = format.kind === 'pattern' ? createAnswerExtractor(format)(solution) : undefined;
+/** The most deliberate statement first; each is looked for when it is asked for. */
+export function* findStatements(solution: string, format: AnswerFormat): Generator<AnswerStatement, void> {
   const lines = solution.trimEnd().split('\n');
-  const found: readonly (readonly [AnswerStatement['kind'], string | undefined])[] = [
-    ['boxed', lastBoxed(solution)],
-    ['pattern', matched],
-    ['marked', behindHashes(solution.trimEnd())],
-    ['announced', lastAnnounced(solution)],
-    ['line', lastStatement(lines)],
-    ['unknown', lastUnknown(lines)],
+  const finders: readonly (readonly [AnswerStatement['kind'], () => string | undefined])[] = [
+    ['boxed', () => lastBoxed(solution)],
+    ['pattern', () => (format.kind === 'pattern' ? createAnswerExtractor(format)(solution) : undefined)],
+    ['marked', () => behindHashes(solution.trimEnd())],
+    ['announced', () => lastAnnounced(solution)],
+    ['line', () => lastStatement(lines)],
+    ['unknown', () => lastUnknown(lines)],
   ];
-  return found.flatMap(([kind, text]) => (text === undefined || text === '' ? [] : [{ kind, text }]));
+  for (const [kind, find] of finders) {
+    const text = find();
+    if (text !== undefined && text !== '') yield { kind, text };
+  }
 }
 
 /** `#### 42` with nothing on the lines below, as GSM8K ends its solutions. */

@@ -24,7 +24,8 @@ const MAX_ANSWER = 200;
 
 /** How the solution states its answer: boxed, announced, behind `####`, or as the end of what it says last. */
 export function findFinalAnswer(solution: string, format: AnswerFormat): string | undefined {
-  return findStatements(solution, format)[0]?.text;
+  for (const { text } of findStatements(solution, format)) return text;
+  return undefined;
 }
 
 /** Empty when nothing of substance is left. Of several readings the first. */

@@ -42,10 +42,9 @@ export function createLeakGuard({ reference, problem, solution }: GuardedTexts, 
     ...findQuotes(feedback.text),
   ];
   // In a text that gives the answer away, what only mentions its value confirms it: `x = […] = 5`.
-  const findAll = (feedback: PlainText): readonly Span[] => {
+  const findMentions = (feedback: PlainText): readonly Span[] => {
     const stated = answers.filter((finders) => findAnswer(finders, feedback.text).length > 0);
-    const mentioned = (stated.length > 0 ? stated : answers).flat().flatMap(({ mentions }) => mentions(feedback.text));
-    return [...find(feedback), ...mentioned];
+    return (stated.length > 0 ? stated : answers).flat().flatMap(({ mentions }) => mentions(feedback.text));
   };
   return {
     leaks: (feedback) => find(toPlainText(feedback)).length > 0,
@@ -53,8 +52,9 @@ export function createLeakGuard({ reference, problem, solution }: GuardedTexts, 
       let text = feedback;
       for (let pass = 0; pass < 4; pass++) {
         const plain = toPlainText(text);
-        if (find(plain).length === 0) return text;
-        text = blot(text, plain, findAll(plain));
+        const spans = find(plain);
+        if (spans.length === 0) return text;
+        text = blot(text, plain, [...spans, ...findMentions(plain)]);
       }
       return find(toPlainText(text)).length === 0 ? text : WITHHELD;
     },
@@ -75,7 +75,7 @@ function guardedAnswers(reference: string, solution: string, format: AnswerForma
   const found = studentAnswers(solution, format);
   const isFound = (readings: readonly (readonly AnswerPart[])[]): boolean =>
     readings.some((parts) => found.some((other) => isSameAnswer(parts, other)));
-  const [main, ...others] = findStatements(reference, format).map(({ kind, text }) => ({
+  const [main, ...others] = Array.from(findStatements(reference, format), ({ kind, text }) => ({
     kind,
     readings: readAnswer(text),
   }));
@@ -95,8 +95,8 @@ function studentAnswers(solution: string, format: AnswerFormat): readonly (reado
   const isAlone = format.kind === 'last_line' || !solution.trim().includes('\n');
   const isMeant = ({ kind, text }: AnswerStatement): boolean =>
     kind !== 'line' || (isAlone && solution.trimEnd().endsWith(text) && !solution.includes('='));
-  const answer = findStatements(solution, format).find(isMeant);
-  return answer === undefined ? [] : readAnswer(answer.text);
+  for (const statement of findStatements(solution, format)) if (isMeant(statement)) return readAnswer(statement.text);
+  return [];
 }
 
 function blot(text: string, plain: PlainText, spans: readonly Span[]): string {
