@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 import torch
 
 from stv_train.batches import batches, collate, padded
@@ -20,12 +21,14 @@ def test_lengths_are_rounded_up_and_never_beyond_the_context() -> None:
         assert padded(padded(length)) == padded(length)
 
 
-def test_every_document_is_in_one_batch() -> None:
+@pytest.mark.parametrize("rounded", [True, False])
+def test_every_document_is_in_one_batch(rounded: bool) -> None:
     documents = rows(600, Random(4))
-    groups = batches(documents, 2048, Random(1))
+    groups = batches(documents, 2048, Random(1), rounded)
     assert sorted(map(id, documents)) == sorted(id(row) for group in groups for row in group)
     for group in groups:
-        batch = collate(group, torch.device("cpu"))
+        batch = collate(group, torch.device("cpu"), rounded)
+        assert rounded or batch.ids.shape[1] == max(len(row.ids) for row in group)
         assert batch.ids.numel() <= 2048 or len(group) == 1
         assert batch.num_tokens == sum(len(row.ids) for row in group)
 

@@ -155,8 +155,9 @@ class Table:
     def __init__(self, scores: torch.Tensor) -> None:
         self.scores = scores
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.scores[ids]
+    def hidden(self, ids: torch.Tensor, at: torch.Tensor | None = None) -> torch.Tensor:
+        scores = self.scores[ids]
+        return scores if at is None else scores.flatten(0, 1)[at]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden

@@ -35,6 +35,20 @@ def test_an_exported_checkpoint_is_read_back_exactly(tiny: Llama) -> None:
         assert torch.equal(other.state_dict()[name], weight), name
 
 
+def test_hidden_states_of_some_positions_are_those_of_all_and_so_are_their_gradients(tiny: Llama) -> None:
+    ids = torch.tensor([[7, 30, 99, 12, 5], [9, 9, 200, 31, 0]])
+    at = torch.tensor([1, 4, 5, 8])
+    found = []
+    for states in (tiny.hidden(ids).flatten(0, 1)[at], tiny.hidden(ids, at)):
+        tiny.zero_grad()
+        tiny.logits(states).square().mean().backward()
+        found.append((states, [parameter.grad for parameter in tiny.parameters()]))
+    (all_states, all_gradients), (states, gradients) = found
+    assert states.shape == (4, tiny.config.hidden_size) and torch.allclose(states, all_states, atol=1e-6)
+    for one, other in zip(gradients, all_gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-6, rtol=1e-4)
+
+
 @torch.no_grad()
 def slow_greedy(model: Llama, prompt: list[int], budget: int) -> list[int]:
     ids = list(prompt)

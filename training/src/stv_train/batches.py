@@ -22,8 +22,11 @@ class Batch:
     num_tokens: int  # without padding
 
 
-def collate(rows: list[Encoded], device: torch.device) -> Batch:
-    longest = padded(max(len(row.ids) for row in rows))
+def collate(rows: list[Encoded], device: torch.device, rounded: bool = True) -> Batch:
+    """`rounded`: the length of the batch is `padded`; else that of its longest row."""
+    longest = max(len(row.ids) for row in rows)
+    if rounded:
+        longest = padded(longest)
     ids = torch.full((len(rows), longest), PAD)
     answers = torch.zeros((len(rows), longest - 1), dtype=torch.bool)
     for at, row in enumerate(rows):
@@ -41,12 +44,14 @@ def padded(length: int) -> int:
     return -(-(length - 1) // step) * step + 1
 
 
-def batches(rows: list[Encoded], batch_tokens: int, rng: Random) -> list[list[Encoded]]:
-    """Groups of similar length, each as many as fit into `batch_tokens` with padding (one row at least), in random order."""
+def batches(rows: list[Encoded], batch_tokens: int, rng: Random, rounded: bool = True) -> list[list[Encoded]]:
+    """Groups of similar length, each as many as fit into `batch_tokens` with padding (one row at least), in random order. `rounded` as
+    for `collate`."""
     groups: list[list[Encoded]] = []
     rest = sorted(rows, key=lambda r: len(r.ids), reverse=True)
     while rest:
-        count = max(1, batch_tokens // padded(len(rest[0].ids)))
+        longest = len(rest[0].ids)
+        count = max(1, batch_tokens // (padded(longest) if rounded else longest))
         groups.append(rest[:count])
         rest = rest[count:]
     rng.shuffle(groups)
@@ -54,9 +59,9 @@ def batches(rows: list[Encoded], batch_tokens: int, rng: Random) -> list[list[En
 
 
 def answer_logits(model: Policy, batch: Batch) -> tuple[Tensor, Tensor]:
-    """(logits [N, vocab], targets [N]) at the answer positions only: the LM head is spared the prompts."""
-    hidden = model.hidden(batch.ids[:, :-1])
-    return model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers]
+    """(logits [N, vocab], targets [N]) at the answer positions only, row by row: last layer and LM head are spared the prompts."""
+    at = batch.answers.flatten().nonzero().squeeze(1)
+    return model.logits(model.hidden(batch.ids[:, :-1], at)), batch.ids[:, 1:].flatten()[at]
 
 
 def answer_loss(model: Policy, batch: Batch, judged_after: int | None = None, judgement_weight: float = 1.0) -> Tensor:

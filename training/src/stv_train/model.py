@@ -116,9 +116,13 @@ class Layer(nn.Module):
         out: Tensor = self.down(F.silu(gate) * up)
         return out
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, bias: Tensor, at: Tensor | None = None) -> Tensor:
+        """x [B, T, hidden] -> the same, or with `at` [N], positions of the flattened batch, [N, hidden]: theirs alone."""
         q, k, v = self.split_heads(self.input_norm(x), cos, sin)
-        x = x + self.o(attend(q, k, v, bias).transpose(1, 2).flatten(2))
+        mixed = attend(q, k, v, bias).transpose(1, 2).flatten(2)
+        if at is not None:
+            x, mixed = x.flatten(0, 1)[at], mixed.flatten(0, 1)[at]
+        x = x + self.o(mixed)
         return x + self.mlp(self.post_norm(x))
 
 
@@ -147,15 +151,16 @@ class Llama(nn.Module):
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.embed.weight.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """ids [B, T], padded on the right -> last hidden states [B, T, hidden]."""
+    def hidden(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
+        """ids [B, T], padded on the right -> last hidden states [B, T, hidden]; with `at` [N], positions of the flattened batch, theirs
+        alone [N, hidden], for which the last layer does only what they need."""
         length = ids.shape[1]
         cos, sin, bias = self.cos[:length], self.sin[:length], self.future[:length, :length]  # type: ignore[index]
         with self.autocast():
             x = self.embed(ids)
-            for layer in self.layers:
+            for layer in self.layers[:-1]:
                 x = layer(x, cos, sin, bias)
-            out: Tensor = self.norm(x)
+            out: Tensor = self.norm(self.layers[-1](x, cos, sin, bias, at))
         return out
 
     def logits(self, hidden: Tensor) -> Tensor:

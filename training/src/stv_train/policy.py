@@ -16,8 +16,9 @@ class Tokens(Protocol):
 
 
 class Policy(Protocol):
-    def hidden(self, ids: Tensor) -> Tensor:
-        """ids [B, T], padded on the right -> final hidden states [B, T, size]."""
+    def hidden(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
+        """ids [B, T], padded on the right -> final hidden states [B, T, size]; with `at` [N], positions of the flattened batch, theirs
+        alone [N, size]."""
         ...
 
     def logits(self, hidden: Tensor) -> Tensor:

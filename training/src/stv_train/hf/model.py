@@ -66,10 +66,10 @@ class LoraPolicy(nn.Module):
         self.inner.set_adapter(self.name)
         yield self.inner.base_model.model
 
-    def hidden(self, ids: Tensor) -> Tensor:
+    def hidden(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         with self._used() as model:
             states: Tensor = model.model(input_ids=ids).last_hidden_state
-        return states
+        return states if at is None else states.flatten(0, 1)[at]
 
     def logits(self, hidden: Tensor) -> Tensor:
         with self._used() as model:

@@ -111,6 +111,7 @@ def _train(course: Course) -> Llama:
     next_probe = (tokens // config.probe_tokens + 1) * config.probe_tokens
     losses: list[float] = []
     comma = run.tokenizer.encode(", ")[0]
+    rounded = run.precision == torch.bfloat16  # products of other types need no preparation, and padding costs a fifteenth
 
     def checkpoint() -> None:
         run.save_checkpoint(
@@ -134,9 +135,9 @@ def _train(course: Course) -> Llama:
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
             if upcoming < config.tokens and (next_own := pool_at(course, upcoming)) in (None, own):
                 drawn.prepare(order_at(course, number + BUFFER, upcoming, next_own))
-            groups = batches(rows, config.batch_tokens, Random(f"{course.seed}:order:{number}"))
+            groups = batches(rows, config.batch_tokens, Random(f"{course.seed}:order:{number}"), rounded)
             for group in groups[done:]:
-                batch = collate(group, run.device)
+                batch = collate(group, run.device, rounded)
                 loss = answer_loss(model, batch, comma, config.judgement_weight)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

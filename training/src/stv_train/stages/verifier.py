@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import prompts
-from ..batches import answer_loss, batches, collate
+from ..batches import answer_logits, answer_loss, batches, collate
 from ..documents import FEW, Encoded, make_outside_attempt, review_feedback, teacher_prompt, verdict_of
 from ..errors import TrainError
 from ..losses import (
@@ -241,7 +241,7 @@ def update_step(
             loss = answer_loss(student, batch)
             sums["sft"] += loss.item() * share
         else:
-            logits, targets = _flat(student, batch.ids, batch.answers)
+            logits, targets = answer_logits(student, batch)
             rows = _rows(chunk, batch.answers)
             pg = policy_gradient_loss(token_logprobs(logits, targets, config.temperature), rows, advantages)
             loss = (config.pg_coef if method == "stv" else 1.0) * pg
@@ -249,7 +249,7 @@ def update_step(
             if method == "stv":
                 other = collate([b for _, b, _ in chunk], run.device)
                 with torch.no_grad():
-                    teacher_logits, _ = _flat(teacher, other.ids, other.answers)
+                    teacher_logits, _ = answer_logits(teacher, other)
                 # At temperature 1, whatever was sampled at: samples say where the two are compared, and it is what they say at 1 that
                 # is to become the same.
                 opd = distillation_loss(logits, teacher_logits, config.alpha, config.top_k)
@@ -260,12 +260,6 @@ def update_step(
     optimizer.step(factor)
     unread = sum(verdict is None for _, verdict in readings) / len(readings)
     return {"reward": float(rewards.mean()), "unread": unread, "gradient_norm": norm} | {k: v for k, v in sums.items() if v}
-
-
-def _flat(model: Policy, ids: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and targets at the answer positions, row by row: equal order for student and teacher prompts."""
-    hidden = model.hidden(ids[:, :-1])
-    return model.logits(hidden[answers]), ids[:, 1:][answers]
 
 
 def _rows(chunk: list[tuple[Encoded, Encoded, int]], answers: Tensor) -> Tensor:

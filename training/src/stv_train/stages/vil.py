@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from .. import prompts
-from ..batches import collate
+from ..batches import answer_logits, collate
 from ..config import VilConfig
 from ..documents import Encoded
 from ..errors import TrainError
@@ -266,8 +266,7 @@ def _step_on(
         part = ordered[at : at + size]
         at += size
         batch = collate([row for row, _ in part], run.device)
-        hidden = model.hidden(batch.ids[:, :-1])
-        logprobs = token_logprobs(model.logits(hidden[batch.answers]), batch.ids[:, 1:][batch.answers], config.temperature)
+        logprobs = token_logprobs(*answer_logits(model, batch), config.temperature)
         numbers = torch.tensor([number for _, number in part], device=run.device)
         samples = numbers[batch.answers.nonzero()[:, 0]]
         loss = policy_gradient_loss(logprobs, samples, advantages)
