@@ -195,7 +195,15 @@ def test_other_right_ways_are_accepted() -> None:
         (
             "3x + 5 = 20",
             "3x = 15\n15/3 = 3x/3\n6 = x",
-            "Step 1: 20 - 5 is 15, here 15, 3x copied, ok\nStep 2: ok\nStep 3: 3 times 6 is 18, before 15, wrong.",
+            "Step 1: 20 - 5 is 15, here 15, 3x copied, ok\nStep 2: 15 over 3, 3x over 3 copied, ok\n"
+            "Step 3: 3 times 6 is 18, before 15, wrong.",
+        ),
+        ("2r = -22", "2r/2 = -19/2", "Step 1: 2r over 2, -22 was copied as -19."),
+        ("2r = -22", "2r/2 = -22/3", "Step 1: 2r over 2, 2 was copied as 3."),
+        (
+            "7x + 37 = 10x + 7",
+            "7x + 37 - 7 = 10x + 7 - 8",
+            "Step 1: 7 moved is -7, here -7, 7 moved is -7, here -8, wrong.",
         ),
         (
             "2x + 7 + 14 - 81 = 5 - x",
@@ -402,10 +410,18 @@ def test_split_depends_on_the_canonical_problem_alone() -> None:
         ("3x + 4 = 2x - 5", "4 + 3x = 2x - 5", "2x - 5 = 3x + 4", "-5 + 2y = 4 + 3y"),
         ("2(x + 3) - 1 = 9", "9 = -1 + 2(3 + x)"),
         ("12 + 30 * 2", "2 * 30 + 12", "30 * 2 + 12 = ?"),
+        ("7 - 3 + 2", "7 + 2 - 3", "2 - 3 + 7", "2 - (3 - 7)", "7 + (-3) + 2"),
+        ("12 * 5 / 4 - 1", "5 / 4 * 12 - 1"),
     ],
 )
 def test_a_problem_is_the_same_in_every_order(twins: tuple[str, ...]) -> None:
     assert len({read_problem(text).canonical for text in twins}) == 1
+
+
+def test_a_statement_may_be_about_a_part_after_steps_that_were_left_out() -> None:
+    problem = read_problem("(5 + 5) * (17 + (6 - 4))")
+    assert check(problem, "5 + 5 = 10\n17 + 2 = 19\n10 * 19 = 190").correct
+    assert check(problem, "5 + 5 = 10\n17 + 3 = 20\n10 * 20 = 200").first_error == 2
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class VerifierConfig:
     muon_lr: float = 0.002
     adam_lr: float = 0.0005
     temperature: float = 1.0
-    max_new_tokens: int = 256
+    max_new_tokens: int = 384  # true reviews of right attempts at the hardest equations of `mini.toml` have 330
     opd_coef: float = 1.0
     pg_coef: float = 0.1
     alpha: float = 0.5

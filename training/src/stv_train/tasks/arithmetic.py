@@ -8,8 +8,8 @@ from itertools import pairwise
 from math import gcd, lcm
 
 from ..errors import OutsideDomain
-from .expression import MAX_NUMBER, Bin, Expr, Neg, Num, canonical, linear, number_text, parse, variables
-from .steps import ByTheBook, Claim, Leaf, Line, Origin, Undo
+from .expression import MAX_NUMBER, Bin, Expr, Member, Neg, Num, canonical, linear, member_key, members, number_text, parse, variables
+from .steps import MAX_SKIPPED, ByTheBook, Claim, Leaf, Line, Origin, Undo
 
 COPY = Origin("copy")
 Path = tuple[str, ...]
@@ -326,13 +326,23 @@ class Statement(ByTheBook):
         return [_claim(left, right, whole) for left, right in pairwise(self.parts)]
 
     def _within(self, previous: Line) -> Expr | None:
-        """What stands once the last value has taken the place of a part of `previous`; None where the statement is about no part."""
+        """What stands once the last value has taken the place of a part of `previous`, or of what it becomes in a few steps that were left
+        out; None where the statement is about no part."""
         if isinstance(previous, PercentQuestion):
             previous = previous.calculation()
         first, last = self.parts[0], self.parts[-1]
         if not isinstance(previous, Expression) or canonical(previous.tree, reduced=True) == canonical(first, reduced=True):
             return None
-        return _substitute(previous.tree, first, last)
+        line: Line = previous
+        for _ in range(MAX_SKIPPED + 1):
+            if not isinstance(line, Expression):
+                return None
+            if (made := _substitute(line.tree, first, last)) is not None:
+                return made
+            if (step := line.next()) is None:
+                return None
+            line = step[0]
+        return None
 
     def _is_whole(self, previous: Line) -> bool:
         same = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
@@ -356,37 +366,18 @@ def _claim(left: Expr, right: Expr, whole: bool) -> Claim:
     return Claim(_text(left), got if value == said else want, got, undo)
 
 
-_Item = tuple[str, Expr]
-"""A member of a sum or a product with the sign before it."""
-
-
-def _items(tree: Expr, ops: str, inverse: bool = False) -> list[_Item]:
-    """A sum (ops `+-`) or a product (`*/`) as its members, also of its own kind in brackets: 20 - (3 + 4) is 20, -3, -4."""
-    if isinstance(tree, Bin) and tree.op in ops:
-        return [*_items(tree.left, ops, inverse), *_items(tree.right, ops, inverse != (tree.op == ops[1]))]
-    return [(ops[inverse], tree)]
-
-
-def _key(item: _Item) -> str:
-    """Equal for members that are the same, however they are written: 3 taken away is -3 added."""
-    op, member = item
-    if op == "-" and isinstance(member, Num):
-        op, member = "+", Num(-member.numerator, member.denominator)
-    return op + canonical(member, reduced=True)
-
-
-def _joined(items: list[_Item]) -> Expr:
+def _joined(items: list[Member]) -> Expr:
     tree = items[0][1]
     for op, member in items[1:]:
         tree = Bin(op, tree, member)
     return tree
 
 
-def _without(items: list[_Item], part: list[_Item]) -> tuple[int, list[_Item]] | None:
+def _without(items: list[Member], part: list[Member]) -> tuple[int, list[Member]] | None:
     """Where the first member of `part` stood, and the items without its members; None where one is missing."""
     rest, places = list(enumerate(items)), list[int]()
     for wanted in part:
-        found = next((item for item in rest if _key(item[1]) == _key(wanted)), None)
+        found = next((item for item in rest if member_key(item[1], reduced=True) == member_key(wanted, reduced=True)), None)
         if found is None:
             return None
         rest.remove(found)
@@ -405,7 +396,7 @@ def _substitute(tree: Expr, part: Expr, value: Expr) -> Expr | None:
     if (right := _substitute(tree.right, part, value)) is not None:
         return Bin(tree.op, tree.left, right)
     for ops in ("+-", "*/"):
-        whole, wanted = _items(tree, ops), _items(part, ops)
+        whole, wanted = members(tree, ops), members(part, ops)
         if 1 < len(wanted) < len(whole) and (found := _without(whole, wanted)) is not None:
             at, rest = found
             return _joined([*rest[:at], (ops[0], value), *rest[at:]])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 
 from ..errors import OutsideDomain
-from .steps import MAX_STEPS, Claim, Leaf, Line, Origin, Problem, Step, attempt_lines
+from .steps import MAX_SKIPPED, MAX_STEPS, Claim, Leaf, Line, Origin, Problem, Step, attempt_lines
 
-MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have its next one worked out
 NOT_FOLLOWING = "this does not follow from the line before."
 UNREADABLE = "this line cannot be read."
 UNFINISHED = "this is not the answer yet."
 OK = "ok"
 DONE_BEFORE = Origin("before")
+REPEATED = ("copy", "over")  # kinds of numbers that a line has from the one before without working anything out
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,15 @@ class _Derivation:
         there is no division where nothing is divided."""
         states_answer = self.line.answer() is not None
         return not any(
-            want != got and (origin.kind == "over" or (states_answer and bool(want.suffix)))
+            want != got and (not _is_divided(want, got) if origin.kind == "over" else states_answer and bool(want.suffix))
             for (want, got), origin in zip(pairs, self.origins, strict=True)
         )
+
+
+def _is_divided(want: Leaf, got: Leaf) -> bool:
+    """Both are divided, and either what is divided or the divisor is the same."""
+    same = want.numerator == got.numerator or want.denominator == got.denominator
+    return same and want.denominator > 1 and got.denominator > 1
 
 
 def _derivation(previous: Line, line: Line) -> _Derivation | None:
@@ -158,10 +164,8 @@ def _review_like(problem: Problem, meant: _Derivation, line: Line, follows: bool
     kind = next((o.kind for (want, got), o in zip(pairs, origins, strict=True) if o.operation and want != got), "other")
     if not finding:
         at = next((at for at, (want, got) in enumerate(pairs) if want != got), len(pairs))
-        worked += tuple(want.text() for (want, _), o in zip(pairs[:at], origins[:at], strict=True) if o.kind == "copy")
-        wrong = pairs[at] if at < len(pairs) else None
-        kind = "copy" if wrong else "other"
-        finding = f"{wrong[0].text()} was copied as {wrong[1].text()}." if wrong else NOT_FOLLOWING
+        worked += tuple(_repeated(want, o) for (want, _), o in zip(pairs[:at], origins[:at], strict=True) if o.kind in REPEATED)
+        kind, finding = ("copy", _miscopied(*pairs[at], origins[at])) if at < len(pairs) else ("other", NOT_FOLLOWING)
     return LineReview(worked, finding, kind, expected.text(), skipped)
 
 
@@ -184,8 +188,21 @@ def _copied(expected: Line, origins: list[Origin]) -> tuple[str, ...]:
     """The numbers that a right line only repeats, so that none is taken for right unseen; an answer has none worth it."""
     if expected.answer() is not None:
         return ()
-    copies = [leaf.text() for leaf, origin in zip(expected.leaves(), origins, strict=True) if origin.kind == "copy"]
+    copies = [_repeated(leaf, origin) for leaf, origin in zip(expected.leaves(), origins, strict=True) if origin.kind in REPEATED]
     return (", ".join(copies) + " copied",) if copies else ()
+
+
+def _repeated(leaf: Leaf, origin: Origin) -> str:
+    """`9x over 9` where a line divides without working it out."""
+    return leaf.text() if origin.kind == "copy" else f"{replace(leaf, denominator=1).text()} over {leaf.denominator}"
+
+
+def _miscopied(want: Leaf, got: Leaf, origin: Origin) -> str:
+    if origin.kind == "over" and want.numerator == got.numerator:
+        return f"{want.denominator} was copied as {got.denominator}."
+    if origin.kind == "over":
+        want, got = replace(want, denominator=1), replace(got, denominator=1)
+    return f"{want.text()} was copied as {got.text()}."
 
 
 def _missing(expected: Line, line: Line) -> str:

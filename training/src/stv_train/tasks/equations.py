@@ -159,6 +159,11 @@ class Equation:
                     yield made
 
     def detours(self) -> list[tuple[Equation, list[Origin]]]:
+        there = self.flipped()
+        return self._detours() + [made._turned(origins) for made, origins in there._detours()]
+
+    def _detours(self) -> list[tuple[Equation, list[Origin]]]:
+        """Those that leave the unknown on the left."""
         if not self._is_plain() or self.answer() is not None or not any(t.var for t in self.left):
             return []
         if len(self.left) == len(self.right) == 1 and not self.right[0].var:
@@ -210,8 +215,8 @@ class Equation:
             yield self._mirrored
 
     def _detour(self, right: bool) -> Step | None:
-        """The first of `detours`; with the unknown on the right where it is to stay there."""
-        made = next(iter((self.flipped() if right else self).detours()), None)
+        """The first of the detours; with the unknown on the right where it is to stay there."""
+        made = next(iter((self.flipped() if right else self)._detours()), None)
         return made[0]._turned(made[1]) if made is not None and right else made
 
     def _shuffled(self, origins: list[Origin], rng: Random) -> Step:

@@ -194,8 +194,28 @@ def linear(tree: Expr) -> tuple[Fraction, Fraction]:
             return a / d, b / d
 
 
+Member = tuple[str, Expr]
+"""A member of a sum or a product with the sign before it."""
+
+
+def members(tree: Expr, ops: str, inverse: bool = False) -> list[Member]:
+    """A sum (ops `+-`) or a product (`*/`) as its members, also of its own kind in brackets: 20 - (3 + 4) is 20, -3, -4."""
+    if isinstance(tree, Bin) and tree.op in ops:
+        return [*members(tree.left, ops, inverse), *members(tree.right, ops, inverse != (tree.op == ops[1]))]
+    return [(ops[inverse], tree)]
+
+
+def member_key(member: Member, reduced: bool = False) -> str:
+    """Equal for members that are the same: 3 taken away is -3 added."""
+    op, tree = member
+    if op == "-" and isinstance(tree, Num):
+        op, tree = "+", Num(-tree.numerator, tree.denominator)
+    return op + canonical(tree, reduced)
+
+
 def canonical(tree: Expr, reduced: bool = False) -> str:
-    """The same for every order of the members of a sum or a product; with `reduced` also however numbers are written."""
+    """The same for every order of the members of a sum or a product, what is taken away or divided by included, and with or without
+    brackets around a part of them; with `reduced` also however numbers are written."""
     match tree:
         case Num(numerator, denominator):
             return number_text(tree.value) if reduced else f"{numerator}" if denominator == 1 else f"{numerator}/{denominator}"
@@ -203,16 +223,9 @@ def canonical(tree: Expr, reduced: bool = False) -> str:
             return name
         case Neg(operand):
             return f"-({canonical(operand, reduced)})"
-        case Bin(op, left, right):
-            if op in "+*":
-                return f"({op.join(sorted(member for side in (left, right) for member in _members(side, op, reduced)))})"
-            return f"({canonical(left, reduced)}{op}{canonical(right, reduced)})"
-
-
-def _members(tree: Expr, op: str, reduced: bool) -> list[str]:
-    if isinstance(tree, Bin) and tree.op == op:
-        return [member for side in (tree.left, tree.right) for member in _members(side, op, reduced)]
-    return [canonical(tree, reduced)]
+        case Bin(op):
+            ops = "+-" if op in "+-" else "*/"
+            return f"({''.join(sorted(member_key(member, reduced) for member in members(tree, ops)))})"
 
 
 def number_text(value: Fraction) -> str:

@@ -17,6 +17,7 @@ from ..errors import OutsideDomain
 from .expression import number_text
 
 MAX_STEPS = 40
+MAX_SKIPPED = 2  # canonical lines that an attempt may leave out and still have its next one worked out
 STEP = re.compile(r"^\s*(?:step\s*(\d+)\s*[:.)]|(\d+)[.)]\s)\s*", re.IGNORECASE)
 
 
