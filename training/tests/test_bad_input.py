@@ -3,21 +3,26 @@
 import errno
 import json
 import os
+import resource
 import signal
 import sys
 import time
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
-from stv_train import cli, gates
+from stv_train import cli, files, gates
 from stv_train.errors import TrainError
 from stv_train.export import write_checkpoint
-from stv_train.files import append_json, read_jsonl
+from stv_train.files import append_json, read_jsonl, write_atomically
 from stv_train.gates import known_gates, pair_gates
 from stv_train.larger import load_other
+from stv_train.model import Llama
 from stv_train.probes import Judged
 from stv_train.run import Run
 from stv_train.server import served
@@ -38,12 +43,67 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(TrainError, match="the disk is full"):
-        append_json(tmp_path / "metrics.jsonl", {})
+    with monkeypatch.context() as inner:
+        inner.setattr(Path, "open", full)
+        with pytest.raises(TrainError, match="the disk is full"):
+            append_json(tmp_path / "metrics.jsonl", {})
     monkeypatch.setattr(cli, "_execute", full)
     assert cli.main(["base", "--config", str(CONFIGS / "smoke.toml")]) == 2
     assert "the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    path = tmp_path / "weights"
+    path.write_text("before")
+    monkeypatch.setattr(files, "disk_usage", lambda _: SimpleNamespace(free=0))
+
+    def write(part: Path) -> None:
+        part.write_text("half")
+        raise error
+
+    with pytest.raises(TrainError, match="the disk is full"):
+        write_atomically(path, write)
+    assert path.read_text() == "before" and [one.name for one in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_line_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append_json(path, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        with pytest.raises(TrainError, match="Cannot write"):
+            append_json(path, {"step": 2, "text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_json(path, {"step": 3})
+    assert [row["step"] for row in read_jsonl(path)] == [1, 3]
+
+
+def test_rlvr_keeps_its_last_steps_where_they_are_the_best(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    fields = {"vil__missed_share": "0", "vil__rlvr_steps": "2", "vil__prompts": "2", "vil__group": "2", "vil__max_new_tokens": "6"}
+    run = copy_of(trained, tmp_path, **fields, vil__probe_every="9")
+    scores = iter([0.0, 1.0])
+    monkeypatch.setattr(vil_stage, "attempt_all", lambda *_: [SimpleNamespace(problem=None, attempt=next(scores))])
+    monkeypatch.setattr(vil_stage, "answer_reward", lambda _, attempt: attempt)
+
+    def step(run: Run, model: Llama, *_: object) -> dict[str, float]:
+        with torch.no_grad():
+            model.norm.weight.add_(1)
+        return {}
+
+    monkeypatch.setattr(vil_stage, "grpo_step", step)
+    before = run.load_model(run.generator).norm.weight.detach().clone()
+    assert torch.allclose(train_rlvr(run).norm.weight, before + 2)
+    assert run.facts("rlvr")["best"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from stv_train.hf.model import BasePolicy, LoraPolicy, load_checkpoint, with_ada
 from stv_train.hf.train import GENERATOR, VERIFIER, read_graded, train_hf  # noqa: E402
 from stv_train.model import Llama  # noqa: E402
 from stv_train.run import Run  # noqa: E402
-from stv_train.sampler import Sampling  # noqa: E402
+from stv_train.sampler import Completion, Sampling  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "src" / "stv_train" / "templates"
@@ -147,3 +148,34 @@ def test_graded_attempts_of_ones_own(tmp_path: Path, row: dict[str, object], mes
     path.write_text(json.dumps(row) + "\n")
     with pytest.raises(TrainError, match=message):
         read_graded(path)
+
+
+def test_an_attempt_that_was_cut_off_is_not_right(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hf_train.AnswerTurn("", "11").reward("75 + 36 = 11 …") == 0
+    assert hf_train.AnswerTurn("", "11").reward("5 + 6 = 11") == 1
+    run = run_of(tmp_path, checkpoint)
+    _, tokens = hf_train.load_checkpoint(str(checkpoint))
+    setting = hf_train.HfSetting(run, tokens, hf_train.PackPrompts(TEMPLATES, tokens))
+    problem = hf_train.make_problem("equations", 1, Random(1))
+    monkeypatch.setattr(hf_train, "_problem", lambda *_: problem)
+    for stopped in (True, False):
+        written = Completion(tokens.encode(f"The answer is {problem.answer}"), stopped)
+        base = SimpleNamespace(sample=lambda prompts, *_, written=written: [written] * len(prompts))
+        (run.folder / "hf-attempts.identity").unlink(missing_ok=True)
+        rows = hf_train.graded_attempts(setting, base)  # type: ignore[arg-type]
+        own = [row for row in rows if row["attempt"].startswith("The answer is")]
+        assert len(own) == 4 and all(row["correct"] is stopped for row in own)
+
+
+def test_corrected_labels_are_another_training(tmp_path: Path, checkpoint: Path) -> None:
+    rows = [
+        {"problem": "2 + 2", "attempt": f"It is \\boxed{{{said}}}", "answer": "4", "correct": said == 4, "reference": "\\boxed{4}"}
+        for said in (4, 5)
+    ]
+    path = tmp_path / "attempts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = run_of(tmp_path, checkpoint, hf__attempts_file=str(path), hf__vil_steps="0")
+    train_hf(run)
+    path.write_text("".join(json.dumps(row | {"reference": "2 + 2 is \\boxed{4}"}) + "\n" for row in rows))
+    with pytest.raises(TrainError, match="another configuration"):
+        train_hf(run)

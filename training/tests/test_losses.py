@@ -152,6 +152,8 @@ def test_ema_teacher() -> None:
 class Table:
     """A model that knows only the token before: row t of `scores` are the logits behind token t."""
 
+    max_length = 64
+
     def __init__(self, scores: torch.Tensor) -> None:
         self.scores = scores
 
@@ -249,3 +251,22 @@ def test_verdicts_are_learned_at_the_temperature_of_the_samples_and_distilled_at
         assert torch.allclose(gradient("verdict-rl", at), expected, atol=1e-7)
     distilled = {at: gradient("stv", at) - 0.25 * expected for at, expected in by_verdict.items()}
     assert distilled[1.0].abs().max() > 1e-4 and torch.allclose(distilled[0.5], distilled[1.0], atol=1e-7)
+
+
+def test_a_review_that_does_not_fit_the_context_beside_what_the_teacher_is_told_is_left_out(
+    tokenizer: PackTokenizer, scores: torch.Tensor
+) -> None:
+    review = Completion([*tokenizer.encode(prompts.review_text("Step 1: no.", "reject")), END], True)
+    short = Task("Check", "Known", "reject", "2 + 2", "5")
+    long = Task("Check", "Known " * Table.max_length, "reject", "2 + 2", "5")
+
+    def gradient(*tasks: Task) -> torch.Tensor:
+        kept = Kept(scores)
+        teacher = Table(scores.detach().flip(0))
+        update_step(
+            setting(tokenizer, verifier__pg_coef="0"), "stv", Table(scores), teacher, kept, list(tasks), [review] * len(tasks), None, 1.0
+        )
+        return kept.gradient
+
+    assert gradient(short).abs().max() > 1e-4
+    assert torch.allclose(gradient(short, long), gradient(short), atol=1e-7)

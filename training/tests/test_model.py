@@ -90,6 +90,16 @@ def test_end_token_stops_and_budget_cuts(tiny: Llama) -> None:
     assert (full.ids, full.stopped) == ([], False), "a prompt that fills the context cannot go on"
 
 
+def test_a_long_prompt_takes_no_room_from_the_others_of_its_batch(tiny: Llama) -> None:
+    with torch.no_grad():
+        for parameter in tiny.parameters():
+            parameter.mul_(3)
+    rest = torch.randint(5, 800, (250,), generator=torch.Generator().manual_seed(2)).tolist()
+    prompts = [[7, 30, 99, 12], rest, [8]]
+    found = sample(tiny, prompts, Sampling(temperature=0, max_new_tokens=12), seed=1)
+    assert [c.ids for c in found] == [slow_greedy(tiny, prompt, budget) for prompt, budget in zip(prompts, (12, 6, 12), strict=True)]
+
+
 def test_orthogonalize_gives_near_orthogonal_matrices() -> None:
     torch.manual_seed(0)
     for shape in ((2, 16, 16), (1, 8, 32), (1, 32, 8)):

@@ -20,7 +20,8 @@ from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
 from stv_train.export import export_pack, write_checkpoint
-from stv_train.files import read_jsonl, write_atomically, write_jsonl
+from stv_train.figures import load_served, served_identity
+from stv_train.files import read_jsonl, write_atomically, write_json, write_jsonl
 from stv_train.gates import failures, known_gates
 from stv_train.probes import Judged
 from stv_train.run import Interrupted, Run
@@ -260,7 +261,7 @@ def test_interrupted_rollout_keeps_its_chunks(trained: Run, tmp_path: Path, monk
     rollout(whole)
     parts = copy_of(trained, tmp_path / "parts", **overrides)
     with monkeypatch.context() as inner:
-        interrupt_after(2, inner, chunks, "write_jsonl")
+        interrupt_after(1, inner, chunks, "write_jsonl")
         with pytest.raises(Interrupted):
             rollout(parts)
     rollout(Run(parts.config))
@@ -309,6 +310,10 @@ def test_rejected_attempts_are_drawn_once_and_taken_in_turn(trained: Run, tmp_pa
     with monkeypatch.context() as inner:
         interrupt_after(1, inner, chunks, "write_jsonl")
         with pytest.raises(Interrupted):
+            stage.rejected_attempts(run, "vil", model, model, problems, 3)
+    with monkeypatch.context() as inner:
+        interrupt_after(1, inner, chunks, "write_jsonl")
+        with pytest.raises(Interrupted):  # also in the chunk that was the last to be wanted
             stage.rejected_attempts(run, "vil", model, model, problems, 3)
     drawn = stage.rejected_attempts(run, "vil", model, model, problems, 3)
     assert len(drawn) == 6
@@ -703,3 +708,14 @@ def test_rollout_from_a_server(trained: Run, tmp_path: Path) -> None:
     assert asked[0]["model"] == "generator"
     assert {row["attempt"] for row in rows} == {"Step 1: x = 5", "Step 1: x = 5 …"}, "a cut-off attempt is marked"
     assert not any(row["correct"] for row in rows if row["attempt"].endswith("…"))
+
+
+def test_figures_of_other_weights_or_sampling_are_none_of_this_run(trained: Run, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path)
+    identity = served_identity(run, "base", "base")
+    pair = {"generator": "base", "verifier": "base", "identity": identity, "sets": {}}
+    write_json(run.folder / "evaluation" / "served.json", {"pack": "base+base", "pairs": {"base+base": pair}})
+    assert load_served(run)["pairs"] == {"base+base": pair}
+    assert not load_served(copy_of(run, tmp_path / "other", export__verifier_temperature="1.7"))["pairs"]
+    run.save_model("base", run.new_model(9), {})
+    assert not load_served(run)["pairs"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .files import read_json, read_jsonl
-from .run import Run
+from .files import file_digest, read_json, read_jsonl
+from .run import Run, fingerprint
 from .stages.loops import VERIFIERS, load_loops
 
 Figure = dict[str, float | None]
@@ -41,10 +41,23 @@ class Chain:
 
 
 def load_served(run: Run) -> dict[str, Any]:
-    """`evaluation/served.json`; empty before `stv-train evaluate`."""
+    """`evaluation/served.json` without the pairs whose weights or sampling are others by now; empty before `stv-train evaluate`."""
     path = run.folder / "evaluation" / "served.json"
-    data: dict[str, Any] = read_json(path) if path.exists() else {}
-    return data
+    if not path.exists():
+        return {}
+    data: dict[str, Any] = read_json(path)
+    pairs = data["pairs"].items()
+    return data | {
+        "pairs": {name: one for name, one in pairs if one.get("identity") == served_identity(run, one["generator"], one["verifier"])}
+    }
+
+
+def served_identity(run: Run, generator: str, verifier: str) -> str:
+    """Of what a pair answers with: its weights and how they are sampled. Empty where a model is missing."""
+    if not all(map(run.has_model, (generator, verifier))):
+        return ""
+    weights = [file_digest(run.folder / name / "weights.safetensors") for name in (generator, verifier)]
+    return fingerprint(weights, run.config.export.temperature, run.config.export.verifier_temperature)
 
 
 def report_of(run: Run, served: dict[str, Any], pair: str, job: str = "loop") -> dict[str, Any] | None:
@@ -244,10 +257,9 @@ def rivals(run: Run, served: dict[str, Any]) -> list[dict[str, Any]]:
         rows += _told_apart(run, name)
         larger = served.get("larger")
         if larger and name in larger["bins"]:
-            final = float(np.mean([np.mean([c.right for c in chains]) for chains in stv.values()]))
-            found = larger["bins"][name]
-            # Other samples of the same problems; the interval is the larger model's own.
-            gain = {"value": final - found["value"], "low": final - found["high"], "high": final - found["low"]}
+            shares = larger["bins"][name]["by_problem"]
+            gains = np.array([np.mean([c.right for c in chains]) - shares[problem] for problem, chains in stv.items()])
+            gain = _figure(float(gains.mean()), _draws(len(gains)) @ gains / len(gains))
             rows.append(
                 {"bin": name, "rival": f"larger generator, {larger['parameters'] / 1e6:.1f}M parameters, no verifier", "gain": gain}
             )

@@ -8,9 +8,14 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import TrainError
+
+LITTLE = 65_536  # bytes: what is left of a disk when a file did not fit
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -22,12 +27,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = "the disk is full" if _is_full(path.parent, error) else str(error)
         temporary.unlink(missing_ok=True)
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        full = full or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
         raise TrainError(f"Cannot write {path}: {reason}. The previous state is intact; the same command goes on from it.") from error
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    """Whether that is why writing there failed: PyTorch only says that it could not write."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOSPC
+    return "No space left" in str(error) or disk_usage(folder).free < LITTLE
 
 
 def file_digest(path: Path) -> str:
@@ -50,12 +60,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def append_json(path: Path, row: dict[str, Any]) -> None:
-    """Adds a line. Raises TrainError when the disk is full."""
+    """Adds a line, whole or not at all. Raises TrainError when the disk is full."""
     try:
-        with path.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        with path.open("ab", buffering=0) as handle:
+            line = (json.dumps(row) + "\n").encode()
+            before = handle.tell()
+            if handle.write(line) != len(line):
+                os.truncate(path, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        reason = "the disk is full" if _is_full(path.parent, error) else str(error)
         raise TrainError(f"Cannot write {path}: {reason}.") from error
 
 

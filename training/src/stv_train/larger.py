@@ -43,5 +43,6 @@ def larger_pass_at_1(run: Run, problems: Path) -> dict[str, Any] | None:
         right = [states_answer(one.problem, one.attempt) for one in judged]
         shares = [sum(right[at * chains : (at + 1) * chains]) / chains for at in range(len(chosen))]
         low, high = bootstrap(shares)
-        found["bins"][name] = {"value": sum(shares) / max(len(shares), 1), "low": low, "high": high}
+        by_problem = dict(zip((row["id"] for row in rows if row["bin"] == name), shares, strict=True))
+        found["bins"][name] = {"value": sum(shares) / max(len(shares), 1), "low": low, "high": high, "by_problem": by_problem}
     return found

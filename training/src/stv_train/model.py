@@ -148,6 +148,10 @@ class Llama(nn.Module):
                 with torch.no_grad():
                     parameter.normal_(0, std, generator=generator)
 
+    @property
+    def max_length(self) -> int:
+        return self.config.max_length
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.embed.weight.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
 

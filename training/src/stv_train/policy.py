@@ -16,6 +16,11 @@ class Tokens(Protocol):
 
 
 class Policy(Protocol):
+    @property
+    def max_length(self) -> int:
+        """Tokens that `hidden` takes."""
+        ...
+
     def hidden(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         """ids [B, T], padded on the right -> final hidden states [B, T, size]; with `at` [N], positions of the flattened batch, theirs
         alone [N, size]."""

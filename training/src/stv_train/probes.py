@@ -25,9 +25,13 @@ class Judged:
     result: Check
 
 
+CUT = " …"
+"""What `texts` puts behind a text that was cut off: it states nothing, whatever it ends with."""
+
+
 def texts(completions: list[Completion], tokenizer: Tokens) -> list[str]:
     """Text of each; one that was cut off ends in a mark that no checker accepts."""
-    return [tokenizer.decode(c.ids) + ("" if c.stopped else " …") for c in completions]
+    return [tokenizer.decode(c.ids) + ("" if c.stopped else CUT) for c in completions]
 
 
 def complete(model: Llama, tokenizer: PackTokenizer, written: list[str], sampling: Sampling, seed: int) -> list[str]:

@@ -79,7 +79,8 @@ def _pick(logits: Tensor, temperature: float, generator: torch.Generator) -> Ten
 @torch.no_grad()
 def _sample_batch(model: Llama, prompts: list[list[int]], sampling: Sampling, generator: torch.Generator) -> list[Completion]:
     batch, longest = len(prompts), max(len(p) for p in prompts)
-    budget = min(sampling.max_new_tokens, model.config.max_length - longest)
+    budgets = [min(sampling.max_new_tokens, model.config.max_length - len(p)) for p in prompts]
+    budget = max(budgets)
     device = model.embed.weight.device
     pads = torch.tensor([longest - len(p) for p in prompts], device=device)
     ids = torch.tensor([[PAD] * (longest - len(p)) + p for p in prompts], device=device)
@@ -101,9 +102,9 @@ def _sample_batch(model: Llama, prompts: list[list[int]], sampling: Sampling, ge
             outputs[rows[at]].append(token)
             if token == END:
                 stopped[rows[at]] = True
-            else:
+            elif count < budgets[rows[at]]:
                 going.append(at)
-        if not going or count == budget:
+        if not going:
             break
         if len(going) < len(rows):
             keep = torch.tensor(going, device=device)

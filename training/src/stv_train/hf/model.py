@@ -66,6 +66,10 @@ class LoraPolicy(nn.Module):
         self.inner.set_adapter(self.name)
         yield self.inner.base_model.model
 
+    @property
+    def max_length(self) -> int:
+        return int(self.inner.config.max_position_embeddings)
+
     def hidden(self, ids: Tensor, at: Tensor | None = None) -> Tensor:
         with self._used() as model:
             states: Tensor = model.model(input_ids=ids).last_hidden_state

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from ..errors import TrainError
+from ..run import fingerprint
 from .model import HfTokens
 
 
@@ -28,6 +29,12 @@ class PackPrompts:
 
     def pack_json(self) -> dict[str, Any]:
         return self._pack
+
+    @property
+    def identity(self) -> str:
+        """Of all that prompts are made of."""
+        templates = sorted({one["template"] for prompt in self._pack["prompts"].values() for one in prompt["messages"]})
+        return fingerprint(self._pack, [(self.folder / name).read_text() for name in templates])
 
     def _render(self, name: str, **texts: str) -> str:
         messages = [

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from ..answers import final_answer, same_answer
 from ..config import Config
 from ..errors import TrainError
+from ..export import checkpoint_hash
 from ..files import read_jsonl, write_json, write_jsonl
 from ..optim import schedule
-from ..probes import texts
+from ..probes import CUT, texts
 from ..run import Interrupted, Progress, Run, fingerprint
 from ..sampler import Sampling
 from ..stages.verifier import Task, update_step
@@ -74,7 +75,10 @@ def graded_attempts(setting: HfSetting, base: BasePolicy) -> list[dict[str, Any]
         return read_graded(Path(config.attempts_file))
     path = run.folder / "hf-attempts.jsonl"
     marker = path.with_suffix(".identity")
-    identity = fingerprint(run.config.run.seed, config.checkpoint, config.attempts, config.tasks, config.max_new_tokens, config.temperature)
+    identity = fingerprint(
+        *(run.config.run.seed, config.checkpoint, config.attempts, config.tasks, config.max_new_tokens, config.temperature),
+        setting.prompts.identity,
+    )
     if path.exists() and marker.exists() and marker.read_text() == identity:
         return read_jsonl(path)
     rng = Random(f"{run.config.run.seed}:hf")
@@ -86,7 +90,7 @@ def graded_attempts(setting: HfSetting, base: BasePolicy) -> list[dict[str, Any]
     count = sum(len(c.ids) for c in sampled)
     rows = []
     for at, (problem, attempt) in enumerate(zip(problems, texts(sampled, setting.tokenizer), strict=True)):
-        rows.append(_row(problem, attempt, same_answer(final_answer(attempt), str(problem.answer))))
+        rows.append(_row(problem, attempt, _is_right(attempt, str(problem.answer))))
         right = bool(at % 2)
         by_student, checked = student_attempt(problem, rng, right)
         if checked.correct == right:
@@ -97,6 +101,10 @@ def graded_attempts(setting: HfSetting, base: BasePolicy) -> list[dict[str, Any]
     run.log("hf-attempts", attempts=len(rows), right=share, tokens=count, seconds=round(seconds, 1))
     run.say(f"hf: {len(rows)} attempts, {share:.0%} right; sampled {count / seconds:,.0f} tokens/s")
     return rows
+
+
+def _is_right(attempt: str, answer: str) -> bool:
+    return not attempt.endswith(CUT) and same_answer(final_answer(attempt), answer)
 
 
 def _problem(tasks: tuple[str, ...], rng: Random) -> Problem:
@@ -138,7 +146,7 @@ def _stage(setting: HfSetting, peft_model: Any, name: str, rows: list[dict[str, 
     total = config.stv_steps if name == VERIFIER else config.vil_steps
     folder = run.folder / f"hf-{name}"
     optimizer = LoraAdamW(peft_model, name, config.rate)
-    identity = fingerprint(run.config.run.seed, config, run.config.verifier, run.config.vil, name, len(rows))
+    identity = fingerprint(run.config.run.seed, config, run.config.verifier, run.config.vil, name, rows, setting.prompts.identity)
     weights = {key: p for key, p in peft_model.named_parameters() if f".{name}." in key}
     state = run.load_checkpoint(f"hf-{name}", identity)
     step = 0
@@ -248,7 +256,7 @@ class AnswerTurn:
     kept: str = ""
 
     def reward(self, attempt: str) -> float:
-        return float(same_answer(final_answer(attempt), self.answer))
+        return float(_is_right(attempt, self.answer))
 
 
 class _Bounded:
@@ -296,7 +304,7 @@ def export_merged(setting: HfSetting, peft_model: Any, target: Path) -> Path:
     pack["description"] = (
         f"{Path(config.checkpoint).stem} with LoRA adapters merged: {config.stv_steps} steps of STV, {config.vil_steps} of ViL."
     )
-    pack["roles"] = {name: {"source": f"./{name}"} for name in (GENERATOR, VERIFIER)}
+    pack["roles"] = {name: {"source": f"./{name}", "hash": checkpoint_hash(building / name)} for name in (GENERATOR, VERIFIER)}
     shutil.copytree(setting.prompts.folder / "prompts", building / "prompts")
     write_json(building / "pack.json", pack)
     old = target.with_name(target.name + ".old")

@@ -38,7 +38,8 @@ def adopt(run: Run, name: str, folder: Path) -> None:
     """Makes a checkpoint a model of the run, for example a pack's generator that another run's verifier is trained for."""
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise TrainError(f"--name must be lower-case letters, digits and hyphens, not {name!r}.")
-    if (run.folder / name).exists():
-        raise TrainError(f"--name {name}: {run.folder / name} exists already.")
+    there = run.folder / name
+    if run.has_model(name) or (there.exists() and {path.name for path in there.iterdir()} - {"weights.safetensors"}):
+        raise TrainError(f"--name {name}: {there} exists already.")
     run.save_model(name, read_checkpoint(run, folder, "adopt"), {"adopted": str(folder)})
     run.say(f"adopt: {folder} is {run.folder / name}")

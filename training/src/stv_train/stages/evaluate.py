@@ -12,7 +12,7 @@ from typing import Any
 from ..documents import outside_attempt
 from ..errors import TrainError
 from ..export import export_pack, load_export
-from ..figures import Pair
+from ..figures import Pair, served_identity
 from ..files import file_digest, read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
@@ -20,7 +20,7 @@ from ..server import server_command, server_version
 from ..tasks.problems import make_outside
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
-from .loops import VERIFIERS, run_loops, save_loops
+from .loops import VERIFIERS, attempt_sampling, review_sampling, run_loops, save_loops
 from .served import Job, evaluation_folder, run_jobs
 from .vil import CONTROLS
 
@@ -100,7 +100,8 @@ def _evaluate_pair(
     for (name, seed), job in jobs.items():
         reports[job.name] = {"set": name, "seed": seed, "report": str(job.report(folder).relative_to(run.folder))}
         reports[job.name] |= {"results": str(job.results(folder).relative_to(run.folder)), "seconds": spent.get(job.name)}
-    return {"generator": pair.generator, "verifier": pair.verifier, "sets": reports}
+    identity = served_identity(run, pair.generator, pair.verifier)
+    return {"generator": pair.generator, "verifier": pair.verifier, "identity": identity, "sets": reports}
 
 
 # --- Problems ---------------------------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def _controls(run: Run, loop: Path) -> None:
     names = [name for _, name in VERIFIERS if run.has_model(name)]
     weights = [file_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
     chains = run.config.evaluate.control_chains
-    identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights)
+    identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights, attempt_sampling(run), review_sampling(run))
     marker = path.with_suffix(".identity")
     if path.exists() and marker.exists() and marker.read_text() == identity:
         return

@@ -11,7 +11,7 @@ from typing import Any
 from .. import prompts
 from ..model import Llama
 from ..probes import attempt_all, complete
-from ..run import Progress, Run, fingerprint, weights_digest
+from ..run import Interrupted, Progress, Run, fingerprint, weights_digest
 from ..tasks.steps import Problem
 from .chunks import in_chunks
 from .loops import review_sampling
@@ -40,6 +40,8 @@ def rejected_attempts(run: Run, name: str, generator: Llama, verifier: Llama, pr
     for part in in_chunks(run, name, folder, MOST_CHUNKS * chunk, chunk, draw):
         rows += part
         progress.update(min(len(rows), wanted))
+        if run.stopping:
+            raise Interrupted(f"{name} stopped with {len(rows):,} attempts that are not accepted")
         if len(rows) >= wanted:
             break
     rows = rows[:wanted]

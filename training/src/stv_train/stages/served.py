@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import read_json, write_json
+from ..files import file_digest, read_json, write_json
 from ..run import Run, fingerprint
 from ..server import run_command, served
 
@@ -40,7 +40,8 @@ def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Pat
     """Serves `pack` and does the jobs that are not done yet; results and reports lie in `folder`, which is emptied first where it
     holds figures of other weights or of another server. Returns the seconds that each job took."""
     config = run.config.evaluate
-    _keep_only(folder, fingerprint(version, (pack / "pack.json").read_text()))  # which names the hashes of both checkpoints
+    weights = [file_digest(path) for path in sorted(pack.glob("**/*.safetensors"))]  # not every pack.json names them
+    _keep_only(folder, fingerprint(version, (pack / "pack.json").read_text(), weights))
     done, seconds = folder / "done.json", folder / "seconds.json"
     finished: dict[str, str] = read_json(done) if done.exists() else {}
     spent: dict[str, float] = read_json(seconds) if seconds.exists() else {}

@@ -230,6 +230,8 @@ def update_step(
             continue
         mine, theirs = tokenizer.encode(task.student), tokenizer.encode(task.teacher)
         ids = completion.ids
+        if max(len(mine), len(theirs)) + len(ids) > student.max_length:
+            continue  # what the teacher is told beside it does not fit
         pairs.append((Encoded(mine + ids, len(mine)), Encoded(theirs + ids, len(theirs)), at))
     num_tokens = sum(len(a.ids) - a.num_prompt for a, _, _ in pairs)
     optimizer.zero_grad()

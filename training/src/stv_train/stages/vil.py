@@ -187,18 +187,22 @@ def _train(
             },
         )
 
+    def probe() -> None:
+        nonlocal best, since_best, best_state
+        judged = attempt_all(model, run.tokenizer, measured, Sampling(), seed)
+        score = sum(answer_reward(one.problem, one.attempt) for one in judged) / len(judged)
+        run.log(f"{name}-probe", step=step, answers_right=score)
+        run.say(f"{name} at step {step}: {score:.1%} of answers right")
+        if score > best:
+            best, since_best = score, 0
+            best_state = {key: value.clone() for key, value in model.state_dict().items()}
+        else:
+            since_best += 1
+
     with run.interruptible():
         while step < steps:
             if step % config.probe_every == 0:
-                judged = attempt_all(model, run.tokenizer, measured, Sampling(), seed)
-                score = sum(answer_reward(one.problem, one.attempt) for one in judged) / len(judged)
-                run.log(f"{name}-probe", step=step, answers_right=score)
-                run.say(f"{name} at step {step}: {score:.1%} of answers right")
-                if score > best:
-                    best, since_best = score, 0
-                    best_state = {key: value.clone() for key, value in model.state_dict().items()}
-                else:
-                    since_best += 1
+                probe()
                 if patience and since_best >= patience:
                     run.say(f"{name}: no gain in {patience} probes, ends at step {step}")
                     break
@@ -214,6 +218,8 @@ def _train(
             if time.monotonic() - saved > run.config.run.checkpoint_seconds:
                 checkpoint()
                 saved = time.monotonic()
+        else:
+            probe()  # of the last steps, which may be the best
     if patience:
         model.load_state_dict(best_state)
     spent += time.monotonic() - began
