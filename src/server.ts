@@ -32,6 +32,7 @@ import { registerRefine } from './routes/refine.ts';
 import { requestIdOf } from './routes/request-id.ts';
 import { registerResponses } from './routes/responses.ts';
 import type { App, RouteDeps } from './routes/route-deps.ts';
+import { errorAnswers } from './routes/schemas.ts';
 import { installSecurityHeaders } from './routes/security-headers.ts';
 import { registerSolve } from './routes/solve.ts';
 import { registerTokenize } from './routes/tokenize.ts';
@@ -128,10 +129,14 @@ export function buildServer(deps: ServerDeps): App {
       components: { securitySchemes: { bearer: { type: 'http', scheme: 'bearer' } } },
     },
     transform: ({ schema, url, route }) => {
-      const security = route.config?.scope === undefined ? {} : { security: [{ bearer: [] }] };
+      const scope = route.config?.scope;
+      const security = scope === undefined ? {} : { security: [{ bearer: [] }] };
+      // whatever a key is asked for, the key or its address may ask too often
+      const refusals = scope === undefined || scope === 'metrics' ? {} : errorAnswers(429);
+      const response = { ...(schema?.response as object | undefined), ...refusals };
       // names of models hold slashes, so the route itself is a wildcard
       const params = url.endsWith('*') ? { params: Type.Object({ model: Type.String() }) } : {};
-      return { schema: { ...schema, ...security, ...params }, url: url.replace('*', ':model') };
+      return { schema: { ...schema, response, ...security, ...params }, url: url.replace('*', ':model') };
     },
     transformObject: (document) =>
       hoistTitledSchemas(

@@ -2264,12 +2264,24 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
     };
   };
   readonly solve: {
     readonly parameters: {
       readonly query?: never;
-      readonly header?: never;
+      readonly header?: {
+        /** @description 1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run */
+        readonly 'idempotency-key'?: string;
+      };
       readonly path?: never;
       readonly cookie?: never;
     };
@@ -2487,6 +2499,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
     };
   };
   readonly deleteSolve: {
@@ -2554,6 +2575,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
@@ -2571,7 +2601,10 @@ export interface operations {
         /** @description A share token in place of a key */
         readonly token?: string;
       };
-      readonly header?: never;
+      readonly header?: {
+        /** @description The id of the last event that the client has */
+        readonly 'last-event-id'?: string;
+      };
       readonly path: {
         readonly id: string;
       };
@@ -2644,6 +2677,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
     };
   };
   readonly shareSolve: {
@@ -2704,6 +2746,15 @@ export interface operations {
       };
       /** @description The run has already ended */
       readonly 409: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The queue or a quota is full */
+      readonly 429: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -2787,6 +2838,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
@@ -2842,6 +2902,15 @@ export interface operations {
       };
       /** @description The key lacks the scope */
       readonly 403: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The queue or a quota is full */
+      readonly 429: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3259,6 +3328,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
@@ -3310,6 +3388,15 @@ export interface operations {
       };
       /** @description Unknown model, run or route */
       readonly 404: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The queue or a quota is full */
+      readonly 429: {
         headers: {
           readonly [name: string]: unknown;
         };
@@ -3610,6 +3697,15 @@ export interface operations {
           readonly 'application/json': components['schemas']['Error'];
         };
       };
+      /** @description The queue or a quota is full */
+      readonly 429: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
       /** @description Not ready, draining, restarting, or the store is full */
       readonly 503: {
         headers: {
@@ -3736,6 +3832,15 @@ export interface operations {
       };
       /** @description The idempotency key was used with another body */
       readonly 422: {
+        headers: {
+          readonly [name: string]: unknown;
+        };
+        content: {
+          readonly 'application/json': components['schemas']['Error'];
+        };
+      };
+      /** @description The queue or a quota is full */
+      readonly 429: {
         headers: {
           readonly [name: string]: unknown;
         };

@@ -40,8 +40,9 @@ export interface QuotaLedgerOptions {
 interface Account {
   readonly limits: KeyLimits;
   day: string;
-  /** What the store has said, and what was counted since. */
+  /** What the store has said, what it is being told, and what was counted since. */
   stored: DayUsage;
+  pending: DayUsage;
   unstored: { requests: number; tokens: number };
   running: number;
   loading: Promise<void> | undefined;
@@ -58,6 +59,7 @@ export class QuotaLedger {
   readonly #accounts = new Map<string, Account>();
   readonly #now: () => number;
   #timer: NodeJS.Timeout | undefined;
+  #flushing: Promise<void> | undefined;
   #prunedDay = '';
 
   constructor(options: QuotaLedgerOptions = {}) {
@@ -117,23 +119,31 @@ export class QuotaLedger {
   async flush(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const { store, onError } = this.#options;
+    while (this.#flushing !== undefined) await this.#flushing;
+    const { store } = this.#options;
     if (store === undefined) return;
+    this.#flushing = this.#writeAll(store).finally(() => {
+      this.#flushing = undefined;
+    });
+    await this.#flushing;
+    if ([...this.#accounts.values()].some(({ unstored }) => !isNothing(unstored))) this.#flushSoon();
+  }
+
+  async #writeAll(store: QuotaStore): Promise<void> {
+    const { onError } = this.#options;
     for (const [id, account] of this.#accounts) {
-      const { day, unstored } = account;
-      if (unstored.requests === 0 && unstored.tokens === 0) continue;
-      account.unstored = { requests: 0, tokens: 0 };
+      if (isNothing(account.unstored)) continue;
+      const { day, unstored: pending } = account;
+      account.pending = pending;
+      account.unstored = nothing();
       try {
-        const sum = await store.add(id, day, unstored);
+        const sum = await store.add(id, day, pending);
         if (account.day === day) account.stored = sum;
       } catch (error) {
-        if (account.day === day) {
-          account.unstored = {
-            requests: account.unstored.requests + unstored.requests,
-            tokens: account.unstored.tokens + unstored.tokens,
-          };
-        }
+        if (account.day === day) account.unstored = sumOf(account.unstored, pending);
         onError?.(error);
+      } finally {
+        account.pending = nothing();
       }
     }
     const day = this.#dayNow();
@@ -166,8 +176,8 @@ export class QuotaLedger {
   }
 
   #used(account: Account): DayUsage {
-    const { stored, unstored } = this.#today(account);
-    return { requests: stored.requests + unstored.requests, tokens: stored.tokens + unstored.tokens };
+    const { stored, pending, unstored } = this.#today(account);
+    return sumOf(sumOf(stored, pending), unstored);
   }
 
   #accountOf(id: string, limits?: KeyLimits): Account {
@@ -176,8 +186,9 @@ export class QuotaLedger {
       account = {
         limits: limits ?? this.#options.limitsOf?.(id) ?? {},
         day: this.#dayNow(),
-        stored: { requests: 0, tokens: 0 },
-        unstored: { requests: 0, tokens: 0 },
+        stored: nothing(),
+        pending: nothing(),
+        unstored: nothing(),
         running: 0,
         loading: undefined,
         isLoaded: this.#options.store === undefined,
@@ -192,8 +203,9 @@ export class QuotaLedger {
     // a clock that is set back does not give the day's quota again
     if (day > account.day) {
       account.day = day;
-      account.stored = { requests: 0, tokens: 0 };
-      account.unstored = { requests: 0, tokens: 0 };
+      account.stored = nothing();
+      account.pending = nothing();
+      account.unstored = nothing();
     }
     return account;
   }
@@ -216,7 +228,7 @@ export class QuotaLedger {
   }
 
   #flushSoon(): void {
-    if (this.#options.store === undefined || this.#timer !== undefined) return;
+    if (this.#options.store === undefined || this.#timer !== undefined || this.#flushing !== undefined) return;
     this.#timer = setTimeout(() => void this.flush(), flushMs);
     this.#timer.unref();
   }
@@ -228,6 +240,18 @@ export class QuotaLedger {
   #untilTomorrow(): number {
     return dayMs - (this.#now() % dayMs);
   }
+}
+
+function nothing(): { requests: number; tokens: number } {
+  return { requests: 0, tokens: 0 };
+}
+
+function isNothing({ requests, tokens }: DayUsage): boolean {
+  return requests === 0 && tokens === 0;
+}
+
+function sumOf(a: DayUsage, b: DayUsage): { requests: number; tokens: number } {
+  return { requests: a.requests + b.requests, tokens: a.tokens + b.tokens };
 }
 
 /** The refusal for a limit; the client can read name and value without reading the sentence. */

@@ -7,6 +7,7 @@ import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
 import { chatMessages, stopStrings, unsupportedParameter } from './openai-params.ts';
 import {
+  isCutOff,
   isSideBySide,
   reasoningText,
   solveBodyOf,
@@ -140,5 +141,6 @@ async function* solveChunks(
 
 function finishReasonOf(answer: SolveAnswer): string {
   if (answer.status === 'failed') return 'error';
-  return answer.status === 'cancelled' ? 'cancelled' : 'stop';
+  if (answer.status === 'cancelled') return 'cancelled';
+  return isCutOff(answer) ? 'length' : 'stop';
 }

@@ -116,15 +116,22 @@ export function summaryOf(answer: SolveAnswer): SolveSummary {
   return { id, status, stop_reason: stopReason, score, chain, round };
 }
 
+/** Whether the solution ends where its tokens ran out. */
+export function isCutOff(answer: SolveAnswer): boolean {
+  return answer.solution !== null && chosenRound(answer)?.finishReason === 'length';
+}
+
+function chosenRound(answer: SolveAnswer): SolveAnswer['chains'][number]['rounds'][number] | undefined {
+  const chain = answer.chains.find((one) => one.chain === answer.chain);
+  return chain?.rounds.find(({ round }) => round === answer.round);
+}
+
 /** Both roles together. What was generated beside the solution itself counts as reasoning. */
 export function usageOf(answer: SolveAnswer): WireUsage {
   const { generator, verifier } = answer.usage;
   const sum = (read: (usage: TokenUsage) => number): number => read(generator) + read(verifier);
   const completion = sum((usage) => usage.completionTokens);
-  const chosen = answer.chains
-    .find((chain) => chain.chain === answer.chain)
-    ?.rounds.find((round) => round.round === answer.round);
-  const shown = answer.solution === null ? 0 : (chosen?.usage.generator.completionTokens ?? 0);
+  const shown = answer.solution === null ? 0 : (chosenRound(answer)?.usage.generator.completionTokens ?? 0);
   return {
     prompt_tokens: sum((usage) => usage.promptTokens),
     completion_tokens: completion,

@@ -3,7 +3,7 @@
  * parts of the summary, the solution is the message. Summaries, because their events have the same names in every client.
  */
 import type { SolveEvent } from '../stv/solve-events.ts';
-import { isSideBySide, reasoningText, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
+import { isCutOff, isSideBySide, reasoningText, summaryOf, throwEmptyFailure, usageOf } from './openai-solve.ts';
 import type { ResponseEnding, ResponseEvent, ResponseRecord } from './response-record.ts';
 import { responseUsage } from './responses-wire.ts';
 import type { SolveBody } from './schemas-solve.ts';
@@ -25,16 +25,18 @@ export async function* solvedResponse(
       continue;
     }
     const answer = solveAnswerOf(event);
-    const isCut = answer.status === 'cancelled' || answer.status === 'failed';
+    const isEarly = answer.status === 'cancelled' || answer.status === 'failed';
+    const isWhole = !isEarly && !isCutOff(answer);
     if (answer.solution !== null) {
       yield* record.openMessage();
       yield* record.addText(answer.solution);
-      yield* record.closeMessage(isCut ? 'incomplete' : 'completed');
+      yield* record.closeMessage(isWhole ? 'completed' : 'incomplete');
     }
     const { error } = answer;
     const ending: ResponseEnding = {
-      status: answer.status === 'failed' ? 'failed' : isCut ? 'incomplete' : 'completed',
+      status: answer.status === 'failed' ? 'failed' : isWhole ? 'completed' : 'incomplete',
       ...(answer.status === 'cancelled' ? { reason: 'cancelled' } : {}),
+      ...(isEarly || isWhole ? {} : { reason: 'max_output_tokens' }),
       ...(error === null ? {} : { error: { code: error.code, message: wireErrorOf(error).message } }),
       usage: responseUsage(usageOf(answer)),
       x_solve: summaryOf(answer),

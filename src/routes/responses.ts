@@ -126,9 +126,11 @@ async function* generatedEvents(
   record: ResponseRecord,
   signal: AbortSignal,
 ): AsyncGenerator<ResponseEvent> {
+  let isBegun = false;
   for await (const event of engine.generate(request, { signal })) {
     switch (event.type) {
       case 'start':
+        isBegun = true;
         yield* record.begin();
         yield* record.openMessage();
         break;
@@ -138,6 +140,7 @@ async function* generatedEvents(
         break;
       }
       case 'end': {
+        if (!isBegun) throw new StvError('cancelled', 'The client closed the connection.');
         const isWhole = event.finishReason === 'stop';
         yield* record.closeMessage(isWhole ? 'completed' : 'incomplete');
         yield* record.finish({

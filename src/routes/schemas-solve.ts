@@ -291,6 +291,18 @@ export const SolveEvent = Type.Union(
 /** Ids of others are unknown; what no database takes as text never gets to one. */
 const runId = Type.String({ minLength: 1, maxLength: 64, pattern: '^[!-~]+$' });
 
+/** For the contract: their values are checked where they are read, since a refusal names a header as a client writes it. */
+export const solveHeaders = Type.Object({
+  'idempotency-key': Type.Optional(
+    Type.String({
+      description: '1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run',
+    }),
+  ),
+});
+export const replayHeaders = Type.Object({
+  'last-event-id': Type.Optional(Type.String({ description: 'The id of the last event that the client has' })),
+});
+
 export const solveParams = strictObject({ id: runId });
 
 export const shareQuery = strictObject({

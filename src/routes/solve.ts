@@ -10,6 +10,7 @@ import type { App, RouteDeps } from './route-deps.ts';
 import { answerOrStream, errorAnswers, inferenceErrors, jsonAnswer } from './schemas.ts';
 import {
   listQuery,
+  replayHeaders,
   Share,
   Solve,
   type SolveBody,
@@ -18,6 +19,7 @@ import {
   SolveState,
   shareQuery,
   solveBody,
+  solveHeaders,
   solveParams,
 } from './schemas-solve.ts';
 import { idempotencyKeyOf, ownerOf, toSolveRequest, traceContextOf } from './solve-request.ts';
@@ -44,6 +46,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
         operationId: 'solve',
         tags: ['loop'],
         summary: 'Run the verification-refinement loop',
+        headers: solveHeaders,
         body: solveBody(deps.config),
         response: {
           200: answerOrStream(Solve, SolveEvent, 'The answer, or the events of the run'),
@@ -135,6 +138,7 @@ export function registerSolve(app: App, deps: RouteDeps): void {
           'refused. Behind the last event of a run that has ended there is nothing: 204, at which an EventSource stops.',
         params: solveParams,
         querystring: shareQuery,
+        headers: replayHeaders,
         response: {
           200: { description: 'The events', content: { 'text/event-stream': { schema: SolveEvent } } },
           204: { description: 'The run has ended and `Last-Event-ID` is its last event' },

@@ -113,6 +113,7 @@ export class LiveRun {
 
   /** Stops without an end, so that another process can go on with it; readers get `reason`. */
   release(reason: StvError): void {
+    if (this.#hasEnd) return;
     this.#isReleased = true;
     this.#failure ??= reason;
     this.#controller.abort(reason);
@@ -165,9 +166,19 @@ export class LiveRun {
       this.#failure ??= runFailure(thrown);
     } finally {
       this.#isEnded = true;
+      // its end may have been on the way to the store when the run was released
+      if (this.#hasEnd) {
+        this.#isReleased = false;
+        this.#failure = undefined;
+      }
       this.#log.compact(maxEndedChars);
       this.#announce();
     }
+  }
+
+  /** Whether readers have `solve-end`: nothing else ends the run for them. */
+  get #hasEnd(): boolean {
+    return this.#state !== undefined && this.#state.answer.status !== 'running';
   }
 
   /** Events that come while the store is busy share the next write. */

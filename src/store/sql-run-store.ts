@@ -51,7 +51,8 @@ export class SqlRunStore implements RunStore {
           .set({ idempotency_key: null })
           .where('owner', '=', run.owner)
           .where('idempotency_key', '=', idempotency.key)
-          .where('created', '<=', this.#now() - keyLifetimeMs)
+          // a client is told to try again what has failed
+          .where(({ eb, or }) => or([eb('created', '<=', this.#now() - keyLifetimeMs), eb('status', '=', 'failed')]))
           .execute();
       }
       const inserted = await trx
@@ -104,6 +105,7 @@ export class SqlRunStore implements RunStore {
       .where('owner', '=', owner)
       .where('idempotency_key', '=', idempotencyKey)
       .where('created', '>', this.#now() - keyLifetimeMs)
+      .where('status', '!=', 'failed')
       .executeTakeFirst();
     return row !== undefined;
   }
@@ -222,14 +224,16 @@ export class SqlRunStore implements RunStore {
   }
 
   async requestCancel(id: string): Promise<boolean> {
-    const row = await this.#db
-      .updateTable('runs')
-      .set({ cancel_requested: 1 })
-      .where('id', '=', id)
-      .where('status', 'in', live)
-      .returning('id')
-      .executeTakeFirst();
-    return row !== undefined;
+    return this.#write(async (trx) => {
+      const row = await trx
+        .updateTable('runs')
+        .set({ cancel_requested: 1 })
+        .where('id', '=', id)
+        .where('status', 'in', live)
+        .returning('id')
+        .executeTakeFirst();
+      return row !== undefined;
+    });
   }
 
   async park(ids: readonly string[], lease: Lease): Promise<void> {

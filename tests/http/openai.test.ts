@@ -62,6 +62,12 @@ describe('the official client', () => {
     expect(answer.choices[0]).toMatchObject({ finish_reason: 'length', message: { content: 'one two' } });
   });
 
+  it('reports it of a solution of the loop too', async () => {
+    const solve = { ...params, model: 'solve', max_tokens: 2, x_solve: { max_rounds: 0 } };
+    const answer = await client.chat.completions.create(solve);
+    expect(answer.choices[0]).toMatchObject({ finish_reason: 'length', message: { content: 'one two' } });
+  });
+
   it('gives log-probabilities', async () => {
     const answer = await client.chat.completions.create({ ...params, logprobs: true, top_logprobs: 1 });
     const content = answer.choices[0]?.logprobs?.content ?? [];

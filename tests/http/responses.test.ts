@@ -229,6 +229,17 @@ describe('model `solve`', () => {
     expect(json.usage).toEqual(response.usage);
   });
 
+  it('a solution that its tokens cut off is incomplete', async () => {
+    const { app } = await buildApp();
+    const { response } = await stream(app, { ...request, x_solve: { max_rounds: 0 }, max_output_tokens: 2 });
+    expect(response).toMatchObject({
+      status: 'incomplete',
+      incomplete_details: { reason: 'max_output_tokens' },
+      x_solve: { status: 'accepted' },
+    });
+    expect(response.output.at(-1)).toMatchObject({ status: 'incomplete', content: [{ text: 'one two' }] });
+  });
+
   it('gives rounds of several chains whole', async () => {
     const { app } = await buildApp({ engine: { accept: () => 0.2, delayMs: 1 } });
     const { response } = await stream(app, {

@@ -76,6 +76,17 @@ export function runStoreSuite(open: () => StoreUnderTest): void {
     expect(await store.create(stranger, here)).toEqual({ kind: 'created' });
   });
 
+  it('gives the key of a run that has failed to the next one', async () => {
+    const { store } = open();
+    const first = newRun({ idempotency: { key: 'k', bodyHash: 'a' } });
+    await store.create(first, here);
+    await store.append(first.id, [{ ...end(1), status: 'failed' } as SolveEvent], here);
+    expect(await store.hasKey(first.owner, 'k')).toBe(false);
+    const again = newRun({ owner: first.owner, idempotency: { key: 'k', bodyHash: 'a' } });
+    expect(await store.create(again, here)).toEqual({ kind: 'created' });
+    expect(await store.find(first.id)).toMatchObject({ status: 'failed' });
+  });
+
   it('remembers a key for a day and keeps the run', async () => {
     const { store, setNow } = open();
     const first = newRun({ idempotency: { key: 'k', bodyHash: 'a' } });

@@ -62,6 +62,40 @@ describe('a reader of a live run', () => {
   });
 });
 
+describe('a run that is released while its end is being written', () => {
+  it('has ended for its readers', async () => {
+    let finish = (): void => undefined;
+    const written = new Promise<void>((resolve) => {
+      finish = resolve;
+    });
+    const live = launch({
+      loop: async function* () {
+        yield start;
+        await new Promise((resolve) => setImmediate(resolve));
+        yield {
+          type: 'solve-end',
+          id: 2,
+          solveId: 'slv_1',
+          status: 'abstained',
+          stopReason: 'cancelled',
+        } as SolveEvent;
+      },
+      writer: {
+        write: async (events) => (events.some(({ type }) => type === 'solve-end') ? written : undefined),
+        readPage: async () => [],
+      },
+    });
+    const ids = idsOf(live.events());
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    live.release(new StvError('conflict', 'Another server has taken this run over.'));
+    finish();
+    expect(await ids).toEqual([1, 2]);
+    expect(live).toMatchObject({ isReleased: false, failure: undefined });
+    live.release(new StvError('draining', 'The server stops.'));
+    expect(live).toMatchObject({ isReleased: false, failure: undefined });
+  });
+});
+
 describe('an idempotency key', () => {
   it('is not forgotten with a run that came before the one that has it', () => {
     const keys = new IdempotencyKeys(() => 0);

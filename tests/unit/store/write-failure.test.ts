@@ -23,6 +23,7 @@ describe('a store that cannot be written', () => {
       message: 'The store cannot be written: it is read-only, or its disk fails.',
     });
     await expect(store.share('slv_1', 'digest')).rejects.toMatchObject({ code: 'storage_full' });
+    await expect(store.requestCancel('slv_1')).rejects.toMatchObject({ code: 'storage_full' });
     expect(await store.find('slv_1')).toMatchObject({ status: 'queued' });
     await sql.raw('pragma query_only = off').execute(db);
     expect(await create(store, 'slv_2')).toEqual({ kind: 'created' });
