@@ -1,5 +1,5 @@
 /** Whether a final answer is the right one, however it is written: by value for numbers, by plain form for the rest. */
-import { type AnswerPart, splitAnswer } from '../stv/final-answer.ts';
+import { type AnswerPart, isSameAnswer, splitAnswer, type ValuePart } from '../stv/final-answer.ts';
 
 /**
  * Sets of answers (`2 or -3`) agree in any order. A number that the key gives rounded (`3.14`, two decimals or more) is met by a
@@ -8,16 +8,7 @@ import { type AnswerPart, splitAnswer } from '../stv/final-answer.ts';
 export function isRightAnswer(given: string | null, key: string): boolean {
   if (given === null) return false;
   if (given.trim() === key.trim()) return true;
-  const parts = partsOf(given);
-  const keys = partsOf(key);
-  if (parts.length === 0 || parts.length !== keys.length) return false;
-  const left = [...keys];
-  for (const part of parts) {
-    const found = left.findIndex((other) => isSamePart(part, other));
-    if (found === -1) return false;
-    left.splice(found, 1);
-  }
-  return true;
+  return isSameAnswer(partsOf(given), partsOf(key), isRightValue);
 }
 
 /** Between alternatives; `1 and 1/2` is one number. */
@@ -27,10 +18,7 @@ function partsOf(answer: string): readonly AnswerPart[] {
   return answer.split(between).flatMap((piece) => splitAnswer(piece));
 }
 
-function isSamePart(given: AnswerPart, key: AnswerPart): boolean {
-  if (given.kind !== 'value' || key.kind !== 'value') {
-    return given.kind !== 'value' && key.kind !== 'value' && given.text === key.text;
-  }
+function isRightValue(given: ValuePart, key: ValuePart): boolean {
   if (Math.abs(given.value - key.value) <= 1e-9 * Math.max(1, Math.abs(key.value))) return true;
   const isMoreExact =
     key.numDecimals !== undefined && (given.numDecimals ?? Number.POSITIVE_INFINITY) > key.numDecimals;

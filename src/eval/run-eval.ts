@@ -1,6 +1,6 @@
 /** Sends the problems of an evaluation through a running server, some at a time, and keeps what comes back. */
 import { createHash } from 'node:crypto';
-import { type StvClient, StvConnectionError } from '../client/client.ts';
+import { StvApiError, type StvClient, StvConnectionError } from '../client/client.ts';
 import type { Solve, SolveRequest } from '../client/contract.ts';
 import { deriveSeed } from '../stv/seeds.ts';
 import type { EvalProblem } from './problems.ts';
@@ -24,7 +24,7 @@ export interface Failure {
 
 /** Chains of one request: enough to fill a batch, few enough for the bounds of any server. */
 const chainsPerCall = 16;
-/** After so many failures in a row the server is taken for gone. */
+/** After so many failures of the server in a row, none of them about a problem, it is taken for gone. */
 const maxFailuresInARow = 5;
 
 interface Job {
@@ -35,8 +35,8 @@ interface Job {
 
 /**
  * Does what `records` lacks. Problems that fail are left out of the records, so that the next run does them again. Throws
- * only the reason of the abort, the error of the last of several failures in a row, and, where there is no result at all, that of
- * a server that was never reached.
+ * only the reason of the abort, the error of the last of several failures of the server in a row, and, where there is no result at
+ * all, that of a server that was never reached; what is under way then is broken off.
  */
 export async function runEval(
   problems: readonly EvalProblem[],
@@ -49,23 +49,28 @@ export async function runEval(
   const open = jobs.filter(({ problem, batch }) => !known.has(`${batch} ${problem.id}`));
   const made: ProblemRecord[] = [];
   const failures: Failure[] = [];
+  const broken = new AbortController();
+  const signal = options.signal === undefined ? broken.signal : AbortSignal.any([options.signal, broken.signal]);
   let inARow = 0;
   let next = 0;
   const work = async (): Promise<void> => {
     for (;;) {
       const job = open[next++];
       if (job === undefined) return;
-      options.signal?.throwIfAborted();
+      signal.throwIfAborted();
       try {
-        const record = toRecord(job, await client.solve(requestOf(job, options), { signal: options.signal }));
+        const record = toRecord(job, await client.solve(requestOf(job, options), { signal }));
         records.append(record);
         made.push(record);
         inARow = 0;
       } catch (thrown) {
-        options.signal?.throwIfAborted();
+        signal.throwIfAborted();
         failures.push({ id: job.problem.id, error: thrown as Error });
-        inARow += 1;
-        if (inARow >= maxFailuresInARow) throw thrown;
+        inARow = isOfServer(thrown) ? inARow + 1 : 0;
+        if (inARow >= maxFailuresInARow) {
+          broken.abort(thrown);
+          throw thrown;
+        }
       }
       options.onProgress?.(jobs.length - open.length + made.length + failures.length, jobs.length);
     }
@@ -77,6 +82,13 @@ export async function runEval(
     throw last.error;
   }
   return { records: all, failures };
+}
+
+/** Whether another problem would have met the same. */
+function isOfServer(error: unknown): boolean {
+  if (error instanceof StvConnectionError) return true;
+  const status = error instanceof StvApiError ? error.status : undefined;
+  return status !== undefined && (status === 401 || status === 403 || status === 429 || status >= 500);
 }
 
 function jobsOf(problem: EvalProblem, chains: number): Job[] {

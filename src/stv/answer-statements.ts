@@ -41,7 +41,8 @@ function behindHashes(solution: string): string | undefined {
 }
 
 /** Only the head: in `Final Answer: The final answer is 5` the inner one counts. */
-const announcement = /(?:^|[\s*(])(?:final\s+answer|answer|solution|result)s?\s*(?:is|are|=|:)+[\s*:]*(?=[^\n])/gi;
+const announcement =
+  /(?:^|[\s*(])(?:final\s+answer|answer|solution|result)s?\s*(?:\s(?:to|of|for)\s[^.:=\n]{1,60}?\s)?(?:(?:should|must|would|will)\s+be|is|are|=|:)+[\s*:]*(?=[^\n])/gi;
 const leadIn = /^(?:that|just|simply|exactly|therefore|thus|then|clearly|indeed|equal\s+to|given\s+by)\s+/i;
 
 /** The last announcement of a value; of words only if none has a value. */
@@ -85,7 +86,9 @@ function lastStatement(lines: readonly string[]): string | undefined {
   let last: string | undefined;
   for (const line of statingLines(lines)) {
     last ??= line;
-    if (hasValue(line.slice(-MAX_STATEMENT)) || /^\S+(?:\s+\S+)?$/.test(line)) return statementOf(line);
+    if (!hasValue(line.slice(-MAX_STATEMENT)) && !/^\S+(?:\s+\S+)?$/.test(line)) continue;
+    const statement = statementOf(line);
+    if (statement !== undefined) return statement;
   }
   return last === undefined ? undefined : statementOf(last);
 }
@@ -94,12 +97,40 @@ function statementOf(line: string): string | undefined {
   const unknown = unknownIn(line);
   if (unknown !== undefined) return unknown;
   const end = line.slice(-MAX_STATEMENT);
-  if (end.includes('=') && !end.endsWith('=')) return cutAside(endEquation(afterLastEquals(cutAside(end))));
-  if (line.length <= 40) return endSentence(line);
+  if (end.includes('=') && !end.endsWith('=')) {
+    const stated = cutAside(end);
+    // `This is because 10/2 = 5` states nothing
+    if (!hasValue(stated)) return undefined;
+    return cutAside(endEquation(withoutUnknown(afterLastEquals(stated), stated)));
+  }
+  return line.length <= MAX_WHOLE && isWhole(endSentence(line)) ? endSentence(line) : lastValue(end);
+}
+
+/** A shorter line may be the answer as it stands. */
+const MAX_WHOLE = 40;
+
+/** An expression or words, but no sentence about a number: `2x + 1`, `isosceles`, `2 more than x`, not `the train goes 120 km`. */
+function isWhole(line: string): boolean {
+  const { text } = toPlainText(line);
+  const words = text.match(/(?<![\\a-z])[a-z]{2,}/g)?.filter((word) => !functions.test(word)) ?? [];
+  if (words.length === 0 || /\b(?:than|times|plus|minus)\b/.test(text)) return true;
+  const values = findWrittenValues(text).filter(({ isLooseWord }) => !isLooseWord);
+  return values.length === 0 || values.some(({ start }) => start === 0);
+}
+
+const functions =
+  /^(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?$|^(?:log|ln|exp|sqrt|frac|over|mod|gcd|lcm|max|min|infinity)$/;
+
+function lastValue(end: string): string | undefined {
   const plain = toPlainText(end);
   const values = findWrittenValues(plain.text);
   const last = values.findLast(({ isLooseWord }) => !isLooseWord) ?? values.at(-1);
   return last === undefined ? undefined : plain.text.slice(last.start, last.end);
+}
+
+/** Of `12 = x` the 12. */
+function withoutUnknown(side: string, stated: string): string {
+  return /^[a-zA-Z][\s.$]*$/.test(side) ? afterLastEquals(stated.slice(0, stated.lastIndexOf('='))) : side;
 }
 
 function lastUnknown(lines: readonly string[]): string | undefined {

@@ -13,11 +13,17 @@ export type AnswerPart =
       readonly numDecimals: number | undefined;
       /** Of `50%`: 0.5. */
       readonly share?: number;
+      /** Of `y = 2`: y. */
+      readonly name?: string;
+      /** In a pair or an interval, with its brackets: `(2, 5]` has `(]0` and `(]1`. */
+      readonly place?: string;
     }
   /** Letters, digits and signs of an expression without spaces, in plain form. */
   | { readonly kind: 'expression'; readonly text: string }
   /** Words, in plain form. */
   | { readonly kind: 'words'; readonly text: string };
+
+export type ValuePart = Extract<AnswerPart, { readonly kind: 'value' }>;
 
 /** What is longer is no value and no name: it is looked for as it stands, by its beginning. Bounds all work on an answer. */
 const MAX_ANSWER = 200;
@@ -48,14 +54,16 @@ function readOne(answer: string): readonly (readonly AnswerPart[])[] {
     return text === '' ? [] : [[{ kind: 'expression', text }]];
   }
   const plain = spellOutUnits(toPlainText(answer), answer).replace(sentenceEnd, '').trim();
-  const unwrapped = plain.replace(/^\\boxed\{(.*)\}$/s, '$1').replace(/^([a-z]\s*(?:=|∈|\\in)\s*)/, '');
+  const unboxed = plain.replace(/^\\boxed\{(.*)\}$/s, '$1');
+  const unwrapped = unboxed.replace(/^[a-z]\s*(?:(?:∈|\\in)\s*|=\s*(?=\\?[({[].*[)}\]]$))/s, '');
+  const unnamed = unwrapped.replace(/^[a-z]\s*=\s*/, '');
   // `1,250` is one number: a value that takes in the whole text comes first
   const whole = toPart(unwrapped);
-  const isList = isDecimalCommaOrList(unwrapped);
+  const isList = isDecimalCommaOrList(unnamed);
   if (whole?.kind === 'value' && !isList) return [[whole]];
   const readings = [toList(unwrapped), whole && [whole]];
   // nobody writes a list as `0,5`
-  if (/^[-+]?\s?0,/.test(unwrapped)) readings.reverse();
+  if (/^[-+]?\s?0,/.test(unnamed)) readings.reverse();
   return readings.filter((reading) => reading !== undefined).slice(0, isList ? 2 : 1);
 }
 
@@ -65,17 +73,54 @@ function isDecimalCommaOrList(text: string): boolean {
 }
 
 function toList(text: string): readonly AnswerPart[] | undefined {
-  const inside = text.replace(/^(?:\\?[({[])(.*)(?:\\?[)}\]])$/s, '$1');
+  const [, open = '', inside = text, close = ''] = /^\\?([({[])(.*?)\\?([)}\]])$/s.exec(text) ?? [];
+  const isOrdered = /[([]/.test(open) && /[)\]]/.test(close);
   const pieces = inside.split(/\s*(?:;|,(?=\s)|,|\band\b|\bor\b|∪|\\cup)\s*/).filter((piece) => piece.trim() !== '');
   if (pieces.length <= 1 || pieces.length > 12) return undefined;
   const parts = pieces.map(toPart).filter((part) => part !== undefined);
-  return parts.length === pieces.length && parts.every((part) => part.kind === 'value') ? parts : undefined;
+  if (parts.length !== pieces.length || !parts.every(isValue)) return undefined;
+  return isOrdered ? parts.map((part, index) => ({ ...part, place: `${open}${close}${index}` })) : parts;
+}
+
+function isValue(part: AnswerPart): part is ValuePart {
+  return part.kind === 'value';
+}
+
+/**
+ * Whether two answers have the same parts, in any order but for what has a place or one of several names. `isSame` compares values.
+ */
+export function isSameAnswer(
+  a: readonly AnswerPart[],
+  b: readonly AnswerPart[],
+  isSame: (a: ValuePart, b: ValuePart) => boolean,
+): boolean {
+  if (a.length === 0 || a.length !== b.length) return false;
+  const areNamed = [a, b].every((parts) => new Set(parts.flatMap(namesOf)).size > 1);
+  const left = [...b];
+  for (const part of a) {
+    const found = left.findIndex((other) => {
+      if (!isValue(part) || !isValue(other)) return !isValue(part) && !isValue(other) && part.text === other.text;
+      return (!areNamed || agree(part.name, other.name)) && agree(part.place, other.place) && isSame(part, other);
+    });
+    if (found === -1) return false;
+    left.splice(found, 1);
+  }
+  return true;
+}
+
+function namesOf(part: AnswerPart): readonly string[] {
+  return isValue(part) && part.name !== undefined ? [part.name] : [];
+}
+
+function agree(a: string | undefined, b: string | undefined): boolean {
+  return a === undefined || b === undefined || a === b;
 }
 
 function toPart(piece: string): AnswerPart | undefined {
+  const [head = '', name] = /^\s*([a-z])(?:_\{?\d\}?)?\s*=/.exec(piece) ?? [];
   const text = piece
+    .slice(head.length)
     .trim()
-    .replace(/^[a-z](?:_\{?\d\}?)?\s*=\s*/, '')
     .replace(/^(?:about|approximately|≈)\s*/, '');
   if (text === '') return undefined;
   const value = findWrittenValues(text)
@@ -83,11 +128,15 @@ function toPart(piece: string): AnswerPart | undefined {
     .sort((a, b) => b.end - a.end)[0];
   if (value !== undefined) {
     const share = /(?:%|percent)$/.test(text) ? { share: value.value / 100 } : {};
-    return { kind: 'value', value: value.value, numDecimals: value.numDecimals, ...share };
+    const named = name === undefined ? {} : { name };
+    return { kind: 'value', value: value.value, numDecimals: value.numDecimals, ...share, ...named };
   }
   if (/^[a-z][a-z' -]+$/.test(text)) return { kind: 'words', text: text.replaceAll(/\s+/g, ' ') };
   return { kind: 'expression', text: toExpression(text) };
 }
+
+/** A multiplication sign that need not be written: `2*x`, `2*(`, `)*(`; not `2*5`. */
+export const silentProduct = /(?<=\w)\*(?=[a-zπ_(])|(?<=[a-zπ)])\*(?=[\w(])/g;
 
 /** Without spaces, brackets of single groups and multiplication signs, so that ways of setting an expression agree. */
 export function toExpression(plain: string): string {
@@ -95,6 +144,6 @@ export function toExpression(plain: string): string {
     .replaceAll(/\\frac\{([^{}]*)\}\{([^{}]*)\}/g, '$1/$2')
     .replaceAll(/\^\{([^{}]*)\}/g, '^$1')
     .replaceAll(/\*\*/g, '^')
-    .replaceAll(/(?<=[\w)])\*(?=[\w(])/g, '')
-    .replaceAll(/[\s{}\\]/g, '');
+    .replaceAll(/[\s{}\\]/g, '')
+    .replaceAll(silentProduct, '');
 }

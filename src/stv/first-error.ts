@@ -123,9 +123,11 @@ function bare(text: string): string {
     .toLowerCase();
 }
 
-/** The step that a clause quotes: the longest quotation that stands in exactly one step, or a step that stands whole in the clause. */
-function quotedStep(clause: string, steps: readonly StepSpan[]): StepSpan | undefined {
-  const bareSteps = steps.map(({ quote }) => bare(quote));
+/**
+ * The step that a clause quotes: the longest quotation that stands in exactly one step, or a step that stands whole in the clause.
+ * `bareSteps`: the steps' own words, `bare`.
+ */
+function quotedStep(clause: string, steps: readonly StepSpan[], bareSteps: readonly string[]): StepSpan | undefined {
   const quotations = [...clause.matchAll(/["“`'‘$]{1,2}([^"“”`'‘’$\n]{2,400})["”`'’$]{1,2}/g)]
     .map((match) => bare(match[1] ?? ''))
     .filter((quotation) => quotation.length >= MIN_QUOTE)
@@ -149,13 +151,14 @@ function quotedStep(clause: string, steps: readonly StepSpan[]): StepSpan | unde
  */
 export function locateFromFeedback(feedback: string, steps: readonly StepSpan[]): StepSpan | undefined {
   if (steps.length === 0) return undefined;
+  const bareSteps = steps.map(({ quote }) => bare(quote));
   let neutral: StepSpan | undefined;
   // a step may be named in one sentence and judged in the next: `Look at step 2. The sign is wrong.`
   let subject: StepSpan | undefined;
   for (const clause of splitClauses(feedback)) {
     const plain = withoutAsides(clause);
     const mood = moodOf(plain);
-    const step = namedStep(plain, steps) ?? quotedStep(clause, steps);
+    const step = namedStep(plain, steps) ?? quotedStep(clause, steps, bareSteps);
     if (mood === 'right') {
       subject = undefined;
       continue;

@@ -5,7 +5,7 @@
  * quotes of the reference leak as well. What it cannot see: an answer in other words, or one to be computed (`2 + 3`).
  */
 import { type AnswerStatement, findStatements } from './answer-statements.ts';
-import { type AnswerPart, readAnswer, toExpression } from './final-answer.ts';
+import { type AnswerPart, isSameAnswer, readAnswer, silentProduct, toExpression } from './final-answer.ts';
 import { isAside, isAsserted, isCount, isLabel, isPieceOfLonger, type KnownText, type Span } from './leak-context.ts';
 import type { AnswerFormat } from './loop-pack.ts';
 import { type PlainText, toPlainText } from './plain-text.ts';
@@ -61,10 +61,29 @@ export function createLeakGuard({ reference, problem, solution }: GuardedTexts, 
   };
 }
 
-/** Of an answer in several parts, one part alone is a hint. */
+/** Of an answer in several parts, one part alone is a hint. What is listed behind one part is stated with it: `the answer is (2, 3)`. */
 function findAnswer(finders: readonly Finder[], feedback: string): readonly Span[] {
-  const stated = finders.map(({ leaks }) => leaks(feedback));
-  return stated.every((spans) => spans.length > 0) ? stated.flat() : [];
+  const found: Span[] = [];
+  let open = finders.filter(({ leaks }) => {
+    const spans = leaks(feedback);
+    found.push(...spans);
+    return spans.length === 0;
+  });
+  for (let numOpen = 0; open.length > 0 && found.length > 0 && numOpen !== open.length; ) {
+    numOpen = open.length;
+    open = open.filter(({ mentions }) => {
+      const listed = mentions(feedback).filter((span) => found.some((before) => isListed(feedback, before, span)));
+      found.push(...listed);
+      return listed.length === 0;
+    });
+  }
+  return open.length === 0 ? found : [];
+}
+
+/** Whether nothing but the signs of a list, or a name, stands between the two. */
+function isListed(text: string, before: Span, { start }: Span): boolean {
+  const between = text.slice(before.end, Math.min(start, before.end + 16));
+  return start >= before.end && /^[\s)}\]]*(?:,|;|and|or|,\s*and|,\s*or)[\s({[]*(?:[a-z]\s*=\s*)?$/.test(between);
 }
 
 /**
@@ -74,7 +93,7 @@ function findAnswer(finders: readonly Finder[], feedback: string): readonly Span
 function guardedAnswers(reference: string, solution: string, format: AnswerFormat): readonly (readonly AnswerPart[])[] {
   const found = studentAnswers(solution, format);
   const isFound = (readings: readonly (readonly AnswerPart[])[]): boolean =>
-    readings.some((parts) => found.some((other) => isSameAnswer(parts, other)));
+    readings.some((parts) => found.some((other) => isSameAnswer(parts, other, isSameValue)));
   const [main, ...others] = Array.from(findStatements(reference, format), ({ kind, text }) => ({
     kind,
     readings: readAnswer(text),
@@ -87,7 +106,9 @@ function guardedAnswers(reference: string, solution: string, format: AnswerForma
       kind === 'unknown' ? readings.filter((parts) => parts.every((part) => part.kind === 'value')) : readings,
     );
   const answers = [...main.readings, ...further];
-  return answers.filter((parts, index) => !answers.slice(0, index).some((other) => isSameAnswer(parts, other)));
+  return answers.filter(
+    (parts, index) => !answers.slice(0, index).some((other) => isSameAnswer(parts, other, isSameValue)),
+  );
 }
 
 /** What the student puts forward as the answer; a number that the text only ends with (`Check: 10 - 5 = 5`) is none. */
@@ -111,14 +132,6 @@ function blot(text: string, plain: PlainText, spans: readonly Span[]): string {
     done = end;
   }
   return result + text.slice(done);
-}
-
-function isSameAnswer(a: readonly AnswerPart[], b: readonly AnswerPart[]): boolean {
-  const same = (left: AnswerPart, right: AnswerPart): boolean =>
-    left.kind === 'value' && right.kind === 'value'
-      ? isSameValue(left, right)
-      : left.kind !== 'value' && right.kind !== 'value' && left.text === right.text;
-  return a.length > 0 && a.length === b.length && a.every((part) => b.some((other) => same(part, other)));
 }
 
 interface Finder {
@@ -169,12 +182,16 @@ function findExpression(text: string, needle: string): readonly Span[] {
   for (let index = 0; index < rewritten.length; index++) {
     const unit = rewritten[index] ?? '';
     if (/[\s{}\\]/.test(unit)) continue;
-    if (unit === '*' && /[\w)]/.test(units.at(-1) ?? '') && /^\s*[\w(]/.test(rewritten.slice(index + 1, index + 4)))
-      continue;
     units.push(unit);
     places.push(index);
   }
-  const joined = units.join('');
+  const silent = new Set(Array.from(units.join('').matchAll(silentProduct), ({ index }) => index));
+  const isHeard = (_: unknown, index: number): boolean => !silent.has(index);
+  return findUnits(units.filter(isHeard).join(''), places.filter(isHeard), needle);
+}
+
+/** `places`: of each unit of `joined` in the text. */
+function findUnits(joined: string, places: readonly number[], needle: string): readonly Span[] {
   const spans: Span[] = [];
   for (let at = joined.indexOf(needle); at !== -1; at = joined.indexOf(needle, at + 1)) {
     // not a piece of something longer: `2x+1` in `12x+1` or `2x+15`

@@ -110,7 +110,7 @@ export function toPlainText(original: string): PlainText {
       ends.push(++index);
       continue;
     }
-    const [plain, length] = readSign(original, index, text);
+    const [plain, length] = readSign(original, index);
     put(plain, index, index + length);
     index += length;
   }
@@ -123,7 +123,7 @@ function isPlain(unit: number): boolean {
 }
 
 /** What the sign at `index` becomes, and how many units it takes. */
-function readSign(original: string, index: number, before: string): readonly [string, number] {
+function readSign(original: string, index: number): readonly [string, number] {
   const char = String.fromCodePoint(original.codePointAt(index) ?? 0);
   if (char === '\\') return readCommand(original, index);
   // `2**8` is a power, `**8**` is bold
@@ -146,7 +146,8 @@ function readSign(original: string, index: number, before: string): readonly [st
   // ½ comes apart into 1⁄2; behind a digit it is a mixed number
   if (decomposed.includes('⁄')) {
     const fraction = decomposed.replace('⁄', '/');
-    return [/\d\s*$/.test(before.slice(-8)) ? ` ${fraction}` : fraction, char.length];
+    const isMixed = /\p{Nd}\s*$/u.test(original.slice(Math.max(0, index - 8), index));
+    return [isMixed ? ` ${fraction}` : fraction, char.length];
   }
   if (/\s/.test(decomposed)) return [char === '\n' || char === '\r' ? '\n' : ' ', char.length];
   return [decomposed.toLowerCase(), char.length];

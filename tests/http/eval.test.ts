@@ -199,6 +199,48 @@ describe('stv eval', () => {
     });
   });
 
+  it('gets past any number of problems that fail by themselves', async () => {
+    const rows = Array.from({ length: 12 }, (_, index) => ({
+      problem: `easy ${index} plus 1`,
+      answer: `${index + 1}`,
+    }));
+    const picky: TestEngineOptions = {
+      ...engine,
+      reply: (request) => {
+        const [, a] = /(\d+) plus/.exec(promptText(request.prompt)) ?? [];
+        if (Number(a) < 7) throw new StvError('context_length_exceeded', 'The problem is too long.');
+        return engine.reply?.(request) ?? '';
+      },
+    };
+    const { run, report } = setUp(await listen((await buildApp({ engine: picky })).app), rows);
+    expect(await run({ chains: 1, concurrency: 1 })).toBe(1);
+    expect(report()).toMatchObject({ missing: 7, overall: { problems: 5 } });
+  });
+
+  it('asks for nothing more once it has given up', async () => {
+    let isGone = true;
+    let numAsked = 0;
+    const failing: TestEngineOptions = {
+      ...engine,
+      reply: (request) => {
+        numAsked += 1;
+        if (isGone) throw new StvError('deadline_exceeded', 'The engine is away.');
+        return engine.reply?.(request) ?? '';
+      },
+    };
+    const rows = Array.from({ length: 40 }, (_, index) => ({
+      problem: `easy ${index} plus 1`,
+      answer: `${index + 1}`,
+    }));
+    const { run } = setUp(await listen((await buildApp({ engine: failing })).app), rows);
+    await expect(run({ chains: 1, concurrency: 4 })).rejects.toThrow('away');
+    isGone = false;
+    const before = numAsked;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(numAsked - before).toBeLessThanOrEqual(4);
+    expect(numAsked).toBeLessThan(20);
+  });
+
   it('gives up when the server is gone', async () => {
     const rows = Array.from({ length: 20 }, (_, index) => ({ problem: `${index}`, answer: '1' }));
     await expect(setUp('http://127.0.0.1:9', rows).run()).rejects.toThrow('cannot be reached');

@@ -125,8 +125,9 @@ function slowText(length: number, read: (text: string) => unknown): string | und
 
 const boxed = { kind: 'boxed' } as const;
 const steps = splitSteps('Step 1: x = 2\nStep 2: x = 3');
+const manySteps = splitSteps(Array.from({ length: 300 }, (_, index) => `Step ${index + 1}: ${index}x = 2`).join('\n'));
 const readers: readonly (readonly [name: string, length: number, read: (text: string) => unknown])[] = [
-  ['toPlainText', LENGTH, (text) => toPlainText(text)],
+  ['toPlainText', 4 * LENGTH, (text) => toPlainText(text)],
   ['findWrittenValues', LENGTH, (text) => findWrittenValues(toPlainText(text).text)],
   ['findFinalAnswer', LENGTH, (text) => findFinalAnswer(text, boxed)],
   ['splitAnswer', LENGTH, (text) => splitAnswer(text)],
@@ -134,6 +135,7 @@ const readers: readonly (readonly [name: string, length: number, read: (text: st
   ['the answer of an attempt', LENGTH, (text) => createAnswerExtractor(boxed)(text)],
   ['splitSteps', LENGTH, (text) => splitSteps(text)],
   ['locateFromFeedback', LENGTH, (text) => locateFromFeedback(text, steps)],
+  ['locateFromFeedback in many steps', LENGTH, (text) => locateFromFeedback(text, manySteps)],
   ['reasoning', LENGTH, (text) => new ReasoningSplitter({ open: '<think>', close: '</think>' }).push(text)],
   ['a guard on a hostile reference', LENGTH, (reference) => guard({ reference }).leaks('The answer is 5.')],
   ['a guard on a hostile problem', LENGTH, (problem) => guard({ problem }).leaks('The answer is 5.')],

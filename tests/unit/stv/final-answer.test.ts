@@ -2,11 +2,17 @@ import { describe, expect, it } from 'vitest';
 import { findFinalAnswer, readAnswer, splitAnswer } from '../../../src/stv/final-answer.ts';
 
 const value = (number: number, numDecimals?: number) => ({ kind: 'value', value: number, numDecimals });
+const named = (name: string, number: number, numDecimals?: number) => ({ ...value(number, numDecimals), name });
+const placed = (place: string, number: number) => ({ ...value(number), place });
 
 describe('splitAnswer', () => {
   it.each([
     ['72 or 73', [value(72), value(73)]],
-    ['x = 2 or x = -3', [value(2), value(-3)]],
+    ['x = 2 or x = -3', [named('x', 2), named('x', -3)]],
+    ['y = 2, x = 3', [named('y', 2), named('x', 3)]],
+    ['(2, 5]', [placed('(]0', 2), placed('(]1', 5)]],
+    ['x = (2, 5)', [placed('()0', 2), placed('()1', 5)]],
+    ['x \\in \\{2, 5\\}', [value(2), value(5)]],
     ['2, 3 and 5', [value(2), value(3), value(5)]],
     ['1 and 1/2', [value(1.5)]],
     ['1,250', [value(1250)]],
@@ -26,7 +32,7 @@ describe('readAnswer', () => {
   it.each([
     ['2,3', [[value(2), value(3)], [value(2.3, 1)]]],
     ['0,5', [[value(0.5, 1)], [value(0), value(5)]]],
-    ['x = -2,3', [[value(-2), value(3)], [value(-2.3, 1)]]],
+    ['x = -2,3', [[named('x', -2), value(3)], [named('x', -2.3, 1)]]],
     ['1,250', [[value(1250)]]],
     ['1,2,3', [[value(1), value(2), value(3)]]],
     ['2,5 kg', [[value(2.5, 1)]]],
@@ -74,6 +80,18 @@ describe('findFinalAnswer', () => {
     ['The angle ABC = 30^\\circ', '30^\\circ'],
     ['f(x) = 2x + 1', '2x + 1'],
     ['One pen costs 1.50 dollars in this shop and in that one as well.', '1.50'],
+    ['60 * 2 = 120\nTherefore, the train travels 120 km.', '120'],
+    ['x is 12', '12'],
+    ['Dividing by 2 gives 12.', '12'],
+    ['Solution set: {12}', '12'],
+    ['12 = x', '12'],
+    ['The correct answer should be 12.', '12'],
+    ['The answer to this problem is 12.', '12'],
+    ['x = 5.\nThis is because 10/2 = 5.', '5'],
+    ['5 because 10/2 = 5', '5'],
+    ['2x + 1', '2x + 1'],
+    ['2 \\sin x', '2 \\sin x'],
+    ['2 more than x', '2 more than x'],
     ['', undefined],
   ])('%s', (solution, answer) => {
     expect(findFinalAnswer(solution, { kind: 'boxed' })).toBe(answer);

@@ -506,6 +506,9 @@ describe('leak guard: where the reference states its answer', () => {
     'The solution is to subtract 5 from both sides and then divide\n2x = 10\nx = 5',
     'x = 5\n2(5) + 5 = 15',
     'x = 5\nThe result is 15, as it was in the problem.',
+    'Dividing 10 by 2 gives 5.',
+    'x is 5',
+    '5 = x',
   ])('%s', (reference) => {
     const guard = createLeakGuard({ ...texts, reference }, { kind: 'boxed' });
     expect(guard.leaks('The correct answer is 5.')).toBe(true);
@@ -538,6 +541,26 @@ describe('leak guard: where the reference states its answer', () => {
     const guard = createLeakGuard({ ...unrelated, reference: '\\boxed{2,3}' }, { kind: 'boxed' });
     expect(guard.leaks(`The solutions are ${form}.`)).toBe(true);
     expect(guard.leaks('The solutions are 4 and 3.')).toBe(false);
+  });
+});
+
+describe('leak guard: forms of an answer', () => {
+  it.each([
+    ['2^3 \\cdot 5', 'The answer is 2^3 \\cdot 5.'],
+    ['2 \\cdot x + 1', 'The answer is 2x + 1.'],
+    ['3 \\cdot 2^n', 'The answer is 3 * 2^n.'],
+    ['a * b', 'The answer is a*b.'],
+  ])('sees a product: %s', (answer, feedback) => {
+    const texts = { problem: 'Find it.', solution: 'I am stuck.', reference: `\\boxed{${answer}}` };
+    expect(createLeakGuard(texts, { kind: 'boxed' }).leaks(feedback)).toBe(true);
+  });
+
+  it.each([
+    ['(3, 2)', '(2, 3)'],
+    ['x = 3, y = 2', 'x = 2, y = 3'],
+  ])('%s is not %s', (found, right) => {
+    const texts = { problem: 'Find it.', solution: `\\boxed{${found}}`, reference: `\\boxed{${right}}` };
+    expect(createLeakGuard(texts, { kind: 'boxed' }).leaks(`The correct answer is ${right}.`)).toBe(true);
   });
 });
 
