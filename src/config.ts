@@ -113,7 +113,11 @@ export const configOptions = {
   ),
   threads: option(integer(0, 1024), 0, 'Threads of ONNX Runtime; 0 = one per physical core'),
   numSlots: option(integer(1, 1024), 16, 'Sequences whose cache is held at the same time'),
-  context: option(integer(0, 1_048_576), 0, "Tokens of prompt and output together; 0 = the pack's or the model's own"),
+  context: option(
+    integer(0, 1_048_576),
+    0,
+    "Tokens of prompt and output together; 0 = the pack's own, else at most 2048",
+  ),
   libraryPath: option(optionalText('file'), undefined, 'Another ONNX Runtime library (the CUDA build, for instance)'),
   hfToken: option(optionalText('token'), undefined, 'Token for private or gated repositories of the hub', {
     secret: true,

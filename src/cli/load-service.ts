@@ -1,10 +1,12 @@
 /** Pack -> weights on this machine -> prepared models -> a running engine. Tells what it does on the way. */
 import path from 'node:path';
-import type { Config } from '../config.ts';
+import { type Config, flagName } from '../config.ts';
 import { CombinedEngine, type ObservedEngine } from '../engine/combined-engine.ts';
 import type { ModelInfo } from '../engine/engine.ts';
-import { type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
+import { DEFAULT_CONTEXT, type LocalModel, startLocalEngine } from '../engine/local-engine.ts';
 import { StvError } from '../errors.ts';
+import { cacheBytes } from '../models/lane-cache.ts';
+import { kvFormat } from '../models/load-causal-lm.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
 import { type AnyPreparedModel, prepareAny } from '../models/prepare-any.ts';
 import { readAnyManifest } from '../models/prepared-model.ts';
@@ -91,13 +93,28 @@ function mergeEqual(models: readonly LocalModel[]): LocalModel[] {
   ];
 }
 
-/** Throws StvError `runtime_failed` where not even the weights fit: loading would end in a process that the system kills. */
-function checkMemory(models: readonly LocalModel[]): void {
-  const needed = models.reduce((sum, { dir }) => sum + readAnyManifest(dir).weightsBytes, 0);
-  const free = process.availableMemory();
-  if (needed <= free) return;
-  const [gigabytes, left] = [needed, free].map((bytes) => (bytes / 1e9).toFixed(1));
-  throw new StvError('runtime_failed', `The weights take ${gigabytes} GB of memory, and ${left} GB are free.`);
+/**
+ * Throws StvError `runtime_failed` where weights and full caches do not fit: sooner or later the system would kill the process. `free`:
+ * bytes.
+ */
+export function checkMemory(models: readonly LocalModel[], free = process.availableMemory()): void {
+  const weights = models.reduce((sum, { dir }) => sum + readAnyManifest(dir).weightsBytes, 0);
+  const caches = models.reduce((sum, model) => sum + cacheBytesOf(model), 0);
+  if (weights + caches <= free) return;
+  const [forWeights, forCaches, left] = [weights, caches, free].map((bytes) => (bytes / 1e9).toFixed(1));
+  const message = `The weights take ${forWeights} GB of memory, the caches up to ${forCaches} GB, and ${left} GB are free.`;
+  throw new StvError(
+    'runtime_failed',
+    weights <= free ? `${message} Lower ${flagName('numSlots')} or ${flagName('context')}.` : message,
+  );
+}
+
+/** Of a model on the CPU; a GPU's memory is asked for when the model is loaded, and a ready-made decoder makes its own. */
+function cacheBytesOf({ dir, device, numSlots, maxLength = DEFAULT_CONTEXT, kv = 'auto' }: LocalModel): number {
+  const manifest = readAnyManifest(dir);
+  if (device !== 'cpu' || numSlots === undefined || 'onnx' in manifest) return 0;
+  const length = Math.min(maxLength, manifest.config.maxPositionEmbeddings);
+  return cacheBytes(manifest.config, { numSlots, maxLength: length, kv: kvFormat(kv, manifest) });
 }
 
 function rolesOf({ roles: { generator, verifier } }: Pack, { of }: ChosenDevices): ServedRole[] {

@@ -3,11 +3,12 @@ import type { Config } from '../config.ts';
 import { prepareRoles } from './load-service.ts';
 import { openPack } from './open-pack.ts';
 import { createProgressLine } from './progress.ts';
+import { withRemoteRoles } from './remote-roles.ts';
 
 export async function pullPack(config: Config, isJson: boolean): Promise<void> {
   const progress = createProgressLine();
   try {
-    const pack = await openPack(config.pack);
+    const pack = withRemoteRoles(await openPack(config.pack), config);
     const models = await prepareRoles(pack, {
       config,
       report: ({ what, done, total, unit }) => {

@@ -23,6 +23,8 @@ export function withRemoteRoles(pack: Pack, config: Config): Pack {
       : { source: parseSource(given.startsWith('openai:') ? given : `openai:${given}`), templateVariables: {} };
   return {
     ...pack,
+    // it was fitted to the verifier of the pack
+    ...(config.verifierRemote === undefined ? {} : { calibration: { kind: 'none' } }),
     roles: {
       generator: roleOf('generator', config.generatorRemote),
       verifier: roleOf('verifier', config.verifierRemote),

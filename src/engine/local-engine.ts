@@ -27,7 +27,7 @@ import { OpenRequest } from './open-request.ts';
 import { residentBytesOf } from './process-memory.ts';
 import { checkCandidates, checkPrompt, fitMaxTokens, type ModelLimits } from './request-limits.ts';
 import { checkSamplingParams } from './sampling-params.ts';
-import { collectScore, planScore } from './score-plan.ts';
+import { collectScore, numPromptTokens, planScore } from './score-plan.ts';
 import { ScoreReader } from './score-reader.ts';
 import { checkTokenIds } from './text-encoding.ts';
 import { openTextService, type TextService } from './text-service.ts';
@@ -243,7 +243,7 @@ export class LocalEngine implements Engine {
       const startedAtMs = reader.startedAtMs ?? endMs;
       const result: ScoreResult = {
         logprobs: collectScore(plan, encodings, results),
-        usage: { ...NO_USAGE, promptTokens: prompt.length, cachedTokens: reader.cachedTokens },
+        usage: { ...NO_USAGE, promptTokens: numPromptTokens(plan), cachedTokens: reader.cachedTokens },
         timings: { queueMs: startedAtMs - open.requestedAtMs, prefillMs: endMs - startedAtMs, decodeMs: 0 },
         model: open.name,
       };
@@ -431,12 +431,15 @@ const MAX_CHARACTERS_PER_PREDICTED_TOKEN = 16;
 /** The prompt's own encoding and that of each continuation. */
 type Encodings = readonly [Int32Array, ...Int32Array[]];
 
+/** Tokens of a sequence where neither the operator nor the pack says anything; a checkpoint may hold fewer. */
+export const DEFAULT_CONTEXT = 2048;
+
 function toHostModel(model: LocalModel): HostModel {
   const maxLanes = model.maxLanes ?? 16;
   return {
     dir: model.dir,
     numSlots: model.numSlots ?? 16,
-    maxLength: model.maxLength ?? 2048,
+    maxLength: model.maxLength ?? DEFAULT_CONTEXT,
     maxLanes,
     maxBatchedTokens: Math.max(maxLanes, model.maxBatchedTokens ?? 512),
     chunkTokens: model.chunkTokens ?? 128,

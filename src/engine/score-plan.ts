@@ -44,6 +44,11 @@ export function planScore(prompt: Int32Array, encodings: readonly Int32Array[]):
   return { numShared, sequences: paths.map(({ prompt: tokens, rows }) => ({ prompt: tokens, promptRows: rows })) };
 }
 
+/** Tokens that are read: the shared ones once, then those of each sequence's own. */
+export function numPromptTokens({ numShared, sequences }: ScorePlan): number {
+  return sequences.reduce((sum, { prompt }) => sum + prompt.length - numShared, numShared);
+}
+
 /**
  * Log-probability of each encoding behind the shared tokens.
  * @param results the rows of each planned sequence, in the plan's order

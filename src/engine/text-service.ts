@@ -35,6 +35,8 @@ export interface ToTextWorker {
 }
 
 export type FromTextWorker =
+  /** Comes before the work itself, which blocks the worker. */
+  | { readonly type: 'begun'; readonly id: number }
   | { readonly type: 'ready'; readonly tables: readonly TokenTableData[] }
   | { readonly type: 'unusable'; readonly code: ErrorCode; readonly message: string }
   | { readonly type: 'encoded'; readonly id: number; readonly tokens: readonly Int32Array[] }
@@ -74,17 +76,26 @@ export function loadTextModel({ dir, templateVariables }: TextSource): Promise<T
   return TextModel.load(dir, templateVariables === undefined ? {} : { variables: templateVariables });
 }
 
-/** Text sides of the given models. Throws StvError when a folder has no usable tokenizer or chat template. */
-export async function openTextService(sources: readonly TextSource[]): Promise<TextService> {
+/**
+ * Text sides of the given models. `timeoutMs`: of one job in the worker. Throws StvError when a folder has no usable tokenizer or chat
+ * template.
+ */
+export async function openTextService(
+  sources: readonly TextSource[],
+  timeoutMs = JOB_TIMEOUT_MS,
+): Promise<TextService> {
   if (import.meta.url.endsWith('.ts')) {
     return createInlineTextService(await Promise.all(sources.map(loadTextModel)));
   }
-  const service = new WorkerTextService(sources);
+  const service = new WorkerTextService(sources, timeoutMs);
   await service.start();
   return service;
 }
 
 interface Waiting {
+  readonly job: TextJob;
+  /** Of a job that the worker has begun. */
+  timer?: NodeJS.Timeout;
   resolve(message: FromTextWorker): void;
   reject(error: StvError): void;
 }
@@ -94,6 +105,7 @@ const JOB_TIMEOUT_MS = 60_000;
 
 class WorkerTextService implements TextService {
   readonly #sources: readonly TextSource[];
+  readonly #timeoutMs: number;
   readonly #waiting = new Map<number, Waiting>();
   #worker: Worker | undefined;
   #starting: Promise<void> | undefined;
@@ -101,8 +113,9 @@ class WorkerTextService implements TextService {
   #nextId = 1;
   #isClosed = false;
 
-  constructor(sources: readonly TextSource[]) {
+  constructor(sources: readonly TextSource[], timeoutMs: number) {
     this.#sources = sources;
+    this.#timeoutMs = timeoutMs;
   }
 
   get tables(): readonly TokenTable[] {
@@ -120,6 +133,7 @@ class WorkerTextService implements TextService {
       worker.on('message', (message: FromTextWorker) => {
         if (message.type === 'ready') resolve(message.tables);
         else if (message.type === 'unusable') reject(new StvError(message.code, message.message));
+        else if (message.type === 'begun') this.#watch(worker, message.id);
         else this.#answer(message);
       });
       worker.on('error', reject);
@@ -155,19 +169,25 @@ class WorkerTextService implements TextService {
   async #ask(job: TextJob): Promise<FromTextWorker> {
     const worker = this.#worker ?? (await this.#startAgain());
     const id = this.#nextId++;
-    const timer = setTimeout(() => void worker.terminate(), JOB_TIMEOUT_MS);
-    timer.unref();
     try {
       return await new Promise<FromTextWorker>((resolve, reject) => {
-        this.#waiting.set(id, { resolve, reject });
+        this.#waiting.set(id, { job, resolve, reject });
         worker.ref(); // a process with open jobs stays alive
         worker.postMessage({ id, job } satisfies ToTextWorker);
       });
     } finally {
-      clearTimeout(timer);
+      clearTimeout(this.#waiting.get(id)?.timer);
       this.#waiting.delete(id);
-      if (this.#waiting.size === 0) worker.unref();
+      if (this.#waiting.size === 0) this.#worker?.unref();
     }
+  }
+
+  /** From when the job is begun: what waits behind a long one has done nothing. */
+  #watch(worker: Worker, id: number): void {
+    const waiting = this.#waiting.get(id);
+    if (waiting === undefined) return;
+    waiting.timer = setTimeout(() => void worker.terminate(), this.#timeoutMs);
+    waiting.timer.unref();
   }
 
   /** A lost worker is replaced by the next job that needs one. */
@@ -182,7 +202,7 @@ class WorkerTextService implements TextService {
     return this.#worker;
   }
 
-  #answer(message: Exclude<FromTextWorker, { type: 'ready' | 'unusable' }>): void {
+  #answer(message: Exclude<FromTextWorker, { type: 'ready' | 'unusable' | 'begun' }>): void {
     const waiting = this.#waiting.get(message.id);
     if (message.type === 'failed') {
       const { code, message: text, param } = message;
@@ -190,10 +210,22 @@ class WorkerTextService implements TextService {
     } else waiting?.resolve(message);
   }
 
+  /** The job that it had begun has failed; the others are given to the next worker. */
   #lost(): void {
     this.#worker = undefined;
-    for (const waiting of [...this.#waiting.values()]) {
+    const fail = (waiting: Waiting): void =>
       waiting.reject(new StvError('internal', 'The text worker ended while it worked on this request.'));
-    }
+    const left = [...this.#waiting].filter(([, { timer }]) => timer === undefined);
+    for (const waiting of this.#waiting.values()) if (waiting.timer !== undefined) fail(waiting);
+    if (left.length === 0) return;
+    this.#startAgain().then(
+      (worker) => {
+        worker.ref();
+        for (const [id, { job }] of left) worker.postMessage({ id, job } satisfies ToTextWorker);
+      },
+      () => {
+        for (const [, waiting] of left) fail(waiting);
+      },
+    );
   }
 }

@@ -27,7 +27,10 @@ function answer(models: readonly TextSide[], { id, job }: ToTextWorker): FromTex
 try {
   const { sources } = workerData as { sources: readonly TextSource[] };
   const models = await Promise.all(sources.map(loadTextModel));
-  port.on('message', (message: ToTextWorker) => post(answer(models, message)));
+  port.on('message', (message: ToTextWorker) => {
+    post({ type: 'begun', id: message.id });
+    post(answer(models, message));
+  });
   post({ type: 'ready', tables: models.map(tokenTableOf) });
 } catch (thrown) {
   const { code, message } = toStvError(thrown);

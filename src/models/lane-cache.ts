@@ -22,6 +22,12 @@ type CacheConfig = Pick<ModelConfig, 'numHiddenLayers' | 'numKeyValueHeads' | 'h
 /** Tensors of one slot, layer after layer, K before V: `2 * layer + (0 | 1)`. */
 export type SlotTensors = readonly Tensor<AttentionType | 'int8'>[];
 
+/** Bytes of memory that a cache takes once all its slots have been in use. */
+export function cacheBytes({ numHiddenLayers, numKeyValueHeads, headDim }: CacheConfig, shape: CacheShape): number {
+  const perElement = shape.kv === 'int8' ? 1 : 4;
+  return 2 * numHiddenLayers * numKeyValueHeads * headDim * shape.numSlots * shape.maxLength * perElement;
+}
+
 export class LaneCache {
   readonly #config: CacheConfig;
   readonly #shape: CacheShape;

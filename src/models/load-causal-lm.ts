@@ -181,7 +181,8 @@ class LaneCausalLM implements CausalLM {
   }
 }
 
-function kvFormat(wanted: KvFormat | 'auto', { calibration, hasScales }: PreparedManifest): KvFormat {
+/** Throws StvError `config_invalid` where the model cannot have it. */
+export function kvFormat(wanted: KvFormat | 'auto', { calibration, hasScales }: PreparedManifest): KvFormat {
   if (wanted === 'auto') return calibration?.kv ?? 'fp32';
   if (wanted === 'int8' && !hasScales) {
     throw new StvError('config_invalid', 'This model was prepared without calibration: an int8 cache has no scales.');

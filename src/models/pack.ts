@@ -31,7 +31,7 @@ export interface PackRole {
   readonly weights?: WeightsFormat;
   /** How keys and values are cached; absent: the server's default. */
   readonly kv?: 'auto' | 'fp32' | 'int8';
-  /** Most tokens of a sequence; absent: what the checkpoint says. */
+  /** Most tokens of a sequence, as far as the checkpoint holds them; absent: the server's default. */
   readonly context?: number;
   /** Given to the checkpoint's chat template, e.g. `enable_thinking`. */
   readonly templateVariables: Readonly<Record<string, unknown>>;

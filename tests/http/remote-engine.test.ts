@@ -223,6 +223,11 @@ describe('retries', () => {
       'remote_unavailable',
     ],
     ['no such route', sendJson({}, 404), 'unsupported_parameter'],
+    [
+      'an end for another reason',
+      (answer: any) => void stream(answer).end(finish('content_filter')),
+      'remote_unavailable',
+    ],
     ['a prompt too long', sendJson({ error: { code: 'context_length_exceeded' } }, 400), 'context_length_exceeded'],
     ['a long pause asked for', sendJson({}, 429, { 'retry-after': '20' }), 'queue_full'],
   ])('are not made for %s', async (_, behaviour, code) => {
@@ -438,7 +443,13 @@ describe('circuit', () => {
 
   it('does not open for requests that are refused or cancelled', async () => {
     const { server, engine } = await start({ limits: { failureThreshold: 1, maxRetries: 0 } });
-    server.next(sendJson({}, 400), sendJson({}, 429), stall());
+    server.next(
+      sendJson({}, 400),
+      sendJson({}, 429),
+      (answer: any) => void stream(answer).end(finish('abort')),
+      stall(),
+    );
+    await collect(engine);
     await collect(engine);
     await collect(engine);
     const abort = new AbortController();

@@ -92,7 +92,7 @@ function readFinish(remote: string, value: unknown): 'stop' | 'length' | undefin
   const reason = FINISH[value.toLowerCase()];
   if (reason !== undefined) return reason;
   const shown = /^[\w-]{1,32}$/u.test(value) ? value : 'an unknown reason';
-  throw new RemoteFailure('failed', `The remote ${remote} ended its answer for ${shown}, so it is not complete.`);
+  throw new RemoteFailure('incomplete', `The remote ${remote} ended its answer for ${shown}, so it is not complete.`);
 }
 
 function readUsage(remote: string, value: unknown): ReportedUsage | undefined {

@@ -143,7 +143,7 @@ export class RemoteEngine implements Engine {
         progress.numSeen +=
           chunk.tokens?.length ?? chunk.logprobs?.length ?? (chunk.text.length + chunk.numReasoningChars > 0 ? 1 : 0);
         const text = echo.push(chunk.text) + (chunk.finish === undefined ? '' : echo.flush());
-        const delta = deltaOf(text, chunk, request.logprobs !== undefined);
+        const delta = deltaOf(text, chunk, request.logprobs);
         if (delta !== undefined) yield delta;
         progress.finish = chunk.finish ?? progress.finish;
         progress.stop = chunk.stop ?? progress.stop;
@@ -356,10 +356,13 @@ type EndEvent = Extract<GenerationEvent, { type: 'end' }>;
 function deltaOf(
   text: string,
   { tokens = [], logprobs = [] }: CompletionChunk,
-  wantsLogprobs: boolean,
+  numAlternatives: number | undefined,
 ): GenerationEvent | undefined {
-  const wanted = wantsLogprobs ? { logprobs } : {};
-  if (text === '' && tokens.length === 0 && (!wantsLogprobs || logprobs.length === 0)) return undefined;
+  const wanted =
+    numAlternatives === undefined
+      ? {}
+      : { logprobs: logprobs.map((one) => ({ ...one, top: one.top.slice(0, numAlternatives) })) };
+  if (text === '' && tokens.length === 0 && (wanted.logprobs?.length ?? 0) === 0) return undefined;
   return { type: 'delta', text, tokens, ...wanted };
 }
 

@@ -18,6 +18,8 @@ const RULES = {
   silent: { canRetry: false, isFault: true, code: 'remote_unavailable' },
   /** Status 5xx, or an error inside the stream. */
   failed: { canRetry: true, isFault: true, code: 'remote_unavailable' },
+  /** Ended before its end for a reason of its own, a content filter say: about this request, and the same another time. */
+  incomplete: { canRetry: false, isFault: false, code: 'remote_unavailable' },
   /** 429. */
   busy: { canRetry: true, isFault: false, code: 'queue_full' },
   /** Not what was asked for: wrong content type, wrong JSON, endless events. It would say the same again. */

@@ -34,7 +34,7 @@ export function generateCall(
       ...(request.includeStop === true && profile.dialect === 'vllm' ? { include_stop_str_in_output: true } : {}),
       ...(request.ignoreEos === true ? { ignore_eos: true } : {}),
       ...(profile.dialect === 'vllm' ? { return_token_ids: true } : {}),
-      ...logprobFields(request.logprobs, isChat),
+      ...logprobFields(request.logprobs, isChat, profile),
     },
   };
 }
@@ -65,7 +65,13 @@ export function voteCall(
   const isChat = prompt.kind === 'chat';
   return {
     ...call,
-    body: { ...call.body, model: profile.model, max_tokens: maxTokens, temperature: 0, ...logprobFields(top, isChat) },
+    body: {
+      ...call.body,
+      model: profile.model,
+      max_tokens: maxTokens,
+      temperature: 0,
+      ...logprobFields(top, isChat, profile),
+    },
   };
 }
 
@@ -115,8 +121,14 @@ function samplingFields(params: SamplingParams, { dialect }: RemoteProfile): Rea
   }
 }
 
-function logprobFields(top: number | undefined, isChat: boolean): Readonly<Record<string, unknown>> {
-  if (top === undefined) return {};
+function logprobFields(
+  wanted: number | undefined,
+  isChat: boolean,
+  { dialect }: RemoteProfile,
+): Readonly<Record<string, unknown>> {
+  if (wanted === undefined) return {};
+  // llama-server takes no alternatives for no log-probabilities
+  const top = dialect === 'llama.cpp' ? Math.max(1, wanted) : wanted;
   return isChat ? { logprobs: true, top_logprobs: top } : { logprobs: top };
 }
 

@@ -108,6 +108,15 @@ describe('the configuration', () => {
     expect(remoteConfigOf(roles.verifier, ['verifier'], { config, env: {} }).limits?.maxConcurrent).toBe(3);
   });
 
+  it('leaves the calibration to the verifier that it was fitted to', async () => {
+    const pack = await loadPack(path.join(BUNDLED_PACKS, 'stv-mini'));
+    const calibrationWith = (flags: Readonly<Partial<Record<keyof Config, unknown>>>) =>
+      withRemoteRoles(pack, configOf(flags)).calibration;
+    expect(pack.calibration.kind).not.toBe('none');
+    expect(calibrationWith({ generatorRemote: 'http://gpu:8000/v1' })).toEqual(pack.calibration);
+    expect(calibrationWith({ verifierRemote: 'http://gpu:8000/v1' })).toEqual({ kind: 'none' });
+  });
+
   it('asks no other machine with --offline', async () => {
     const { roles } = await packFromCheckpoint('openai:http://10.0.0.7:8000/v1');
     const far = (): unknown =>

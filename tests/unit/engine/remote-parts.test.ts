@@ -288,12 +288,15 @@ describe('readChunk', () => {
   });
 
   it('takes an error inside the answer, and an end that is none, as a failure without its words', () => {
-    for (const value of [{ error: { message: 'the secret prompt' } }, choice({ finish_reason: 'content_filter' })]) {
+    for (const [value, kind] of [
+      [{ error: { message: 'the secret prompt' } }, 'failed'],
+      [choice({ finish_reason: 'content_filter' }), 'incomplete'],
+    ] as const) {
       try {
         readChunk('host', value);
         expect.unreachable();
       } catch (thrown) {
-        expect(thrown).toMatchObject({ kind: 'failed' });
+        expect(thrown).toMatchObject({ kind });
         expect((thrown as Error).message).not.toContain('secret');
       }
     }
@@ -406,6 +409,25 @@ it('bounds the tokens of a prompt by its bytes', () => {
   expect(
     maxTokensOf({ kind: 'chat', messages: [{ role: 'user', content: 'abc' }], assistantPrefix: 'x' }),
   ).toBeGreaterThan(4);
+});
+
+it('asks llama-server for an alternative where none is wanted, since it would give no log-probabilities', () => {
+  const request = {
+    id: 'r',
+    model: 'm',
+    prompt: { kind: 'text', text: 'x' },
+    sampling: DEFAULT_SAMPLING,
+    maxTokens: 1,
+    stop: [],
+    logprobs: 0,
+    priority: 'batch',
+  } as const;
+  const asked = (dialect: 'llama.cpp' | 'vllm'): any => {
+    const profile = { dialect, model: 'm', contextLength: 100, hasTokenizer: false, templateFields: {} };
+    return generateCall(request, profile, { maxTokens: 1, tokens: undefined }).body;
+  };
+  expect(asked('llama.cpp').logprobs).toBe(1);
+  expect(asked('vllm').logprobs).toBe(0);
 });
 
 it('bounds the tokens of a prompt by the bytes that are sent, with what breaks its marks', () => {

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { collectScore, planScore } from '../../../src/engine/score-plan.ts';
+import { collectScore, numPromptTokens, planScore } from '../../../src/engine/score-plan.ts';
 import { CoreDriver, spec } from '../../support/engine-core-driver.ts';
 import { fakeLogits } from '../../support/fake-causal-lm.ts';
 
@@ -26,6 +26,8 @@ describe('planScore', () => {
       Int32Array.from([1, 2, 3, 8, 5]),
     ]);
     expect(nested.sequences).toHaveLength(2);
+    // 1 2 3 once, then the 7 and the 8
+    expect([single, nested].map(numPromptTokens)).toEqual([3, 5]);
     expect(nested.sequences.flatMap(({ promptRows }) => promptRows)).toHaveLength(3);
   });
 
