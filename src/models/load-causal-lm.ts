@@ -14,7 +14,7 @@ import { StepBuffers } from './lane-step.ts';
 import { LaneVariant } from './lane-variant.ts';
 import { LoadedWeights } from './load-weights.ts';
 import { loadOnnxDecoder } from './onnx-decoder.ts';
-import { type PreparedManifest, readAnyManifest } from './prepared-model.ts';
+import { kvFormat, type PreparedManifest, readAnyManifest } from './prepared-model.ts';
 import { ropeTables } from './rope.ts';
 
 export interface LoadCausalLMOptions {
@@ -179,15 +179,6 @@ class LaneCausalLM implements CausalLM {
     this.#placement.dispose();
     this.#ownRuntime?.dispose();
   }
-}
-
-/** Throws StvError `config_invalid` where the model cannot have it. */
-export function kvFormat(wanted: KvFormat | 'auto', { calibration, hasScales }: PreparedManifest): KvFormat {
-  if (wanted === 'auto') return calibration?.kv ?? 'fp32';
-  if (wanted === 'int8' && !hasScales) {
-    throw new StvError('config_invalid', 'This model was prepared without calibration: an int8 cache has no scales.');
-  }
-  return wanted;
 }
 
 function checkLimit(field: string, value: number, { min, max }: { readonly min: number; readonly max: number }): void {

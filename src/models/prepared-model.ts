@@ -101,6 +101,15 @@ export interface OnnxManifest {
   };
 }
 
+/** How a model caches keys and values when `wanted` is asked for. Throws StvError `config_invalid` where the model cannot have it. */
+export function kvFormat(wanted: KvFormat | 'auto', { calibration, hasScales }: PreparedManifest): KvFormat {
+  if (wanted === 'auto') return calibration?.kv ?? 'fp32';
+  if (wanted === 'int8' && !hasScales) {
+    throw new StvError('config_invalid', 'This model was prepared without calibration: an int8 cache has no scales.');
+  }
+  return wanted;
+}
+
 /** The manifest of a model made of weights. Throws StvError `pack_invalid` that names the file and what is wrong with it. */
 export function readManifest(dir: string): PreparedManifest {
   const manifest = readAnyManifest(dir);
