@@ -106,7 +106,10 @@ def test_a_generator_of_a_checkpoint_and_no_tokens_is_that_checkpoint(trained: R
 
 def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = trained.load_model("base")
-    write_checkpoint(tmp_path / "checkpoint", model)
+    source = ["--config", str(CONFIGS / "smoke.toml"), "--out", str(trained.folder), "--set", "export.weights=float32"]
+    assert main(["export", *source, "--model", "base"]) == 2
+    assert "needs --to" in capsys.readouterr().err
+    assert main(["export", *source, "--model", "base", "--to", str(tmp_path / "checkpoint")]) == 0
     command = ["adopt", "--config", str(CONFIGS / "smoke.toml"), "--out", str(tmp_path / "run"), str(tmp_path / "checkpoint")]
     assert main([*command, "--name", "other"]) == 0
     run = Run(smoke(tmp_path / "run"))

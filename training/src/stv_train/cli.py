@@ -15,7 +15,7 @@ from .card import card
 from .config import load_config
 from .errors import TrainError
 from .exchange import export_rows
-from .export import export_pack, load_export
+from .export import export_pack, load_export, write_checkpoint
 from .files import append_json
 from .gates import require_gates
 from .report import write_report
@@ -80,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     compared = add("compare", "measure packs, whoever made them, as people meet them: problems of all levels, students' attempts")
     compared.add_argument("packs", nargs="+", type=Path, metavar="PACK", help="a pack's folder")
     compared.add_argument("--split", default="validation", help="validation (the default: to choose) or test (to report)")
-    export = add("export", "write the pack")
+    export = add("export", "write the pack, or one model as a checkpoint")
+    export.add_argument(
+        "--model", default="", metavar="NAME", help="this model of the run alone, as a checkpoint in Hugging Face's layout at --to"
+    )
     export.add_argument("--generator", default="", metavar="NAME", help="a model of the run; default: the last one trained")
     export.add_argument("--verifier", default="", metavar="NAME")
     export.add_argument("--to", type=Path, metavar="FOLDER")
@@ -186,6 +189,11 @@ def _dispatch(run: Run, arguments: argparse.Namespace) -> None:
             _evaluate(run, arguments.pack)
         case "compare":
             print(compare_packs(run, arguments.packs, arguments.split))
+        case "export" if arguments.model:
+            if arguments.to is None:
+                raise TrainError("`export --model` needs --to: the folder that is to hold the checkpoint.")
+            write_checkpoint(arguments.to, run.load_model(arguments.model), run.config.export.weights)
+            run.say(f"export: {arguments.model} is {arguments.to}")
         case "export":
             generator = arguments.generator or _newest(run, GENERATORS)
             verifier = arguments.verifier or _newest(run, ("stv",))
