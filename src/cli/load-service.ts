@@ -8,7 +8,7 @@ import { StvError } from '../errors.ts';
 import { cacheBytes } from '../models/lane-cache.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
 import { type AnyPreparedModel, prepareAny } from '../models/prepare-any.ts';
-import { kvFormat, readAnyManifest } from '../models/prepared-model.ts';
+import { kvFormat, type OnnxManifest, type PreparedManifest, readAnyManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
@@ -97,8 +97,13 @@ function mergeEqual(models: readonly LocalModel[]): LocalModel[] {
  * bytes.
  */
 export function checkMemory(models: readonly LocalModel[], free = process.availableMemory()): void {
-  const weights = models.reduce((sum, { dir }) => sum + readAnyManifest(dir).weightsBytes, 0);
-  const caches = models.reduce((sum, model) => sum + cacheBytesOf(model), 0);
+  let weights = 0;
+  let caches = 0;
+  for (const model of models) {
+    const manifest = readAnyManifest(model.dir);
+    weights += manifest.weightsBytes;
+    caches += cacheBytesOf(model, manifest);
+  }
   if (weights + caches <= free) return;
   const [forWeights, forCaches, left] = [weights, caches, free].map((bytes) => (bytes / 1e9).toFixed(1));
   const message = `The weights take ${forWeights} GB of memory, the caches up to ${forCaches} GB, and ${left} GB are free.`;
@@ -109,8 +114,10 @@ export function checkMemory(models: readonly LocalModel[], free = process.availa
 }
 
 /** Of a model on the CPU; a GPU's memory is asked for when the model is loaded, and a ready-made decoder makes its own. */
-function cacheBytesOf({ dir, device, numSlots, maxLength = DEFAULT_CONTEXT, kv = 'auto' }: LocalModel): number {
-  const manifest = readAnyManifest(dir);
+function cacheBytesOf(
+  { device, numSlots, maxLength = DEFAULT_CONTEXT, kv = 'auto' }: LocalModel,
+  manifest: PreparedManifest | OnnxManifest,
+): number {
   if (device !== 'cpu' || numSlots === undefined || 'onnx' in manifest) return 0;
   const length = Math.min(maxLength, manifest.config.maxPositionEmbeddings);
   return cacheBytes(manifest.config, { numSlots, maxLength: length, kv: kvFormat(kv, manifest) });

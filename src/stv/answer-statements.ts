@@ -103,7 +103,8 @@ function statementOf(line: string): string | undefined {
     if (!hasValue(stated)) return undefined;
     return cutAside(endEquation(withoutUnknown(afterLastEquals(stated), stated)));
   }
-  return line.length <= MAX_WHOLE && isWhole(endSentence(line)) ? endSentence(line) : lastValue(end);
+  const sentence = line.length <= MAX_WHOLE ? endSentence(line) : undefined;
+  return sentence !== undefined && isWhole(sentence) ? sentence : lastValue(end);
 }
 
 /** A shorter line may be the answer as it stands. */
