@@ -7,11 +7,11 @@ import { DEFAULT_CONTEXT, type LocalModel, startLocalEngine } from '../engine/lo
 import { StvError } from '../errors.ts';
 import { cacheBytes } from '../models/lane-cache.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
-import { type AnyPreparedModel, prepareAny } from '../models/prepare-any.ts';
+import type { AnyPreparedModel } from '../models/prepare-any.ts';
+import { prepareApart } from '../models/prepare-apart.ts';
 import { kvFormat, type OnnxManifest, type PreparedManifest, readAnyManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
-import { writeTokenizerFiles } from '../models/tokenizer-write.ts';
 import { type ChosenDevices, chooseDevices } from './choose-devices.ts';
 import { openPack } from './open-pack.ts';
 import { isRemote, type RoleName, type ServedRole, withRemoteRoles } from './remote-roles.ts';
@@ -154,14 +154,13 @@ async function prepareRole(
     ...(role.hash === undefined ? {} : { expectedHash: role.hash }),
     ...(signal === undefined ? {} : { signal }),
   });
-  const prepared = await prepareAny({
+  const prepared = await prepareApart({
     checkpoint: pulled.path,
     cacheDir: path.join(config.dataDir, 'models'),
     weights: role.weights ?? config.weights,
     calibrate: true,
     // what is fetched was checked when it came
     ...(role.source.kind === 'local' && role.hash !== undefined ? { expectedDigest: role.hash } : {}),
-    writeTokenizer: (dir) => writeTokenizerFiles({ path: pulled.path }, dir),
     onProgress: ({ phase, done, total }) =>
       report(
         phase === 'hash'

@@ -12,7 +12,7 @@ import { readAnyManifest } from './prepared-model.ts';
 const PARTIAL = '.partial';
 /** `<pid>-<uuid>` after the host's name, which may itself go on with a dash and digits. */
 const OWNER = /^(?<pid>\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-replaced)?$/u;
-/** A partial folder of another machine on a shared disk is left alone for this long. */
+/** A partial folder of another machine on a shared disk is left alone for this long, and one of a pid that another process may have by now. */
 const FOREIGN_PARTIAL_MS = 24 * 3600 * 1000;
 /** A conversion that lives writes more often than this. */
 const STALE_MS = 10 * 60 * 1000;
@@ -86,7 +86,8 @@ async function isAbandoned(name: string, path: string): Promise<boolean> {
   const pid = OWNER.exec(owner)?.groups?.['pid'];
   if (pid === undefined) return isOlderThan(path, FOREIGN_PARTIAL_MS);
   // the pid of this process: the one before it in its container, or at this moment one in another of the same host name
-  return Number(pid) === process.pid ? isOlderThan(path, STALE_MS) : !isRunning(Number(pid));
+  if (Number(pid) === process.pid) return isOlderThan(path, STALE_MS);
+  return !isRunning(Number(pid)) || isOlderThan(path, FOREIGN_PARTIAL_MS);
 }
 
 function isRunning(pid: number): boolean {

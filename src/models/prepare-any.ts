@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { filesOfGraph, findOnnxGraph, folderOfGraph, readOnnxFacts } from './onnx-files.ts';
 import { makeFolder } from './partial-folder.ts';
 import { digestCheckpoint, requireDigest } from './prepare-digest.ts';
-import { type PrepareModelOptions, prepareModel } from './prepare-model.ts';
+import { type PreparedPlace, type PrepareModelOptions, placeOfModel } from './prepare-model.ts';
 import {
   MODEL_FILE,
   type OnnxManifest,
@@ -24,11 +24,22 @@ export interface AnyPreparedModel {
 
 /** As `prepareModel`, for ONNX decoders too; `weights` and `calibrate` say nothing about those. */
 export async function prepareAny(options: PrepareModelOptions): Promise<AnyPreparedModel> {
-  const graph = findOnnxGraph(options.checkpoint);
-  return graph === undefined ? prepareModel(options) : prepareOnnx(graph, options);
+  const { dir, found, make } = await placeOfAny(options);
+  return { dir, manifest: found ?? (await make()), isReused: found !== undefined };
 }
 
-async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise<AnyPreparedModel> {
+/** As `placeOfModel`, for ONNX decoders too. */
+export async function placeOfAny(
+  options: PrepareModelOptions,
+): Promise<PreparedPlace<PreparedManifest | OnnxManifest>> {
+  const graph = findOnnxGraph(options.checkpoint);
+  return graph === undefined ? placeOfModel(options) : placeOfOnnx(graph, options);
+}
+
+async function placeOfOnnx(
+  graph: string,
+  options: PrepareModelOptions,
+): Promise<PreparedPlace<PreparedManifest | OnnxManifest>> {
   const { cacheDir, signal, onProgress } = options;
   const facts = readOnnxFacts(graph);
   const files = filesOfGraph(graph);
@@ -54,13 +65,13 @@ async function prepareOnnx(graph: string, options: PrepareModelOptions): Promise
     weightsBytes,
     onnx: { path: graph, ...facts },
   };
-  const reused = findReady(dir);
-  if (reused !== undefined) return { dir, manifest: reused, isReused: true };
-  await makeFolder(dir, async (partial) => {
-    await writeFile(join(partial, MODEL_FILE), JSON.stringify(manifest));
-    await options.writeTokenizer?.(partial);
-  });
-  return { dir, manifest, isReused: false };
+  const make = (): Promise<OnnxManifest> =>
+    makeFolder(dir, async (partial) => {
+      await writeFile(join(partial, MODEL_FILE), JSON.stringify(manifest));
+      await options.writeTokenizer?.(partial);
+      return manifest;
+    });
+  return { dir, found: findReady(dir), make };
 }
 
 /** Undefined when there is none, or one that is not whole (it is then made again). */

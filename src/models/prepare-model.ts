@@ -61,11 +61,26 @@ export interface PreparedModel {
   readonly isReused: boolean;
 }
 
+/** Where a prepared model belongs. */
+export interface PreparedPlace<Manifest> {
+  readonly dir: string;
+  /** What lies there already. */
+  readonly found: Manifest | undefined;
+  /** Puts the model there. */
+  make(): Promise<Manifest>;
+}
+
 /**
  * Throws StvError `checkpoint_invalid`, `architecture_unsupported`, `disk_full` or `cancelled`; nothing of the folder stays
  * behind then.
  */
 export async function prepareModel(options: PrepareModelOptions): Promise<PreparedModel> {
+  const { dir, found, make } = await placeOfModel(options);
+  return { dir, manifest: found ?? (await make()), isReused: found !== undefined };
+}
+
+/** Hashes the checkpoint. Throws as `prepareModel`, and so does `make`. */
+export async function placeOfModel(options: PrepareModelOptions): Promise<PreparedPlace<PreparedManifest>> {
   const { cacheDir, weights, signal, onProgress } = options;
   const sourceDigest = await digestCheckpoint(options.checkpoint, {
     cacheDir,
@@ -77,21 +92,19 @@ export async function prepareModel(options: PrepareModelOptions): Promise<Prepar
   const key = createHash('sha256').update(`${sourceDigest}\0${settings}`);
   const digest = `sha256:${key.digest('hex')}`;
   const dir = preparedFolder(cacheDir, digest);
-  const reused = findPrepared(dir);
-  if (reused !== undefined) return { dir, manifest: reused, isReused: true };
-
-  const manifest = await makeFolder(dir, async (partial) => {
-    const checkpoint = openCheckpoint(options.checkpoint);
-    let written: PreparedManifest;
-    try {
-      written = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
-    } finally {
-      checkpoint.close();
-    }
-    await options.writeTokenizer?.(partial);
-    return written;
-  });
-  return { dir, manifest, isReused: false };
+  const make = (): Promise<PreparedManifest> =>
+    makeFolder(dir, async (partial) => {
+      const checkpoint = openCheckpoint(options.checkpoint);
+      let written: PreparedManifest;
+      try {
+        written = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
+      } finally {
+        checkpoint.close();
+      }
+      await options.writeTokenizer?.(partial);
+      return written;
+    });
+  return { dir, found: findPrepared(dir), make };
 }
 
 /** Undefined when there is none, or one that is not whole (it is then made again). */

@@ -1,5 +1,5 @@
 /** Exchange of models under load: no failed request, each answer from one model, the old process gone; and all the ways it is refused. */
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -52,6 +52,7 @@ beforeAll(async () => {
   writePack(models, 'qwen', 'tiny-qwen3');
   cpSync(path.join(goldens, 'tiny-qwen3'), path.join(models, 'bare'), { recursive: true });
   cpSync(path.join(goldens, 'tiny-qwen3'), path.join(folder, 'outside'), { recursive: true });
+  cpSync(path.join(goldens, 'tiny-qwen2'), path.join(models, 'killed'), { recursive: true });
   symlinkSync(path.join(folder, 'outside'), path.join(models, 'link'));
   mkdirSync(path.join(models, 'broken'));
   writeFileSync(path.join(models, 'broken/pack.json'), '{}');
@@ -195,6 +196,29 @@ describe('hot swap', () => {
     expect(metrics).toMatch(/stv_model_swaps_total\{outcome="ready"\} 2/);
     expect(metrics).not.toMatch(/stv_model_info\{.*state="draining"/);
     expect(metrics).toContain(`model="bare@${verifier}",state="serving"`);
+  });
+
+  it('converts in a process of its own: its death fails the load, with the reason, and nothing else', async () => {
+    const before = (await loaded()).models;
+    const isConversion = (pid: number): boolean => {
+      const commandLine = `/proc/${pid}/cmdline`;
+      return existsSync(commandLine) && readFileSync(commandLine, 'utf8').includes('prepare-child');
+    };
+    const load = post('/admin/models/verifier/load', { name: 'killed' });
+    let conversion: number | undefined;
+    await until(() => {
+      conversion = hosts().find(isConversion);
+      return conversion !== undefined;
+    });
+    process.kill(conversion ?? 0, 'SIGKILL');
+    const refused = await load;
+    expect(refused.status).toBe(422);
+    expect(await refused.text()).toContain('signal SIGKILL');
+    expect((await loaded()).models).toEqual(before);
+    expect((await post('/verify', { problem: 'p', solution: 's', max_tokens: 4 })).status).toBe(200);
+    expect((await post('/admin/models/verifier/load', { name: 'killed' })).status).toBe(200);
+    expect((await post('/admin/models/verifier/load', { name: 'bare' })).status).toBe(200);
+    await until(async () => (await loaded()).draining.length === 0);
   });
 
   it('starts again after a crash with what was swapped in, and its memory is that of one host', async () => {

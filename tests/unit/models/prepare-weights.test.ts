@@ -124,17 +124,21 @@ describe('the folder', () => {
     // a container that starts again has the name and the number of the one that was killed
     const same = folderOf(`${hostname()}-${process.pid}`);
     const alive = folderOf(`${hostname()}-${process.ppid}`);
+    // a number that some other process has by now
+    const reused = folderOf(`${hostname()}-${process.ppid}`);
     const foreign = folderOf('elsewhere-1');
     const longer = folderOf(`${hostname()}-${process.pid}-4194305`);
     // … unless it is another one's that shares the disk, and writes at this moment
     const twin = folderOf(`${hostname()}-${process.pid}`);
-    const folders = [dead, same, twin, alive, foreign, longer];
+    const folders = [dead, same, reused, twin, alive, foreign, longer];
     for (const folder of folders) mkdirSync(folder);
     writeFileSync(join(twin, 'weights.bin'), 'x');
     const anHourAgo = Date.now() / 1000 - 3600;
     for (const folder of [same, twin]) utimesSync(folder, anHourAgo, anHourAgo);
+    const twoDaysAgo = Date.now() / 1000 - 48 * 3600;
+    utimesSync(reused, twoDaysAgo, twoDaysAgo);
     await prepareModel({ checkpoint: LLAMA, cacheDir, weights: 'int8' });
-    expect(folders.map((folder) => existsSync(folder))).toEqual([false, false, true, true, true, true]);
+    expect(folders.map((folder) => existsSync(folder))).toEqual([false, false, false, true, true, true, true]);
   });
 
   it('does not take away what the same process writes at the same time', async () => {
