@@ -14,6 +14,7 @@ export class Interruption {
   readonly #signal: AbortSignal | undefined;
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #listeners = new Set<(error: StvError) => void>();
+  readonly #controller = new AbortController();
   #error: StvError | undefined;
 
   constructor({ signal, deadline }: InterruptionSources) {
@@ -24,6 +25,11 @@ export class Interruption {
     const leftMs = deadline - Date.now();
     if (leftMs <= 0) this.#onDeadline();
     else this.#timer = setTimeout(this.#onDeadline, Math.min(MAX_TIMER_MS, leftMs));
+  }
+
+  /** For work that can be spared; its reason is the error. */
+  get signal(): AbortSignal {
+    return this.#controller.signal;
   }
 
   /** Calls back with `cancelled` or `deadline_exceeded`, at once if it has happened. Not after `stop`. */
@@ -65,6 +71,7 @@ export class Interruption {
   #interrupt(error: StvError): void {
     if (this.#error !== undefined) return;
     this.#error = error;
+    this.#controller.abort(error);
     for (const listener of [...this.#listeners]) listener(error);
   }
 }

@@ -353,7 +353,9 @@ export class LocalEngine implements Engine {
     const estimatedTokens = Math.ceil(this.#estimate.of(prompt));
     open.hold(this.#admission.reserve({ sequences: 1, estimatedTokens, shareKey, isContinuation }));
     this.#emitQueue();
-    const encodings = await open.interruption.race(this.#text.encode(open.model, prompt, continuations));
+    const { interruption } = open;
+    const encoding = this.#text.encode(open.model, prompt, continuations, interruption.signal);
+    const encodings = await interruption.race(encoding);
     const [first = new Int32Array(0), ...others] = encodings;
     this.#estimate.learn(prompt, first.length);
     open.setTokens(first.length);
@@ -368,7 +370,7 @@ export class LocalEngine implements Engine {
   ): Promise<Int32Array | undefined> {
     if (text === undefined || text === '' || this.#modelAt(open.model).drafting === false) return undefined;
     const reachable = text.slice(0, maxTokens * MAX_CHARACTERS_PER_PREDICTED_TOKEN);
-    return open.interruption.race(this.#text.tokenize(open.model, reachable));
+    return open.interruption.race(this.#text.tokenize(open.model, reachable, open.interruption.signal));
   }
 
   /** Hands the sequence to the host; from here on the stream tells what becomes of it. */

@@ -11,10 +11,18 @@ import { encodePrompt, type TextSide, TokenTable, type TokenTableData, tokenTabl
 export interface TextService {
   /** By index of the model. */
   readonly tables: readonly TokenTable[];
-  /** The prompt once for each continuation; `['']` gives the prompt itself. */
-  encode(model: number, prompt: Prompt, continuations: readonly string[]): Promise<readonly Int32Array[]>;
-  /** Plain text, special tokens inert, nothing added. */
-  tokenize(model: number, text: string): Promise<Int32Array>;
+  /**
+   * The prompt once for each continuation; `['']` gives the prompt itself. Throws the signal's reason as soon as it fires; a job
+   * that is not begun by then never is.
+   */
+  encode(
+    model: number,
+    prompt: Prompt,
+    continuations: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<readonly Int32Array[]>;
+  /** Plain text, special tokens inert, nothing added. The signal as above. */
+  tokenize(model: number, text: string, signal?: AbortSignal): Promise<Int32Array>;
   decode(model: number, tokens: readonly number[]): Promise<string>;
   close(): Promise<void>;
 }
@@ -29,21 +37,13 @@ export type TextJob =
   | { readonly type: 'tokenize'; readonly model: number; readonly text: string }
   | { readonly type: 'decode'; readonly model: number; readonly tokens: readonly number[] };
 
-export interface ToTextWorker {
-  readonly id: number;
-  readonly job: TextJob;
-}
-
 export type FromTextWorker =
-  /** Comes before the work itself, which blocks the worker. */
-  | { readonly type: 'begun'; readonly id: number }
   | { readonly type: 'ready'; readonly tables: readonly TokenTableData[] }
   | { readonly type: 'unusable'; readonly code: ErrorCode; readonly message: string }
-  | { readonly type: 'encoded'; readonly id: number; readonly tokens: readonly Int32Array[] }
-  | { readonly type: 'decoded'; readonly id: number; readonly text: string }
+  | { readonly type: 'encoded'; readonly tokens: readonly Int32Array[] }
+  | { readonly type: 'decoded'; readonly text: string }
   | {
       readonly type: 'failed';
-      readonly id: number;
       readonly code: ErrorCode;
       readonly message: string;
       readonly param: string | undefined;
@@ -58,9 +58,14 @@ export function createInlineTextService(models: readonly TextSide[]): TextServic
   };
   return {
     tables: models.map((text) => new TokenTable(tokenTableOf(text))),
-    encode: async (model, prompt, continuations) =>
-      continuations.map((continuation) => Int32Array.from(encodePrompt(at(model), prompt, continuation))),
-    tokenize: async (model, text) => Int32Array.from(at(model).encodeText(text)),
+    encode: async (model, prompt, continuations, signal) => {
+      signal?.throwIfAborted();
+      return continuations.map((continuation) => Int32Array.from(encodePrompt(at(model), prompt, continuation)));
+    },
+    tokenize: async (model, text, signal) => {
+      signal?.throwIfAborted();
+      return Int32Array.from(at(model).encodeText(text));
+    },
     decode: async (model, tokens) => at(model).decode(tokens),
     close: async () => {},
   };
@@ -92,25 +97,27 @@ export async function openTextService(
   return service;
 }
 
-interface Waiting {
+type Answer = Exclude<FromTextWorker, { type: 'ready' | 'unusable' }>;
+
+interface OpenJob {
   readonly job: TextJob;
-  /** Of a job that the worker has begun. */
-  timer?: NodeJS.Timeout;
-  resolve(message: FromTextWorker): void;
-  reject(error: StvError): void;
+  resolve(message: Answer): void;
+  reject(error: unknown): void;
 }
 
 /** A job that takes longer has met a template or a text that the tokenizer cannot cope with. */
 const JOB_TIMEOUT_MS = 60_000;
 
+/** Gives the worker one job at a time, so what nobody waits for any more costs nothing, and only the job that it had is lost with it. */
 class WorkerTextService implements TextService {
   readonly #sources: readonly TextSource[];
   readonly #timeoutMs: number;
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #waiting = new Set<OpenJob>();
+  #current: OpenJob | undefined;
+  #timer: NodeJS.Timeout | undefined;
   #worker: Worker | undefined;
-  #starting: Promise<void> | undefined;
+  #isStarting = false;
   #tables: readonly TokenTable[] = [];
-  #nextId = 1;
   #isClosed = false;
 
   constructor(sources: readonly TextSource[], timeoutMs: number) {
@@ -133,7 +140,6 @@ class WorkerTextService implements TextService {
       worker.on('message', (message: FromTextWorker) => {
         if (message.type === 'ready') resolve(message.tables);
         else if (message.type === 'unusable') reject(new StvError(message.code, message.message));
-        else if (message.type === 'begun') this.#watch(worker, message.id);
         else this.#answer(message);
       });
       worker.on('error', reject);
@@ -143,16 +149,22 @@ class WorkerTextService implements TextService {
       });
     });
     this.#tables = tables.map((data) => new TokenTable(data));
-    this.#worker = worker;
+    if (this.#isClosed) await worker.terminate();
+    else this.#worker = worker;
   }
 
-  async encode(model: number, prompt: Prompt, continuations: readonly string[]): Promise<readonly Int32Array[]> {
-    const message = await this.#ask({ type: 'encode', model, prompt, continuations });
+  async encode(
+    model: number,
+    prompt: Prompt,
+    continuations: readonly string[],
+    signal?: AbortSignal,
+  ): Promise<readonly Int32Array[]> {
+    const message = await this.#ask({ type: 'encode', model, prompt, continuations }, signal);
     return message.type === 'encoded' ? message.tokens : [];
   }
 
-  async tokenize(model: number, text: string): Promise<Int32Array> {
-    const message = await this.#ask({ type: 'tokenize', model, text });
+  async tokenize(model: number, text: string, signal?: AbortSignal): Promise<Int32Array> {
+    const message = await this.#ask({ type: 'tokenize', model, text }, signal);
     return (message.type === 'encoded' ? message.tokens[0] : undefined) ?? new Int32Array(0);
   }
 
@@ -164,68 +176,86 @@ class WorkerTextService implements TextService {
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#worker?.terminate();
+    this.#refuse(new StvError('draining', 'The text worker was closed.'));
   }
 
-  async #ask(job: TextJob): Promise<FromTextWorker> {
-    const worker = this.#worker ?? (await this.#startAgain());
-    const id = this.#nextId++;
+  async #ask(job: TextJob, signal?: AbortSignal): Promise<Answer> {
+    signal?.throwIfAborted();
+    let cancel = (): void => {};
     try {
-      return await new Promise<FromTextWorker>((resolve, reject) => {
-        this.#waiting.set(id, { job, resolve, reject });
-        worker.ref(); // a process with open jobs stays alive
-        worker.postMessage({ id, job } satisfies ToTextWorker);
+      return await new Promise<Answer>((resolve, reject) => {
+        const open = { job, resolve, reject };
+        cancel = () => {
+          this.#waiting.delete(open);
+          reject(signal?.reason);
+        };
+        signal?.addEventListener('abort', cancel);
+        this.#waiting.add(open);
+        this.#next();
       });
     } finally {
-      clearTimeout(this.#waiting.get(id)?.timer);
-      this.#waiting.delete(id);
-      if (this.#waiting.size === 0) this.#worker?.unref();
+      signal?.removeEventListener('abort', cancel);
     }
   }
 
-  /** From when the job is begun: what waits behind a long one has done nothing. */
-  #watch(worker: Worker, id: number): void {
-    const waiting = this.#waiting.get(id);
-    if (waiting === undefined) return;
-    waiting.timer = setTimeout(() => void worker.terminate(), this.#timeoutMs);
-    waiting.timer.unref();
+  /** Gives a worker that has nothing to do what has waited longest; one that was lost is replaced for it. */
+  #next(): void {
+    const [open] = this.#waiting;
+    const worker = this.#worker;
+    if (this.#current !== undefined || open === undefined) return;
+    if (this.#isClosed) {
+      this.#refuse(new StvError('draining', 'The text worker was closed.'));
+      return;
+    }
+    if (worker === undefined) {
+      this.#startAgain();
+      return;
+    }
+    this.#waiting.delete(open);
+    this.#current = open;
+    this.#timer = setTimeout(() => void worker.terminate(), this.#timeoutMs);
+    this.#timer.unref();
+    worker.ref(); // a process with open jobs stays alive
+    worker.postMessage(open.job);
   }
 
-  /** A lost worker is replaced by the next job that needs one. */
-  async #startAgain(): Promise<Worker> {
-    if (this.#isClosed) throw new StvError('not_ready', 'The text worker is closed.');
-    this.#starting ??= this.start().finally(() => {
-      this.#starting = undefined;
-    });
-    await this.#starting;
-    if (this.#worker === undefined)
-      throw new StvError('internal', 'The text worker ended again while it was starting.');
-    return this.#worker;
+  #startAgain(): void {
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    this.start()
+      .catch((thrown: unknown) => this.#refuse(thrown))
+      .finally(() => {
+        this.#isStarting = false;
+        this.#next();
+      });
   }
 
-  #answer(message: Exclude<FromTextWorker, { type: 'ready' | 'unusable' | 'begun' }>): void {
-    const waiting = this.#waiting.get(message.id);
+  #answer(message: Answer): void {
+    const open = this.#end();
     if (message.type === 'failed') {
       const { code, message: text, param } = message;
-      waiting?.reject(new StvError(code, text, param === undefined ? {} : { param }));
-    } else waiting?.resolve(message);
+      open?.reject(new StvError(code, text, param === undefined ? {} : { param }));
+    } else open?.resolve(message);
+    this.#next();
   }
 
-  /** The job that it had begun has failed; the others are given to the next worker. */
   #lost(): void {
     this.#worker = undefined;
-    const fail = (waiting: Waiting): void =>
-      waiting.reject(new StvError('internal', 'The text worker ended while it worked on this request.'));
-    const left = [...this.#waiting].filter(([, { timer }]) => timer === undefined);
-    for (const waiting of this.#waiting.values()) if (waiting.timer !== undefined) fail(waiting);
-    if (left.length === 0) return;
-    this.#startAgain().then(
-      (worker) => {
-        worker.ref();
-        for (const [id, { job }] of left) worker.postMessage({ id, job } satisfies ToTextWorker);
-      },
-      () => {
-        for (const [, waiting] of left) fail(waiting);
-      },
-    );
+    this.#end()?.reject(new StvError('internal', 'The text worker ended while it worked on this request.'));
+    this.#next();
+  }
+
+  /** The job that the worker has had. */
+  #end(): OpenJob | undefined {
+    const open = this.#current;
+    clearTimeout(this.#timer);
+    this.#current = undefined;
+    this.#worker?.unref();
+    return open;
+  }
+
+  #refuse(error: unknown): void {
+    for (const open of this.#waiting) open.reject(error);
+    this.#waiting.clear();
   }
 }

@@ -61,7 +61,10 @@ async function inChild({ onProgress, signal, ...told }: PrepareApartOptions): Pr
     if (signal?.aborted) throw new StvError('cancelled', 'Preparing the model was cancelled.');
     if (answer !== undefined) throw new StvError(answer.code, answer.message);
     const how = killedBy === null ? `exit code ${code}` : `signal ${killedBy}`;
-    throw new StvError('runtime_failed', `The process that prepares "${told.checkpoint}" ended without an answer (${how}).`);
+    throw new StvError(
+      'runtime_failed',
+      `The process that prepares "${told.checkpoint}" ended without an answer (${how}).`,
+    );
   } finally {
     clearTimeout(kill);
     signal?.removeEventListener('abort', cancel);

@@ -1,4 +1,5 @@
 /** Encoding in its worker, which only the built program has. */
+import { setMaxListeners } from 'node:events';
 import path from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import type { TextService } from '../../src/engine/text-service.ts';
@@ -39,4 +40,28 @@ it('a job that takes too long fails alone', async () => {
   await expect(late).rejects.toMatchObject({ code: 'internal' });
   for (const tokens of await Promise.all(others)) expect(tokens.length).toBeGreaterThan(2);
   expect((await service.tokenize(0, 'x = 5')).length).toBeGreaterThan(2);
+});
+
+it('a job that nobody waits for any more is never begun', async () => {
+  const service = await open();
+  const ms = await msOf(() => service.tokenize(0, long));
+  const controller = new AbortController();
+  setMaxListeners(0, controller.signal);
+  const first = service.tokenize(0, long);
+  const cancelled = Array.from({ length: 200 }, () => service.tokenize(0, long, controller.signal));
+  const outcomes = Promise.allSettled(cancelled);
+  const last = msOf(() => service.tokenize(0, 'x = 5'));
+  controller.abort(new Error('gone'));
+  for (const outcome of await outcomes) expect(outcome).toMatchObject({ reason: { message: 'gone' } });
+  await first;
+  expect(await last).toBeLessThan(100 * ms);
+  await expect(service.tokenize(0, 'x', controller.signal)).rejects.toThrow('gone');
+});
+
+it('what waits when it is closed ends too', async () => {
+  const service = await open();
+  const outcomes = Promise.allSettled([service.tokenize(0, long), service.tokenize(0, 'x = 5')]);
+  await service.close();
+  for (const { status } of await outcomes) expect(status).toBe('rejected');
+  await expect(service.tokenize(0, 'x = 5')).rejects.toMatchObject({ code: 'draining' });
 });
