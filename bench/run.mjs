@@ -37,7 +37,7 @@ function filesBelow(folder, ending) {
     .map((entry) => path.join(entry.parentPath, entry.name));
 }
 
-/** llama.cpp's fast formats of the GGUF that our default pack was converted from, made once. */
+/** llama.cpp's fast formats of the GGUF that the pack smollm2 was converted from, made once. */
 function requantized(llamaDir) {
   const target = path.join(dataDir, 'bench');
   mkdirSync(target, { recursive: true });

@@ -14,7 +14,7 @@ import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { type ChosenDevices, chooseDevices } from './choose-devices.ts';
 import { openPack } from './open-pack.ts';
-import { isRemote, type RoleName, type ServedRole, withRemoteRoles } from './remote-roles.ts';
+import { isRemote, type RoleName, remotePromptsHint, type ServedRole, withRemoteRoles } from './remote-roles.ts';
 
 /** What is being done, in one line for `/health/ready`, and how far it is. */
 export interface LoadReport {
@@ -34,11 +34,15 @@ export interface LoadedService {
   readonly pack: Pack;
   readonly engine: ObservedEngine;
   readonly models: readonly ModelInfo[];
+  /** For the operator. */
+  readonly hint?: string | undefined;
 }
 
 /** Throws StvError that says what is wrong with the pack, the source, the checkpoint or the machine. */
 export async function loadService(options: LoadOptions): Promise<LoadedService> {
-  return startPack(withRemoteRoles(await openPack(options.config.pack), options.config), options);
+  const { config } = options;
+  const pack = await openPack(config.pack);
+  return { ...(await startPack(withRemoteRoles(pack, config), options)), hint: remotePromptsHint(pack, config) };
 }
 
 /** Fetches and converts what a pack names and starts it, an engine of its own. Throws as `loadService`. */

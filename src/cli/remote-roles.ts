@@ -15,6 +15,16 @@ export function isRemote({ role }: ServedRole): boolean {
   return role.source.kind === 'openai';
 }
 
+/** Says so where a remote is asked with prompts that were made for weights of the pack's own; undefined where none is. */
+export function remotePromptsHint(pack: Pack, config: Config): string | undefined {
+  const remotes = { generator: config.generatorRemote, verifier: config.verifierRemote };
+  const names = (['generator', 'verifier'] as const).filter(
+    (name) => remotes[name] !== undefined && pack.roles[name].source.kind === 'local',
+  );
+  if (names.length === 0) return undefined;
+  return `The remote ${names.join(' and ')} is asked with prompts and formats of the pack ${pack.name}, made for its own weights. --pack smollm2 has general ones.`;
+}
+
 /** The pack with the servers that the configuration names in place of its own. Throws StvError `config_invalid`. */
 export function withRemoteRoles(pack: Pack, config: Config): Pack {
   const roleOf = (name: RoleName, given: string | undefined): PackRole =>

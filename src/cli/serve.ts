@@ -94,7 +94,7 @@ async function loadWithProgress(config: Config, serving: Serving, signal: AbortS
   }
 }
 
-function announce({ pack, models, engine }: LoadedService, config: Config, url: string): void {
+function announce({ pack, models, engine, hint }: LoadedService, config: Config, url: string): void {
   const contexts = engine.models().map((model) => model.contextLength);
   say(
     `Serves the pack ${pack.name} ${pack.version} (${config.weights}, context ${[...new Set(contexts)].join(' and ')}):`,
@@ -103,8 +103,8 @@ function announce({ pack, models, engine }: LoadedService, config: Config, url: 
     say(`  ${aliases.filter((alias) => !alias.includes('/')).join(' and ')}: ${name}`);
   }
   const warnings = models.flatMap(({ warning }) => warning ?? []);
-  const hint = chooseDevices(config).hint;
-  for (const line of new Set([...warnings, ...(hint === undefined ? [] : [hint])])) process.stderr.write(`${line}\n`);
+  const hints = [chooseDevices(config).hint, hint].flatMap((line) => line ?? []);
+  for (const line of new Set([...warnings, ...hints])) process.stderr.write(`${line}\n`);
   const body = '{"problem": "What is 12 + 30 * 2?", "solution": "12 + 30 = 42\\n42 * 2 = 84"}';
   say(`Try: curl -s ${url}/verify -H 'content-type: application/json' -d '${body}'`);
   say(`Every route: ${url}/docs`);

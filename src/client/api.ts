@@ -197,7 +197,7 @@ export interface paths {
     };
     readonly get?: never;
     readonly put?: never;
-    /** Answer in the form of Open Responses; nothing is stored */
+    /** Answer in the form of Open Responses; none is stored, a run of `solve` only with `x_solve.store` */
     readonly post: operations['createResponse'];
     readonly delete?: never;
     readonly options?: never;
@@ -2279,7 +2279,7 @@ export interface operations {
     readonly parameters: {
       readonly query?: never;
       readonly header?: {
-        /** @description 1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run */
+        /** @description 1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run, unless it failed; of runs that are not stored the last 512 are remembered */
         readonly 'idempotency-key'?: string;
       };
       readonly path?: never;
@@ -3926,7 +3926,7 @@ export interface operations {
           readonly 'application/json': components['schemas']['Progress'];
         };
       };
-      /** @description Work waits and nothing moves */
+      /** @description Nothing moves: stalled, loading, restarting or failed */
       readonly 503: {
         headers: {
           readonly [name: string]: unknown;

@@ -67,7 +67,7 @@ export function registerHealth(app: App, deps: RouteDeps): void {
         summary: 'Work moves, or there is none',
         response: {
           200: jsonAnswer(Progress, 'Moving or idle'),
-          503: jsonAnswer(NoProgress, 'Work waits and nothing moves'),
+          503: jsonAnswer(NoProgress, 'Nothing moves: stalled, loading, restarting or failed'),
         },
       },
     },

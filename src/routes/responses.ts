@@ -41,7 +41,7 @@ export function registerResponses(app: App, deps: RouteDeps): void {
       schema: {
         operationId: 'createResponse',
         tags: ['openai'],
-        summary: 'Answer in the form of Open Responses; nothing is stored',
+        summary: 'Answer in the form of Open Responses; none is stored, a run of `solve` only with `x_solve.store`',
         body: responseBody(deps.config),
         response: {
           200: answerOrStream(ResponseResource, ResponseEventSchema, 'The response, or its events'),

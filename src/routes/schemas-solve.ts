@@ -295,7 +295,8 @@ const runId = Type.String({ minLength: 1, maxLength: 64, pattern: '^[!-~]+$' });
 export const solveHeaders = Type.Object({
   'idempotency-key': Type.Optional(
     Type.String({
-      description: '1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run',
+      description:
+        '1 to 255 visible ASCII characters; for 24 hours the same key and body find the same run, unless it failed; of runs that are not stored the last 512 are remembered',
     }),
   ),
 });

@@ -3,9 +3,9 @@ import { cp } from 'node:fs/promises';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { remoteConfigOf } from '../../../src/cli/load-remotes.ts';
-import { withRemoteRoles } from '../../../src/cli/remote-roles.ts';
+import { remotePromptsHint, withRemoteRoles } from '../../../src/cli/remote-roles.ts';
 import { type Config, loadConfig } from '../../../src/config.ts';
-import { BUNDLED_PACKS, loadPack, packFromCheckpoint } from '../../../src/models/pack.ts';
+import { BUNDLED_PACKS, loadPack, type Pack, packFromCheckpoint } from '../../../src/models/pack.ts';
 import { formatSource, parseSource } from '../../../src/models/source.ts';
 import { expectStvError } from '../../support/stv-error.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
@@ -115,6 +115,16 @@ describe('the configuration', () => {
     expect(pack.calibration.kind).not.toBe('none');
     expect(calibrationWith({ generatorRemote: 'http://gpu:8000/v1' })).toEqual(pack.calibration);
     expect(calibrationWith({ verifierRemote: 'http://gpu:8000/v1' })).toEqual({ kind: 'none' });
+  });
+
+  it('says so where a remote is asked with prompts that were made for other weights', async () => {
+    const [trained, general] = await Promise.all(
+      ['stv-mini', 'smollm2'].map((name) => loadPack(path.join(BUNDLED_PACKS, name))),
+    );
+    const config = configOf({ verifierRemote: 'http://gpu:8000/v1' });
+    expect(remotePromptsHint(trained as Pack, config)).toMatch(/^The remote verifier is asked with .* stv-mini/u);
+    expect(remotePromptsHint(trained as Pack, configOf({}))).toBeUndefined();
+    expect(remotePromptsHint(general as Pack, config)).toBeUndefined();
   });
 
   it('asks no other machine with --offline', async () => {
