@@ -42,6 +42,9 @@ async function begin(wanted: Wanted): Promise<void> {
   const { signal } = current.controller;
   history.pushState(null, '', './');
   const start = (isStored: boolean): Promise<void> => {
+    const { id } = current.run;
+    // a key that was refused in its middle: the run goes on, and no second one is begun
+    if (id !== undefined && isStored) return join(id, undefined);
     current.isStored = isStored;
     const request = { ...wanted, store: isStored };
     return follow(current, client.solveStream(request, { signal, onReconnect: () => panel.setPhase('reconnecting') }));
@@ -49,7 +52,7 @@ async function begin(wanted: Wanted): Promise<void> {
   try {
     await withKey(() =>
       start(true).catch((thrown: unknown) => {
-        if (thrown instanceof StvApiError && thrown.param === 'store') return start(false);
+        if (current.run.start === undefined && isUnstorable(thrown)) return start(false);
         throw thrown;
       }),
     );
@@ -59,6 +62,11 @@ async function begin(wanted: Wanted): Promise<void> {
     leave();
     composer.showError(messageOf(thrown), thrown instanceof StvApiError ? thrown.param : undefined);
   }
+}
+
+/** The server keeps no runs, or can keep none at the moment. */
+function isUnstorable(thrown: unknown): boolean {
+  return thrown instanceof StvApiError && (thrown.param === 'store' || thrown.code === 'storage_full');
 }
 
 /** Replays a run of the server and follows it. */
@@ -148,6 +156,7 @@ async function stop(): Promise<void> {
   try {
     await withKey(() => client.cancelSolve(id));
   } catch (thrown) {
+    if (shown !== current) return;
     buttons.stop.disabled = false;
     panel.setPhase('live');
     // it may have ended in between
@@ -173,6 +182,11 @@ async function resume(): Promise<void> {
     max_rounds: limits.max_rounds,
     chains: limits.chains,
     accept: limits.accept,
+    ...(limits.give_up === null ? {} : { give_up: limits.give_up }),
+    on_exhausted: limits.on_exhausted,
+    stop_chains: limits.stop_chains,
+    generator: start.generator,
+    verifier: start.verifier,
     ...(Object.keys(budget).length === 0 ? {} : { budget }),
     ...(from === undefined ? {} : { initial_attempt: from.attempt }),
     metadata: { continues: start.solve_id },
@@ -283,7 +297,8 @@ function route(): void {
 /** Until the models are there the page says so; requests wait for them as far as the client tries again. */
 async function watchReadiness(): Promise<void> {
   const asking = createClient({ baseUrl, maxRetries: 0 });
-  for (let wasLoading = false; ; wasLoading = true) {
+  let told = '';
+  for (;;) {
     const reason = await asking.ready().then(
       () => undefined,
       (thrown: unknown) =>
@@ -291,11 +306,11 @@ async function watchReadiness(): Promise<void> {
           ? 'The server is getting ready: its models are not loaded yet.'
           : messageOf(thrown),
     );
-    if (reason === undefined) {
-      if (wasLoading) say(undefined);
-      return;
-    }
-    say(reason);
+    // what else was said meanwhile stays
+    const isOwn = notice.hidden || notice.textContent === told;
+    if (isOwn) say(reason);
+    if (reason === undefined) return;
+    told = reason;
     await new Promise((resolve) => setTimeout(resolve, 2000));
   }
 }
@@ -308,6 +323,11 @@ buttons.again.addEventListener('click', () => {
   history.pushState(null, '', './');
   route();
   composer.focus();
+});
+byId('skip', HTMLAnchorElement).addEventListener('click', (event) => {
+  // as an address of its own it would be another run, or none
+  event.preventDefault();
+  byId('main', HTMLElement).focus();
 });
 window.addEventListener('popstate', route);
 buttons.key.hidden = currentKey() === undefined;

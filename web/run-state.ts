@@ -138,9 +138,10 @@ export function tokensOf(run: RunView): number {
 /** Where a stopped run can be taken up: its best attempt, else the last whole one. */
 export function attemptToResume(run: RunView): RoundView | undefined {
   const { best } = run;
+  const isBlank = (round: RoundView): boolean => round.attempt.trim() === '';
   const found = best === null ? undefined : run.chains[best.chain]?.[best.round];
-  const whole = run.chains.flat().filter((round) => round.isAttemptEnded && round.attempt.trim() !== '');
-  return found ?? whole.at(-1);
+  const whole = run.chains.flat().filter((round) => round.isAttemptEnded && !isBlank(round));
+  return found === undefined || isBlank(found) ? whole.at(-1) : found;
 }
 
 /** The pieces of an attempt around its first wrong step. Offsets count UTF-16 units, as in JavaScript. */

@@ -1,5 +1,6 @@
 /** `stv eval`: problems with answers through a running server; figures on stdout, results, report and plot in files. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import type { StvClient } from '../client/client.ts';
 import { StvError } from '../errors.ts';
 import { gradeAll } from '../eval/outcomes.ts';
@@ -35,6 +36,7 @@ export interface EvalOptions {
  */
 export async function evaluate(file: string, client: StvClient, options: EvalOptions): Promise<number> {
   const problems = parseProblems(readText(file), file);
+  for (const target of [options.report, options.plot]) if (target !== undefined) checkFolderOf(target);
   const settings: EvalSettings = {
     chains: options.chains,
     max_rounds: options.maxRounds,
@@ -66,10 +68,24 @@ export async function evaluate(file: string, client: StvClient, options: EvalOpt
     resamples: options.resamples,
   });
   const json = `${JSON.stringify(report, null, 2)}\n`;
-  if (options.report !== undefined) writeFileSync(options.report, json);
-  if (options.plot !== undefined) writeFileSync(options.plot, plotReport(report));
   process.stdout.write(options.isJson ? json : formatReport(report));
+  if (options.report !== undefined) writeText(options.report, json);
+  if (options.plot !== undefined) writeText(options.plot, plotReport(report));
   return failures.length === 0 ? 0 : 1;
+}
+
+/** Before anything is asked: an evaluation can take hours. */
+function checkFolderOf(file: string): void {
+  if (statSync(path.dirname(file), { throwIfNoEntry: false })?.isDirectory()) return;
+  throw new StvError('config_invalid', `${file} cannot be written: there is no folder ${path.dirname(file)}.`);
+}
+
+function writeText(file: string, text: string): void {
+  try {
+    writeFileSync(file, text);
+  } catch (cause) {
+    throw new StvError('config_invalid', `${file} cannot be written: ${(cause as Error).message}.`, { cause });
+  }
 }
 
 function readText(file: string): string {

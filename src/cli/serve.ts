@@ -50,7 +50,9 @@ export async function serve(config: Config): Promise<number> {
     await abandoned?.engine.close();
     // what still streams has just been told that the engine is gone
     await front?.traffic.idle(1000);
-    await front?.close();
+    if (front !== undefined) await orGiveUp(front.close());
+    // sockets to a database that does not answer would keep the process
+    setTimeout(() => process.exit(), 2000).unref();
   }
 }
 
@@ -114,25 +116,49 @@ function announce({ pack, models, engine, hint }: LoadedService, config: Config,
 async function drain(config: Config, serving: Serving, { runs, traffic }: Front): Promise<void> {
   serving.drain();
   const reason = new StvError('draining', 'The server shut down before this was finished.');
-  await runs.park(reason);
+  await orGiveUp(runs.park(reason));
   if (traffic.count > 0) {
     process.stderr.write(`Waiting up to ${config.drainSeconds} s for ${traffic.count} running requests.\n`);
   }
   await traffic.idle(config.drainSeconds * 1000);
-  await runs.close(reason);
+  await orGiveUp(runs.close(reason));
 }
+
+/** How long the database may take to be told that this server goes. */
+const STORE_GRACE_MS = 10_000;
+
+/** A database that fails or does not answer takes no time from requests that need none: leases lapse by themselves. */
+async function orGiveUp(work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error('it does not answer')), STORE_GRACE_MS);
+  });
+  try {
+    await Promise.race([work, late]);
+  } catch (thrown) {
+    const why = thrown instanceof Error ? thrown.message : String(thrown);
+    process.stderr.write(
+      `The store could not be told that this server ends, others take its runs over later: ${why}\n`,
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** One Ctrl-C can arrive twice: from the terminal, and passed on by npm. */
+const SAME_SIGNAL_MS = 500;
 
 /** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
 function firstSignal(): Promise<void> {
   return new Promise((resolve) => {
-    let count = 0;
+    let firstAt: number | undefined;
     for (const [signal, number] of [
       ['SIGINT', 2],
       ['SIGTERM', 15],
     ] as const) {
       process.on(signal, () => {
-        count += 1;
-        if (count > 1) process.exit(128 + number);
+        firstAt ??= performance.now();
+        if (performance.now() - firstAt > SAME_SIGNAL_MS) process.exit(128 + number);
         resolve();
       });
     }

@@ -55,13 +55,13 @@ function solve(given: string | undefined, options: SolveOptions): Promise<number
     let id: string | undefined;
     const watch = async (events: AsyncIterable<SolveEvent>): Promise<number> => {
       let end: Solve | undefined;
-      let numChains = 1;
+      const shown: Shown = { numChains: 1, vote: undefined };
       for await (const event of events) {
         if (event.event === 'solve-start') {
           id = event.data.solve_id;
-          numChains = event.data.limits.chains;
+          shown.numChains = event.data.limits.chains;
         }
-        show(event, live, numChains);
+        show(event, live, shown);
         if (event.event === 'solve-end') {
           const { solve_id: _, ...answer } = event.data;
           end = answer;
@@ -106,9 +106,15 @@ async function readRequest(given: string | undefined, options: SolveOptions): Pr
   };
 }
 
+interface Shown {
+  numChains: number;
+  /** Whose words are shown of the verification that goes on: votes are numbered across those of a round. */
+  vote: number | undefined;
+}
+
 /** One chain is shown word by word; of several, each finished text, because their words come mixed. */
-function show(event: SolveEvent, live: LiveText, numChains: number): void {
-  const isSingle = numChains === 1;
+function show(event: SolveEvent, live: LiveText, shown: Shown): void {
+  const isSingle = shown.numChains === 1;
   const { event: name, data } = event;
   const place = 'round' in data && name !== 'solve-end' ? placeOf(data.chain, data.round, isSingle) : '';
   switch (name) {
@@ -128,10 +134,12 @@ function show(event: SolveEvent, live: LiveText, numChains: number): void {
       live.piece(data.attempt);
       break;
     case 'verification-start':
+      shown.vote = undefined;
       if (isSingle) live.heading(`${place}: verification`);
       break;
     case 'verification-delta':
-      if (isSingle && data.vote === 0) live.piece(data.text);
+      shown.vote ??= data.vote;
+      if (isSingle && data.vote === shown.vote) live.piece(data.text);
       break;
     case 'verification-end':
       if (!isSingle) {

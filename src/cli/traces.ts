@@ -25,7 +25,7 @@ export async function exportTraces(options: ExportOptions): Promise<number> {
   const { signal } = options;
   const send = createTransport({ baseUrl: options.url, apiKey: options.apiKey ?? process.env['STV_API_KEY'] });
   let after = options.after ?? (options.out === undefined ? undefined : lastTraceOf(options.out));
-  const file = options.out === undefined ? undefined : openSync(options.out, 'a');
+  const file = options.out === undefined ? undefined : openToAppend(options.out);
   let count = 0;
   try {
     for (;;) {
@@ -54,6 +54,14 @@ async function readPage(
   if (withLabels) query.set('labels', 'true');
   const response = await send({ method: 'GET', path: `/traces?${query}`, signal, isRepeatable: true });
   return (await response.text()).split('\n').filter((line) => line !== '');
+}
+
+function openToAppend(file: string): number {
+  try {
+    return openSync(file, 'a');
+  } catch (cause) {
+    throw new StvError('config_invalid', `${file} cannot be written: ${(cause as Error).message}.`, { cause });
+  }
 }
 
 function print(text: string): Promise<void> {

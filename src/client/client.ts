@@ -31,7 +31,7 @@ export type { TransportOptions } from './transport.ts';
 export interface ClientOptions extends TransportOptions {
   /** Silence after which a stream counts as lost; the server gives a sign of life every 15 s. Default 45,000. */
   readonly idleTimeoutMs?: number | undefined;
-  /** How long a stored run's lost stream is taken up again without one new event. Default 120,000. */
+  /** How long a stored run's lost stream is taken up again, from the loss on, without one new event. Default 120,000. */
   readonly resumeForMs?: number | undefined;
 }
 
@@ -109,8 +109,8 @@ export interface StvClient {
 
 /** Makes a client; opens no connection. */
 export function createClient(options: ClientOptions = {}): StvClient {
-  const send = createTransport(options);
   const idleTimeoutMs = options.idleTimeoutMs ?? 45_000;
+  const send = createTransport({ ...options, streamHeadersMs: idleTimeoutMs });
   const resumeForMs = options.resumeForMs ?? 120_000;
 
   async function get<T>(path: string, { signal }: CallOptions = {}): Promise<T> {

@@ -66,7 +66,7 @@ export interface ResumableOptions extends StreamOptions {
   readonly after?: number | undefined;
   /** False where a lost connection ends the run itself. */
   readonly isDurable: boolean;
-  /** How long to try without a single new event. */
+  /** How long to try, from the loss of a connection on, without a single new event. */
   readonly resumeForMs: number;
   readonly retryDelayMs?: number | undefined;
   /** Told of every lost connection that is being taken up again. */
@@ -80,11 +80,13 @@ export async function* resumableEvents<E extends AnyEvent & { readonly data: { r
   const { begin, rejoin, signal } = options;
   let { solveId, after: lastId = 0 } = options;
   let numFailures = 0;
-  let lastProgress = Date.now();
+  let lostAt: number | undefined;
   for (;;) {
+    let connectedAt = Number.POSITIVE_INFINITY;
     try {
       const response =
         solveId === undefined && begin !== undefined ? await begin() : await rejoin(solveId ?? '', lastId);
+      connectedAt = Date.now();
       // the run has ended, and its last event has arrived
       if (response.status === 204) return;
       for await (const event of typedEvents<E>(response, options)) {
@@ -92,23 +94,22 @@ export async function* resumableEvents<E extends AnyEvent & { readonly data: { r
         lastId = event.id;
         solveId = event.data.solve_id;
         numFailures = 0;
-        lastProgress = Date.now();
+        lostAt = undefined;
         yield event;
       }
       return;
     } catch (thrown) {
       if (signal?.aborted) throw signal.reason;
-      const isGivenUp = Date.now() - lastProgress > options.resumeForMs;
+      const now = Date.now();
+      // a connection that held so long without an event, while the run waited in the queue, was no failure
+      if (lostAt === undefined || now - connectedAt > options.resumeForMs) lostAt = now;
+      const leftMs = options.resumeForMs - (now - lostAt);
+      const retryAfterMs = (thrown instanceof StvApiError && thrown.retryAfterMs) || 0;
+      const isGivenUp = leftMs <= 0 || retryAfterMs > leftMs;
       if (!options.isDurable || isGivenUp || !mayPass(thrown)) throw withPlace(thrown, solveId, lastId);
       numFailures += 1;
       options.onReconnect?.(thrown);
-      await delay(
-        Math.max(
-          backoffMs(numFailures, options.retryDelayMs),
-          (thrown instanceof StvApiError && thrown.retryAfterMs) || 0,
-        ),
-        signal,
-      );
+      await delay(Math.max(backoffMs(numFailures, options.retryDelayMs), retryAfterMs), signal);
     }
   }
 }

@@ -21,6 +21,12 @@ export interface TransportOptions {
   readonly fetch?: typeof globalThis.fetch | undefined;
 }
 
+/** What the client decides for the caller. */
+interface OwnOptions extends TransportOptions {
+  /** How long the beginning of a stream may take: the server sends its headers within seconds. Default: as `fetch` has it. */
+  readonly streamHeadersMs?: number;
+}
+
 export interface Call {
   readonly method: 'GET' | 'POST' | 'DELETE';
   readonly path: string;
@@ -32,10 +38,16 @@ export interface Call {
   readonly isRepeatable: boolean;
 }
 
-/** Sends a call; resolves with an answer of 2xx, a stream that begins or all of anything else. Throws StvApiError, StvConnectionError or the reason of the abort. */
+/**
+ * Sends a call; resolves with an answer of 2xx, a stream that begins or all of anything else. Throws StvApiError, StvConnectionError or the
+ * reason of the abort, and TypeError for an address or a header that cannot be sent.
+ */
 export type Send = (call: Call) => Promise<Response>;
 
-export function createTransport(options: TransportOptions): Send {
+/** Longest delay of a timer. */
+const LONGEST_TIMER_MS = 0x7fff_ffff;
+
+export function createTransport(options: OwnOptions): Send {
   const maxRetries = options.maxRetries ?? 2;
   const maxDelayMs = options.maxRetryDelayMs ?? 60_000;
   return async (call) => {
@@ -49,31 +61,51 @@ export function createTransport(options: TransportOptions): Send {
   };
 }
 
-async function sendOnce(call: Call, options: TransportOptions): Promise<Response | StvApiError | StvConnectionError> {
+async function sendOnce(call: Call, options: OwnOptions): Promise<Response | StvApiError | StvConnectionError> {
   const send = options.fetch ?? globalThis.fetch;
   const base = (options.baseUrl ?? 'http://127.0.0.1:8000').replace(/\/+$/, '');
   const key = typeof options.apiKey === 'function' ? options.apiKey() : options.apiKey;
   call.signal?.throwIfAborted();
+  const headers = {
+    accept: call.accept ?? 'application/json',
+    ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
+    ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
+    ...options.headers,
+    ...call.headers,
+  };
+  if (options.fetch === undefined) new Request(`${base}${call.path}`); // throws for what is no address
+  checkHeaders(headers);
+  const lateness = new AbortController();
+  const isStream = call.accept === 'text/event-stream';
+  const timer = isStream && setTimeout(() => lateness.abort(), options.streamHeadersMs ?? LONGEST_TIMER_MS);
   let response: Response | undefined;
   try {
     response = await send(`${base}${call.path}`, {
       method: call.method,
-      headers: {
-        accept: call.accept ?? 'application/json',
-        ...(call.body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
-        ...options.headers,
-        ...call.headers,
-      },
+      headers,
       ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
-      ...(call.signal === undefined ? {} : { signal: call.signal }),
+      signal: call.signal === undefined ? lateness.signal : AbortSignal.any([call.signal, lateness.signal]),
     });
+    if (timer !== false) clearTimeout(timer);
     if (!response.ok) return await errorOfResponse(response);
-    return call.accept === 'text/event-stream' ? response : await whole(response);
+    return isStream ? response : await whole(response);
   } catch (thrown) {
     if (call.signal?.aborted) throw call.signal.reason;
     const what = response === undefined ? 'cannot be reached' : 'was lost before its answer was complete';
     return new StvConnectionError(`The server at ${base} ${what}.`, { cause: thrown });
+  } finally {
+    if (timer !== false) clearTimeout(timer);
+  }
+}
+
+/** `fetch` would fail as if the server could not be reached, and the call would be sent again. */
+function checkHeaders(headers: Readonly<Record<string, string>>): void {
+  for (const [name, value] of Object.entries(headers)) {
+    try {
+      new Headers([[name, value]]);
+    } catch (cause) {
+      throw new TypeError(`The header ${name} holds a character that cannot be sent.`, { cause });
+    }
   }
 }
 

@@ -128,6 +128,8 @@ export function registerSolve(app: App, deps: RouteDeps): void {
   app.get(
     '/solve/:id/events',
     {
+      // an answer without a body would hold up its connection until the run ends
+      exposeHeadRoute: false,
       config: shareable,
       schema: {
         operationId: 'replaySolve',

@@ -103,8 +103,20 @@ export class LiveRun {
   async record(): Promise<void> {
     const { writer } = this.#options;
     if (writer === undefined || this.isRecorded) return;
+    await this.#dropRecorded(writer);
+    if (this.isRecorded) return;
     await writer.write(this.#unrecorded, this.#recorded);
     this.#unrecorded = [];
+  }
+
+  /** A write that was reported as failed may have been done: its answer was lost. */
+  async #dropRecorded({ readPage }: RunWriter): Promise<void> {
+    for (let first = this.#unrecorded[0]; first !== undefined; first = this.#unrecorded[0]) {
+      const last = (await readPage(first.id - 1)).at(-1)?.id;
+      if (last === undefined) return;
+      const numStored = this.#unrecorded.filter(({ id }) => id <= last).length;
+      for (const event of this.#unrecorded.splice(0, numStored)) this.#recorded = foldSolve(this.#recorded, event);
+    }
   }
 
   cancel(reason: unknown): void {

@@ -56,6 +56,8 @@ export interface RunRegistryOptions {
   readonly now?: () => number;
 }
 
+/** Runs whose events cannot be read here are left to others for so long. */
+const unreadableForMs = 60_000;
 const leaseTtlMs = 15_000;
 const pageSize = 256;
 /** How often a run that another server owns is looked at for new events. */
@@ -69,6 +71,12 @@ export class RunRegistry {
   readonly #live = new Map<string, LiveRun>();
   readonly #keys: IdempotencyKeys;
   readonly #lease: Lease;
+  /** Stored runs held by this server that are not live here for the moment: just created, claimed, or being given back. */
+  readonly #inHand = new Set<string>();
+  /** Until when. */
+  readonly #unreadable = new Map<string, number>();
+  #isClaiming = false;
+  #isSweeping = false;
   #upkeep: NodeJS.Timeout | undefined;
   #sweptAt = Number.NEGATIVE_INFINITY;
   #storeTrouble: string | undefined;
@@ -259,9 +267,10 @@ export class RunRegistry {
     clearInterval(this.#upkeep);
     this.#upkeep = undefined;
     this.#parkedFor = reason;
-    await Promise.allSettled([...this.#live.values()].filter((run) => run.isEnded).map((run) => this.#record(run)));
     const stored = [...this.#live.values()].filter((run) => run.isStored);
-    for (const run of stored) run.release(reason);
+    const ended = stored.filter((run) => run.isEnded);
+    for (const run of stored) if (!run.isEnded) run.release(reason);
+    await Promise.allSettled(ended.map((run) => this.#record(run)));
     await Promise.all(stored.map((run) => run.done));
     const parked = stored.filter((run) => run.failure === reason).map((run) => run.run.id);
     if (parked.length > 0) await this.#store().park(parked, this.#lease);
@@ -269,10 +278,10 @@ export class RunRegistry {
 
   /** Parks what is stored, cancels the rest, and waits until all of it has ended. */
   async close(reason: StvError): Promise<void> {
-    await this.park(reason);
+    const parked = this.park(reason); // has told the stored ones when it returns
     const live = [...this.#live.values()];
     for (const run of live) run.cancel(reason);
-    await Promise.all(live.map((run) => run.done));
+    await Promise.all([parked, ...live.map((run) => run.done)]);
   }
 
   async #startStored(start: StartRun): Promise<FoundRun> {
@@ -282,14 +291,21 @@ export class RunRegistry {
     const isRepeated = start.idempotency !== undefined && (await store.hasKey(start.owner.id, start.idempotency.key));
     if (!isRepeated) this.#options.check?.(start.request);
     const run = this.#newRun(start);
-    const result = await this.#noted(store.create(run, this.#lease));
-    switch (result.kind) {
-      case 'created':
-        return { kind: 'live', live: this.#launch(run, store) };
-      case 'exists':
-        return this.find(result.id, start.owner);
-      case 'conflict':
-        throw keyReused();
+    const created = await this.#handling(run.id, async () => {
+      const result = await this.#noted(store.create(run, this.#lease));
+      return result.kind === 'created' ? this.#launch(run, store) : result;
+    });
+    if (created instanceof LiveRun) return { kind: 'live', live: created };
+    if (created.kind === 'conflict') throw keyReused();
+    return this.find(created.id, start.owner);
+  }
+
+  async #handling<T>(id: string, work: () => Promise<T>): Promise<T> {
+    this.#inHand.add(id);
+    try {
+      return await work();
+    } finally {
+      this.#inHand.delete(id);
     }
   }
 
@@ -356,12 +372,15 @@ export class RunRegistry {
   /** One whose end the store could not take stays, so that it is seen as ended until the store has it. */
   async #settle(live: LiveRun): Promise<void> {
     if (!live.isRecorded) return;
-    this.#live.delete(live.run.id);
+    const { id } = live.run;
+    this.#live.delete(id);
     if (!live.isStored || live.failure === undefined || this.#parkedFor !== undefined) return;
     // Its loop threw or was told to stop, so there is no end. Where nothing had begun there is nothing to go on with, and it would be
     // tried for ever; another is left to the next look, unless it is another server's by now.
-    if (live.lastEventId === 0 && !live.isReleased) await this.#store().erase(live.run.id);
-    else await this.#store().park([live.run.id], this.#lease);
+    await this.#handling(id, async () => {
+      if (live.lastEventId === 0 && !live.isReleased) await this.#store().erase(id);
+      else await this.#store().park([id], this.#lease);
+    });
   }
 
   /** Writes what the store could not take when it happened. */
@@ -371,12 +390,26 @@ export class RunRegistry {
   }
 
   async #keepUp(): Promise<void> {
-    const store = this.#store();
+    this.#sweep().catch((error: unknown) => this.#options.onError?.(error));
+    await this.#renew();
+    await this.#takeOver();
+  }
+
+  /** Apart from the leases, which must not wait for it. */
+  async #sweep(): Promise<void> {
     const { retention, now = Date.now } = this.#options;
-    if (retention !== undefined && now() - this.#sweptAt >= sweepIntervalMs) {
-      this.#sweptAt = now();
-      await store.sweep({ ...retention, now: now() });
+    if (retention === undefined || this.#isSweeping || now() - this.#sweptAt < sweepIntervalMs) return;
+    this.#sweptAt = now();
+    this.#isSweeping = true;
+    try {
+      await this.#store().sweep({ ...retention, now: now() });
+    } finally {
+      this.#isSweeping = false;
     }
+  }
+
+  async #renew(): Promise<void> {
+    const store = this.#store();
     // a run that begins while the leases are renewed is not among them yet
     const known = [...this.#live];
     const held = await store.renew(this.#lease);
@@ -389,13 +422,41 @@ export class RunRegistry {
       } else if (lease === undefined) live.release(takenOver());
       else if (lease.isCancelRequested) live.cancel(new Error('the run was cancelled at another server'));
     }
-    for (const stored of await store.claim(this.#lease, maxClaimed)) {
-      const state = await this.stateOf(stored);
-      if (this.#live.has(stored.id)) continue;
-      const { id, owner, created, request } = stored;
-      const live = this.#launch({ id, owner, created, request }, store, state);
-      if (stored.isCancelRequested) live.cancel(new Error('the run was cancelled while nobody held it'));
+    // what a failed write or a lost answer left to this server, which would renew it for ever
+    if (this.#isClaiming) return;
+    const orphans = [...held.keys()].filter((id) => !this.#live.has(id) && !this.#inHand.has(id));
+    await store.park(orphans, this.#lease);
+  }
+
+  async #takeOver(): Promise<void> {
+    if (this.#isClaiming) return;
+    const store = this.#store();
+    const { onError, now = Date.now } = this.#options;
+    for (const [id, until] of this.#unreadable) if (until <= now()) this.#unreadable.delete(id);
+    let claimed: readonly StoredRun[];
+    this.#isClaiming = true;
+    try {
+      claimed = await store.claim(this.#lease, maxClaimed, [...this.#unreadable.keys()]);
+      for (const { id } of claimed) this.#inHand.add(id);
+    } finally {
+      this.#isClaiming = false;
     }
+    for (const stored of claimed) {
+      await this.#handling(stored.id, () => this.#goOnWith(stored)).catch(async (thrown: unknown) => {
+        onError?.(thrown);
+        // events of a newer server, perhaps: it must not keep others from being taken over
+        this.#unreadable.set(stored.id, now() + unreadableForMs);
+        await store.park([stored.id], this.#lease).catch((error: unknown) => onError?.(error));
+      });
+    }
+  }
+
+  async #goOnWith(stored: StoredRun): Promise<void> {
+    const state = await this.stateOf(stored);
+    if (this.#live.has(stored.id)) return;
+    const { id, owner, created, request } = stored;
+    const live = this.#launch({ id, owner, created, request }, this.#store(), state);
+    if (stored.isCancelRequested) live.cancel(new Error('the run was cancelled while nobody held it'));
   }
 
   async *#pages(id: string, after: number): AsyncGenerator<SolveEvent> {

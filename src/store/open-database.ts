@@ -55,7 +55,15 @@ async function openPostgres(connectionString: string): Promise<Kysely<Database>>
   const { default: pg } = await import('pg');
   const types = new pg.TypeOverrides();
   types.setTypeParser(int8Oid, Number);
-  const pool = new pg.Pool({ connectionString, types, max: 8 });
+  const pool = new pg.Pool({
+    connectionString,
+    types,
+    max: 8,
+    // a database that does not answer must not be waited for without end, at the start and at the shutdown least of all
+    connectionTimeoutMillis: 10_000,
+    query_timeout: 120_000,
+    keepAlive: true,
+  });
   // A connection that the database closes fails its query and is replaced; unheard, its event would end this process.
   pool.on('error', () => {});
   pool.on('connect', (client) => client.on('error', () => {}));

@@ -247,13 +247,14 @@ export class SqlRunStore implements RunStore {
       .execute();
   }
 
-  async claim(lease: Lease, limit: number): Promise<StoredRun[]> {
+  async claim(lease: Lease, limit: number, except: readonly string[] = []): Promise<StoredRun[]> {
     const now = this.#now();
     const held = (): SelectQueryBuilder<Database, 'runs', HeldLease> =>
       this.#db
         .selectFrom('runs')
         .select(['id', 'lease_holder', 'lease_until'])
         .where('status', 'in', live)
+        .$if(except.length > 0, (query) => query.where('id', 'not in', except))
         .orderBy('created');
     const lapsed = await held().where('lease_until', '<', now).limit(limit).execute();
     // no holder asks for so long: its clock is another one, or was set back since

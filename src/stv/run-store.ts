@@ -109,8 +109,8 @@ export interface RunStore {
   requestCancel(id: string): Promise<boolean>;
   /** Gives live runs back, so that the next server goes on with them at once. */
   park(ids: readonly string[], lease: Lease): Promise<void>;
-  /** Takes over up to `limit` live runs that nobody holds, oldest first. */
-  claim(lease: Lease, limit: number): Promise<StoredRun[]>;
+  /** Takes over up to `limit` live runs that nobody holds, oldest first, but for some. */
+  claim(lease: Lease, limit: number, except?: readonly string[]): Promise<StoredRun[]>;
   /** Keeps the holder's runs; returns those that it still holds, and whether each is to be cancelled. */
   renew(lease: Lease): Promise<ReadonlyMap<string, { readonly isCancelRequested: boolean }>>;
   /** Read-only link: remembers the digest of a token. */

@@ -126,6 +126,52 @@ describe('a stored run', () => {
     expect(seen.length).toBeGreaterThan(1);
   });
 
+  it('counts from the loss: a run that waited long without an event is taken up again', async () => {
+    const { url, seen } = await misbehave((request, response, index) => {
+      openStream(response);
+      const after = Number(request.headers['last-event-id'] ?? 0);
+      const rest = runEvents(2).slice(after).map(frame);
+      if (index > 0) {
+        response.end(rest.join(''));
+        return;
+      }
+      response.write(rest[0] ?? '');
+      setTimeout(() => response.destroy(), 400);
+    });
+    const client = createClient({ baseUrl: url, resumeForMs: 200, maxRetries: 0, retryDelayMs: 5 });
+    expect(idsOf(await collect(client.solveStream({ problem, store: true })))).toEqual(upTo(4));
+    expect(seen).toHaveLength(2);
+  });
+
+  it('does not sleep until tomorrow where that is when the server lets it try again', async () => {
+    const { url, seen } = await misbehave((_request, response) => {
+      response.setHeader('retry-after', '30000');
+      refuse(response, 429, { message: 'x', type: 'rate_limit_error', code: 'quota_exceeded', param: null });
+    });
+    const stream = createClient({ baseUrl: url }).solveStream({ problem, store: true });
+    await expect(collect(stream)).rejects.toMatchObject({ code: 'quota_exceeded' });
+    expect(seen).toHaveLength(1);
+  });
+
+  it('waits for the headers of a stream no longer than for a sign of life', async () => {
+    const { url, seen } = await misbehave((_request, response, index) => {
+      if (index === 0) return; // never an answer
+      openStream(response);
+      response.end(runEvents(2).map(frame).join(''));
+    });
+    const client = createClient({ baseUrl: url, idleTimeoutMs: 100, maxRetries: 0, retryDelayMs: 5 });
+    expect(idsOf(await collect(client.solveStream({ problem, store: true })))).toEqual(upTo(4));
+    expect(seen).toHaveLength(2);
+  });
+
+  it('says what cannot be sent, and sends nothing', async () => {
+    const { url, seen } = await misbehave((_request, response) => void response.destroy());
+    const withKey = createClient({ baseUrl: url, apiKey: 'stv_\u200babc' });
+    await expect(collect(withKey.solveStream({ problem, store: true }))).rejects.toThrow(/header authorization holds/u);
+    await expect(createClient({ baseUrl: 'nowhere' }).models()).rejects.toThrow(TypeError);
+    expect(seen).toHaveLength(0);
+  });
+
   it('does not insist when the run is unknown', async () => {
     const { url, seen } = await misbehave((_request, response) =>
       refuse(response, 404, {

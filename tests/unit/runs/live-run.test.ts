@@ -96,6 +96,40 @@ describe('a run that is released while its end is being written', () => {
   });
 });
 
+describe('a run whose store has failed', () => {
+  it('is recorded once, also where a write was done and its answer lost', async () => {
+    const stored: SolveEvent[] = [];
+    let isDown = false;
+    const live = launch({
+      loop: async function* (signal) {
+        yield* opening;
+        await new Promise((resolve) => setImmediate(resolve));
+        isDown = true;
+        yield delta(4);
+        while (!signal.aborted) await new Promise((resolve) => setImmediate(resolve));
+        yield { type: 'solve-end', id: 5, solveId: 'slv_1', status: 'abstained' } as SolveEvent;
+      },
+      writer: {
+        write: async (events) => {
+          if (events.some(({ id }) => stored.some((known) => known.id === id))) throw new Error('a row twice');
+          stored.push(...events);
+          if (isDown) throw new Error('the connection was lost');
+        },
+        readPage: async (after) => stored.filter(({ id }) => id > after).slice(0, 2),
+      },
+    });
+    await live.done;
+    expect(live.isRecorded).toBe(false);
+    isDown = false;
+    await live.record();
+    expect(live.isRecorded).toBe(true);
+    expect(stored.map(({ id }) => id)).toEqual([1, 2, 3, 4, 5]);
+    expect(stored.at(-1)).toMatchObject({ status: 'failed' });
+    await live.record();
+    expect(stored).toHaveLength(5);
+  });
+});
+
 describe('an idempotency key', () => {
   it('is not forgotten with a run that came before the one that has it', () => {
     const keys = new IdempotencyKeys(() => 0);

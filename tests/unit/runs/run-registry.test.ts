@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { expect, it, onTestFinished, vi } from 'vitest';
 import { StvError } from '../../../src/errors.ts';
-import { RunRegistry } from '../../../src/runs/run-registry.ts';
+import { RunRegistry, type RunRegistryOptions } from '../../../src/runs/run-registry.ts';
 import { openDatabase } from '../../../src/store/open-database.ts';
 import { SqlRunStore } from '../../../src/store/sql-run-store.ts';
 import { createSolveRequest } from '../../support/solve-request.ts';
@@ -65,5 +65,74 @@ it('keeps a run that begins while the leases are renewed', async () => {
   await new Promise((resolve) => setTimeout(resolve, 100));
   expect(found.kind === 'live' && found.live.isEnded).toBe(false);
   goOn?.();
+  await runs.close(new StvError('draining', 'The test is over.'));
+});
+
+/** What waits for the end of the server, with the ids of the runs that it worked on. */
+function waitingLoop(): { readonly worked: string[]; readonly loop: RunRegistryOptions['loop'] } {
+  const worked: string[] = [];
+  return {
+    worked,
+    async *loop({ id }, signal) {
+      worked.push(id);
+      await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+      throw signal.reason;
+    },
+  };
+}
+
+async function upkeepAgain(): Promise<void> {
+  vi.advanceTimersByTime(5000);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+}
+
+it('goes on with a stored run whose creation was never confirmed', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  onTestFinished(() => void vi.useRealTimers());
+  const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+  onTestFinished(() => store.close());
+  const create = store.create.bind(store);
+  vi.spyOn(store, 'create').mockImplementationOnce(async (run, lease) => {
+    await create(run, lease);
+    throw new Error('the connection was lost');
+  });
+  const { loop, worked } = waitingLoop();
+  const runs = new RunRegistry({ loop, store, maxEventChars: 65_536, holder: 'here' });
+  runs.beginUpkeep();
+  const request = { ...createSolveRequest(), id: 'slv_3' };
+  const start = runs.start({ request, owner: { id: 'o', isAdmin: false }, isStored: true });
+  await expect(start).rejects.toThrow('the connection was lost');
+  for (let turn = 0; turn < 3 && worked.length === 0; turn++) await upkeepAgain();
+  expect(worked).toEqual(['slv_3']);
+  await upkeepAgain();
+  expect(runs.numLive).toBe(1); // and is not given back again
+  await runs.close(new StvError('draining', 'The test is over.'));
+  expect((await store.find('slv_3'))?.status).toBe('parked');
+});
+
+it('takes runs over beside such as it cannot read', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  onTestFinished(() => void vi.useRealTimers());
+  const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+  onTestFinished(() => store.close());
+  const dead = { holder: 'dead', ttlMs: -1 };
+  for (const [created, id] of ['bad_1', 'bad_2', 'bad_3', 'bad_4', 'bad_5', 'good'].entries()) {
+    const request = { ...createSolveRequest(), id };
+    await store.create({ id, owner: 'o', created, request, label: undefined, idempotency: undefined }, dead);
+  }
+  const events = store.events.bind(store);
+  vi.spyOn(store, 'events').mockImplementation(async (id, after, limit) => {
+    if (id.startsWith('bad')) throw new Error('an event of a newer server');
+    return events(id, after, limit);
+  });
+  const errors: unknown[] = [];
+  const { loop, worked } = waitingLoop();
+  const onError = (error: unknown): void => void errors.push(error);
+  const runs = new RunRegistry({ loop, store, maxEventChars: 65_536, holder: 'here', onError });
+  runs.beginUpkeep();
+  for (let turn = 0; turn < 3 && worked.length === 0; turn++) await upkeepAgain();
+  expect(worked).toEqual(['good']);
+  expect(errors).toHaveLength(5);
+  expect((await store.find('bad_1'))?.status).toBe('parked'); // for a server that can
   await runs.close(new StvError('draining', 'The test is over.'));
 });
