@@ -101,7 +101,7 @@ export class Serving {
   }
 
   failed(reason: string): void {
-    this.#state = { state: 'failed', reason };
+    if (this.#state.state !== 'draining') this.#state = { state: 'failed', reason };
   }
 
   drain(): void {

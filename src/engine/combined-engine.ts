@@ -59,8 +59,8 @@ export class CombinedEngine implements ObservedEngine {
     return this.#engineOf(model).detokenize(model, tokens);
   }
 
-  async countTokens(model: string, prompt: Prompt): Promise<number> {
-    return this.#engineOf(model).countTokens(model, prompt);
+  async countTokens(model: string, prompt: Prompt, options?: EngineCallOptions): Promise<number> {
+    return this.#engineOf(model).countTokens(model, prompt, options);
   }
 
   checkRoom(model: string, shareKey?: string): void {

@@ -216,9 +216,9 @@ export interface Engine {
   detokenize(model: string, tokens: readonly number[]): Promise<string>;
   /**
    * How many prompt tokens `generate` counts for this prompt (template and prefix included), without computing anything: what a
-   * token budget is reserved by. A remote that cannot tell answers with an upper bound.
+   * token budget is reserved by. A remote that cannot tell answers with an upper bound. After an abort it may throw or go on.
    */
-  countTokens(model: string, prompt: Prompt): Promise<number>;
+  countTokens(model: string, prompt: Prompt, options?: EngineCallOptions): Promise<number>;
   /**
    * Throws StvError `queue_full` where a request would be refused now, and reserves nothing: what saves a caller the work of
    * preparing one. `shareKey` as in a request.

@@ -48,6 +48,8 @@ export class HostClient {
   readonly #supervisor: Supervisor;
   readonly #crashes: CrashLedger;
   readonly #entries = new Map<number, Entry>();
+  /** Aborted since the host's last message: it may be at work on them still, and die of one. */
+  #givenUp: Entry[] = [];
   #limits: readonly HostModelReady[] = [];
   #nextId = 1;
   #lastStepAtMs: number | undefined;
@@ -132,17 +134,30 @@ export class HostClient {
   }
 
   /** Takes it out of the host. Without effect once it has ended. */
-  abort({ id, model }: OpenSequence): void {
-    if (!this.#entries.has(id)) return;
-    // while it still counts as work, or the clock of the host's silence would start anew
-    this.#supervisor.send({ type: 'abort', model, ids: [id] });
-    this.#entries.delete(id);
+  abort(sequence: OpenSequence): void {
+    const entry = this.#takeOut(sequence);
+    if (entry !== undefined) this.#givenUp.push(entry);
   }
 
   /** Takes it out because its text is complete: it did its work without a crash. */
   complete(sequence: OpenSequence): void {
-    this.#crashes.acquit(sequence.hash);
-    this.abort(sequence);
+    this.#takeOut(sequence);
+    this.#acquit(sequence.hash);
+  }
+
+  #takeOut({ id, model }: OpenSequence): Entry | undefined {
+    const entry = this.#entries.get(id);
+    if (entry === undefined) return undefined;
+    // while it still counts as work, or the clock of the host's silence would start anew
+    this.#supervisor.send({ type: 'abort', model, ids: [id] });
+    this.#entries.delete(id);
+    return entry;
+  }
+
+  /** Not while others of the same prompt are under way: each of them may be the one. */
+  #acquit(hash: string): void {
+    for (const entry of this.#entries.values()) if (entry.hash === hash) return;
+    this.#crashes.acquit(hash);
   }
 
   /** Fails what is open and ends the host. */
@@ -153,6 +168,7 @@ export class HostClient {
 
   #receive(message: FromHost): void {
     if (message.type === 'suspect-step') this.#suspectAtWork = message.id;
+    if (message.type === 'step' || message.type === 'slots') this.#givenUp = [];
     if (message.type === 'refused') {
       this.#deliver({
         id: message.id,
@@ -179,12 +195,13 @@ export class HostClient {
       entry.receiver.fail(new StvError(finish.code, finish.message));
       return;
     }
-    if (finish !== undefined) this.#crashes.acquit(entry.hash);
+    if (finish !== undefined) this.#acquit(entry.hash);
     entry.receiver.push(output);
   }
 
   #hostDown(event: 'crashed' | 'hung', detail: string, livedMs: number): void {
-    const lost = [...this.#entries.values()];
+    const lost = [...this.#entries.values(), ...this.#givenUp];
+    this.#givenUp = [];
     const suspect = lost.find(({ id }) => id === this.#suspectAtWork);
     this.#suspectAtWork = undefined;
     this.#crashes.blame(culprits(lost, suspect).map(({ hash }) => hash));

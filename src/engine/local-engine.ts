@@ -269,8 +269,8 @@ export class LocalEngine implements Engine {
     return this.#text.decode(index, tokens);
   }
 
-  async countTokens(model: string, prompt: Prompt): Promise<number> {
-    const [tokens] = await this.#text.encode(this.#resolve(model), prompt, ['']);
+  async countTokens(model: string, prompt: Prompt, { signal }: EngineCallOptions = {}): Promise<number> {
+    const [tokens] = await this.#text.encode(this.#resolve(model), prompt, [''], signal);
     return tokens?.length ?? 0;
   }
 
@@ -328,6 +328,7 @@ export class LocalEngine implements Engine {
 
   #open(model: number, sources: InterruptionSources): OpenRequest {
     const open = new OpenRequest({
+      onStart: () => this.#emitQueue(),
       model,
       name: this.#modelAt(model).name,
       requestedAtMs: this.#now(),
@@ -359,6 +360,7 @@ export class LocalEngine implements Engine {
     const [first = new Int32Array(0), ...others] = encodings;
     this.#estimate.learn(prompt, first.length);
     open.setTokens(first.length);
+    this.#emitQueue();
     return [first, ...others];
   }
 

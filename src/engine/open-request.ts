@@ -7,6 +7,8 @@ export interface OpenRequestOptions extends InterruptionSources {
   readonly model: number;
   readonly name: string;
   readonly requestedAtMs: number;
+  /** It waits no longer. */
+  readonly onStart: () => void;
 }
 
 export class OpenRequest {
@@ -14,10 +16,12 @@ export class OpenRequest {
   readonly name: string;
   readonly requestedAtMs: number;
   readonly interruption: Interruption;
+  readonly #onStart: () => void;
   #ticket: Ticket | undefined;
   #cleanups: (() => void)[] = [];
 
-  constructor({ model, name, requestedAtMs, ...sources }: OpenRequestOptions) {
+  constructor({ model, name, requestedAtMs, onStart, ...sources }: OpenRequestOptions) {
+    this.#onStart = onStart;
     this.model = model;
     this.name = name;
     this.requestedAtMs = requestedAtMs;
@@ -36,7 +40,10 @@ export class OpenRequest {
   }
 
   /** The engine has begun with it. */
-  readonly start = (): void => this.#ticket?.start();
+  readonly start = (): void => {
+    this.#ticket?.start();
+    this.#onStart();
+  };
 
   /** Runs when the request is over, the latest first. */
   onClose(cleanup: () => void): void {

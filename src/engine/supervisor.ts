@@ -49,6 +49,7 @@ export class Supervisor {
   /** Something was sent and nothing has come since. Every message has an answer: an abort too is followed by a step or `slots`. */
   #isAnswerDue = false;
   #loadMs = 0;
+  #checkedAtMs = 0;
   /** When the next host will probably be ready. */
   #expectedAtMs = 0;
   #numFailures = 0;
@@ -84,7 +85,8 @@ export class Supervisor {
     return new Promise((resolve, reject) => {
       this.#settleStart = { resolve, reject };
       this.#spawn();
-      this.#watch = setInterval(() => this.#check(), Math.max(10, Math.min(250, this.#options.hangAfterMs / 4)));
+      this.#checkedAtMs = this.#options.now();
+      this.#watch = setInterval(() => this.#check(), this.#checkIntervalMs);
       this.#watch.unref();
     });
   }
@@ -191,8 +193,19 @@ export class Supervisor {
     return this.#isAnswerDue || this.#options.hasWork();
   }
 
+  get #checkIntervalMs(): number {
+    return Math.max(10, Math.min(250, this.#options.hangAfterMs / 4));
+  }
+
   #check(): void {
     const nowMs = this.#options.now();
+    // Where this process stood still (paused, or busy with one thing) so did its clock of the host, whose messages are still unread.
+    const stoodStillMs = nowMs - this.#checkedAtMs - this.#checkIntervalMs;
+    this.#checkedAtMs = nowMs;
+    if (stoodStillMs > this.#checkIntervalMs) {
+      this.#lastSignAtMs += stoodStillMs;
+      this.#spawnedAtMs += stoodStillMs;
+    }
     const isLoading = this.#link !== undefined && this.#state !== 'ready';
     const isSilent = isLoading
       ? nowMs - this.#spawnedAtMs > this.#options.loadTimeoutMs

@@ -176,7 +176,7 @@ class WorkerTextService implements TextService {
   async close(): Promise<void> {
     this.#isClosed = true;
     await this.#worker?.terminate();
-    this.#refuse(new StvError('draining', 'The text worker was closed.'));
+    this.#refuse(closed());
   }
 
   async #ask(job: TextJob, signal?: AbortSignal): Promise<Answer> {
@@ -204,7 +204,7 @@ class WorkerTextService implements TextService {
     const worker = this.#worker;
     if (this.#current !== undefined || open === undefined) return;
     if (this.#isClosed) {
-      this.#refuse(new StvError('draining', 'The text worker was closed.'));
+      this.#refuse(closed());
       return;
     }
     if (worker === undefined) {
@@ -241,7 +241,8 @@ class WorkerTextService implements TextService {
 
   #lost(): void {
     this.#worker = undefined;
-    this.#end()?.reject(new StvError('internal', 'The text worker ended while it worked on this request.'));
+    const lost = new StvError('internal', 'The text worker ended while it worked on this request.');
+    this.#end()?.reject(this.#isClosed ? closed() : lost);
     this.#next();
   }
 
@@ -258,4 +259,8 @@ class WorkerTextService implements TextService {
     for (const open of this.#waiting) open.reject(error);
     this.#waiting.clear();
   }
+}
+
+function closed(): StvError {
+  return new StvError('draining', 'The text worker was closed.');
 }

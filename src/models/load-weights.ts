@@ -1,4 +1,7 @@
-/** `weights.bin` in memory, once for all graphs of a model: each initializer is a tensor over a part of it. */
+/**
+ * `weights.bin` in memory, once for all graphs of a model. Each stored tensor has memory of its own: the whole may be more than the
+ * 4 GiB that a typed array holds on some versions of Node.
+ */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
@@ -11,16 +14,25 @@ import { type PreparedManifest, type StoredTensor, WEIGHTS_FILE } from './prepar
 
 export class LoadedWeights {
   readonly #placement: Placement;
-  readonly #bytes: Uint8Array;
+  readonly #bytes = new Map<string, Uint8Array>();
   readonly #stored: ReadonlyMap<string, StoredTensor>;
   readonly #tensors = new Map<string, Tensor>();
 
   /** Throws StvError `pack_invalid` when the file ends early, `runtime_failed` when there is no memory for it. */
   constructor(runtime: Runtime, dir: string, manifest: PreparedManifest, placement = new Placement(runtime, 'cpu')) {
     this.#placement = placement;
-    this.#bytes = runtime.createTensor('uint8', [manifest.weightsBytes]).data;
     this.#stored = new Map(manifest.tensors.map((tensor) => [tensor.name, tensor]));
-    readWhole(join(dir, WEIGHTS_FILE), this.#bytes);
+    const path = join(dir, WEIGHTS_FILE);
+    const file = openSync(path, 'r');
+    try {
+      for (const { name, offset, byteLength } of manifest.tensors) {
+        const { data } = runtime.createTensor('uint8', [byteLength]);
+        readPart(file, { path, offset, target: data });
+        this.#bytes.set(name, data);
+      }
+    } finally {
+      closeSync(file);
+    }
   }
 
   /** For the graph's file: ONNX Runtime wants every initializer to have a place, also when its value is given. */
@@ -33,8 +45,7 @@ export class LoadedWeights {
   initializers(graph: BuiltLaneGraph): ReadonlyMap<string, Tensor> {
     for (const { name, type, dims, stored } of graph.initializers) {
       if (this.#tensors.has(name)) continue;
-      const { offset, byteLength } = this.#find(stored);
-      const bytes = this.#bytes.subarray(offset, offset + byteLength);
+      const bytes = this.#bytes.get(this.#find(stored).name) ?? new Uint8Array(0); // read with all others
       this.#tensors.set(name, this.#placement.uploadInitializer(type, dims, bytes));
     }
     return this.#tensors;
@@ -54,15 +65,15 @@ export class LoadedWeights {
   }
 }
 
-function readWhole(path: string, target: Uint8Array): void {
-  const file = openSync(path, 'r');
-  try {
-    for (let done = 0; done < target.length; ) {
-      const count = readSync(file, target, done, Math.min(target.length - done, 1 << 30), done);
-      if (count === 0) throw new StvError('pack_invalid', `"${path}" ends at byte ${done} of ${target.length}.`);
-      done += count;
+function readPart(
+  file: number,
+  { path, offset, target }: { readonly path: string; readonly offset: number; readonly target: Uint8Array },
+): void {
+  for (let done = 0; done < target.length; ) {
+    const count = readSync(file, target, done, Math.min(target.length - done, 1 << 30), offset + done);
+    if (count === 0) {
+      throw new StvError('pack_invalid', `"${path}" ends at byte ${offset + done}, before ${offset + target.length}.`);
     }
-  } finally {
-    closeSync(file);
+    done += count;
   }
 }

@@ -48,7 +48,7 @@ export async function findInFolders(name: string, folders: readonly string[]): P
   }
   for (const folder of folders) {
     const path = await resolveBelow(folder, name);
-    const kind = path === undefined ? undefined : await kindOf(path);
+    const kind = path === undefined ? undefined : await kindOf(path).catch(() => undefined); // may be another user's
     if (path === undefined || kind === undefined) continue;
     await refuseWaysOut(path, folders);
     return kind === 'pack'
@@ -72,7 +72,7 @@ export async function listFolders(folders: readonly string[]): Promise<readonly 
       if (found.size >= MAX_LISTED) return [...found.values()];
       if (!NAME.test(name) || found.has(name)) continue;
       const path = await resolveBelow(folder, name);
-      const kind = path === undefined ? undefined : await kindOf(path);
+      const kind = path === undefined ? undefined : await kindOf(path).catch(() => undefined); // may be another user's
       // the default prompts are parts of packs, not one
       if (kind === undefined || (folder === BUNDLED_PACKS && name === 'default-prompts')) continue;
       found.set(name, { name, kind });

@@ -54,15 +54,16 @@ const Prompt = Type.Object(
   strict,
 );
 
+/** Within the engine's bounds (`SAMPLING_BOUNDS`): what loads must be served. */
 const Sampling = Type.Object(
   {
     temperature: Type.Optional(Type.Number({ minimum: 0, maximum: 2 })),
     top_p: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 1 })),
-    top_k: Type.Optional(Type.Integer({ minimum: 0 })),
+    top_k: Type.Optional(Type.Integer({ minimum: 0, maximum: 1_000_000 })),
     min_p: Type.Optional(Probability),
     presence_penalty: Type.Optional(Type.Number({ minimum: -2, maximum: 2 })),
     frequency_penalty: Type.Optional(Type.Number({ minimum: -2, maximum: 2 })),
-    repetition_penalty: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 2 })),
+    repetition_penalty: Type.Optional(Type.Number({ minimum: 0.1, maximum: 10 })),
     max_tokens: Type.Optional(Type.Integer({ minimum: 1, maximum: 8_192 })),
   },
   strict,

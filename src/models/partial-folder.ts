@@ -76,7 +76,8 @@ async function putInPlace(partial: string, dir: string): Promise<void> {
 async function removeAbandoned(cacheDir: string): Promise<void> {
   for (const name of await readdir(cacheDir)) {
     const path = join(cacheDir, name);
-    if (name.includes(PARTIAL) && (await isAbandoned(name, path))) await rm(path, { recursive: true, force: true });
+    if (!name.includes(PARTIAL) || !(await isAbandoned(name, path))) continue;
+    await rm(path, { recursive: true, force: true }).catch(() => {}); // another user's
   }
 }
 

@@ -3,7 +3,6 @@
  * calibration calls the runtime, whose crash would be the server's. What lies on this machine already is found without one.
  */
 import { fork } from 'node:child_process';
-import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type ErrorCode, StvError } from '../errors.ts';
 import { type AnyPreparedModel, placeOfAny } from './prepare-any.ts';
@@ -42,6 +41,10 @@ async function inChild({ onProgress, signal, ...told }: PrepareApartOptions): Pr
     stdio: ['ignore', 2, 2, 'ipc'],
     execArgv: [],
   });
+  const ended = new Promise<string>((resolve) => {
+    child.once('error', (error) => resolve(error.message)); // it could not be started
+    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+  });
   let answer: Exclude<FromPrepareChild, { type: 'progress' }> | undefined;
   child.on('message', (message: FromPrepareChild) => {
     if (message.type === 'progress') onProgress?.(message.progress);
@@ -55,12 +58,11 @@ async function inChild({ onProgress, signal, ...told }: PrepareApartOptions): Pr
   signal?.addEventListener('abort', cancel, { once: true });
   if (signal?.aborted) cancel();
   try {
-    child.send(told, () => undefined);
-    const [code, killedBy] = await once(child, 'exit');
+    if (child.connected) child.send(told, () => undefined);
+    const how = await ended;
     if (answer?.type === 'prepared') return answer.model;
     if (signal?.aborted) throw new StvError('cancelled', 'Preparing the model was cancelled.');
     if (answer !== undefined) throw new StvError(answer.code, answer.message);
-    const how = killedBy === null ? `exit code ${code}` : `signal ${killedBy}`;
     throw new StvError(
       'runtime_failed',
       `The process that prepares "${told.checkpoint}" ended without an answer (${how}).`,

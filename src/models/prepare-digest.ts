@@ -51,7 +51,10 @@ export async function digestCheckpoint(path: string, options: DigestOptions): Pr
   const known = new Map<string, string>();
   const unknown: { readonly file: string; readonly fresh: Omit<RememberedHash, 'sha256'> }[] = [];
   for (const file of files) {
-    const { size, mtimeNs, ctimeNs } = await stat(file, { bigint: true });
+    const { size, mtimeNs, ctimeNs } = await stat(file, { bigint: true }).catch((cause: unknown) => {
+      // a link to what has been deleted, for one
+      throw new StvError('checkpoint_invalid', `Checkpoint file "${file}" cannot be read.`, { cause });
+    });
     const fresh = { size: Number(size), changed: `${mtimeNs}/${ctimeNs}` };
     const remembered = memory[file];
     if (remembered?.size === fresh.size && remembered.changed === fresh.changed) known.set(file, remembered.sha256);

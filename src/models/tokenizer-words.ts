@@ -78,8 +78,9 @@ const LONG_WORD = 256;
 
 /** Its own merging takes some 15 microseconds a character, which a text of one word turns into a second. */
 function mergeLongWordsFast(target: BpeModel, model: JsonObject, merges: readonly unknown[]): void {
-  // these change the texts of a word's characters
-  if (typeof model['end_of_word_suffix'] === 'string' || typeof model['continuing_subword_suffix'] === 'string') return;
+  // these change the texts of a word's characters; an empty one is none
+  const changes = [model['end_of_word_suffix'], model['continuing_subword_suffix']];
+  if (changes.some((text) => typeof text === 'string' && text !== '')) return;
   const merge = target.bpe.bind(target);
   let fast: MergeWord | undefined;
   target.bpe = (word) => {

@@ -47,14 +47,16 @@ async function copyTokenizerFiles(from: string, to: string): Promise<void> {
       if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
     }
   }
-  // The ids of config.json matter only where no generation_config.json says otherwise.
-  if (files.generationConfig === undefined && files.modelConfig !== undefined) {
-    const { bos_token_id: bos, eos_token_id: eos } = files.modelConfig;
-    await writeJson(join(to, 'generation_config.json'), {
-      ...(bos === undefined ? {} : { bos_token_id: bos }),
-      ...(eos === undefined ? {} : { eos_token_id: eos }),
-    });
-  }
+  // ids of config.json, which stays behind, matter where generation_config.json does not say otherwise
+  const { generationConfig = {}, modelConfig = {} } = files;
+  const missing = ['bos_token_id', 'eos_token_id'].filter(
+    (name) => (generationConfig[name] ?? null) === null && (modelConfig[name] ?? null) !== null,
+  );
+  if (missing.length === 0) return;
+  await writeJson(join(to, 'generation_config.json'), {
+    ...generationConfig,
+    ...Object.fromEntries(missing.map((name) => [name, modelConfig[name]])),
+  });
 }
 
 async function writeFromGguf(path: string, folder: string): Promise<void> {

@@ -14,7 +14,7 @@ export function meterEngine(engine: Engine, key: string, ledger: QuotaLedger): E
     models: () => engine.models(),
     tokenize: (model, text) => engine.tokenize(model, text),
     detokenize: (model, tokens) => engine.detokenize(model, tokens),
-    countTokens: (model, prompt) => engine.countTokens(model, prompt),
+    countTokens: (model, prompt, options) => engine.countTokens(model, prompt, options),
     checkRoom(model) {
       ledger.checkTokens(key);
       engine.checkRoom(model, key);

@@ -2,7 +2,7 @@
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import type { AnswerExtractor } from './answer.ts';
 import { clampToContext, type ResolvedRole, reserveCompletion } from './call-plan.ts';
-import { generateText, type SampledTokens } from './engine-call.ts';
+import { countTokens, generateText, type SampledTokens } from './engine-call.ts';
 import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type RenderedPrompt, toEnginePrompt } from './prompts.ts';
 import type { QueuePatience } from './queue-patience.ts';
@@ -50,7 +50,7 @@ export async function writeAttempt(job: AttemptJob, context: AttemptContext): Pr
   const { deps, signal, budget, onDelta } = context;
   const prompt = toEnginePrompt(job.prompt);
   context.patience.ask(() => deps.engine.checkRoom(job.model));
-  const numPrompt = await deps.engine.countTokens(job.model, prompt);
+  const [numPrompt = 0] = await countTokens({ engine: deps.engine, signal }, job.model, [prompt]);
   const { maxTokens, reservation } = await reserveCompletion(
     budget,
     {

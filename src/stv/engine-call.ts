@@ -7,6 +7,7 @@ import type {
   GenerateRequest,
   GenerationEvent,
   ModelInfo,
+  Prompt,
   ScoreRequest,
   ScoreResult,
   Timings,
@@ -169,6 +170,29 @@ async function generateOnce(
     account(usage, timings);
     // not awaited: an engine that does not end would keep us here; errors after the end are nobody's
     void Promise.resolve(events.return?.()).catch(() => undefined);
+  }
+}
+
+/** As the engine counts them, all at once. Throws the signal's reason as soon as it fires: what is counted costs nothing. */
+export async function countTokens(
+  { engine, signal }: Pick<EngineCallContext, 'engine' | 'signal'>,
+  model: string,
+  prompts: readonly Prompt[],
+): Promise<readonly number[]> {
+  throwIfAborted(signal);
+  let stop = (): void => {};
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(abortError(signal));
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    const counts = Promise.all(prompts.map((prompt) => engine.countTokens(model, prompt, { signal })));
+    return await Promise.race([counts, aborted]);
+  } catch (error) {
+    throwIfAborted(signal);
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', stop);
   }
 }
 

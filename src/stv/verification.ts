@@ -8,7 +8,13 @@
 import type { FinishReason, SamplingParams, Timings, Usage } from '../engine/engine.ts';
 import { calibrate } from './calibration.ts';
 import { BudgetExhausted, clampToContext, type ResolvedRole, reserveCompletion, reserveTokens } from './call-plan.ts';
-import { type EngineCallContext, generateText, type SampledTokens, scoreCandidates } from './engine-call.ts';
+import {
+  countTokens,
+  type EngineCallContext,
+  generateText,
+  type SampledTokens,
+  scoreCandidates,
+} from './engine-call.ts';
 import { linkAbort } from './event-stream.ts';
 import { locateByPrefixes, locateFromFeedback } from './first-error.ts';
 import type { LeakFlag, LeakGuard } from './leak-guard.ts';
@@ -205,19 +211,22 @@ class Verification {
    * feedback.
    */
   async plan(): Promise<void> {
-    const { engine, pack } = this.#context.deps;
+    const { deps, signal, patience } = this.#context;
+    const { engine, pack } = deps;
     const { model, mode, contextLength } = this.#job;
-    this.#context.patience.ask(() => engine.checkRoom(model));
-    const [verdictPrompt, feedbackPrompt, ...words] = await Promise.all([
-      engine.countTokens(model, this.#verdictPrompt(mode === 'score' ? undefined : '')),
-      mode === 'score' ? 0 : engine.countTokens(model, toEnginePrompt(this.#prompt, pack.feedback.open)),
+    patience.ask(() => engine.checkRoom(model));
+    const isScore = mode === 'score';
+    const [verdictPrompt = 0, ...counts] = await countTokens({ engine, signal }, model, [
+      this.#verdictPrompt(isScore ? undefined : ''),
       // counted, not encoded: a remote server may not tell its tokens
-      ...this.#words.map(async (text) => (await engine.countTokens(model, { kind: 'text', text })) + 1),
+      ...this.#words.map((text) => ({ kind: 'text', text }) as const),
+      ...(isScore ? [] : [toEnginePrompt(this.#prompt, pack.feedback.open)]),
     ]);
+    const words = counts.slice(0, this.#words.length);
     this.#numVerdictPrompt = verdictPrompt;
-    this.#numFeedbackPrompt = feedbackPrompt;
-    this.#numWords = words.reduce((sum, count) => sum + count, 0);
-    clampToContext(Math.max(verdictPrompt + this.#numWords - 1, feedbackPrompt), 1, contextLength);
+    this.#numFeedbackPrompt = counts[this.#words.length] ?? 0;
+    this.#numWords = words.reduce((sum, count) => sum + count + 1, 0);
+    clampToContext(Math.max(verdictPrompt + this.#numWords - 1, this.#numFeedbackPrompt), 1, contextLength);
   }
 
   async castVote(vote: number, signal: AbortSignal): Promise<CastVote> {
@@ -407,7 +416,9 @@ class Verification {
     const { budget, deps } = this.#context;
     const prompt = this.#verdictPrompt(feedback);
     if (budget.isLimited && feedback !== undefined) {
-      const needed = (await deps.engine.countTokens(this.#job.model, prompt)) + this.#numWords;
+      const { engine } = deps;
+      const [numPrompt = 0] = await countTokens({ engine, signal: open.signal }, this.#job.model, [prompt]);
+      const needed = numPrompt + this.#numWords;
       const { reservation } = open;
       if (needed > reservation.tokens && !reservation.extend(needed - reservation.tokens)) throw new BudgetExhausted();
     }

@@ -206,7 +206,7 @@ export class ScriptedEngine implements Engine {
     this.#script.checkRoom?.(model);
   }
 
-  async countTokens(_model: string, prompt: Prompt): Promise<number> {
+  async countTokens(_model: string, prompt: Prompt, _options?: EngineCallOptions): Promise<number> {
     return countPrompt(prompt);
   }
 

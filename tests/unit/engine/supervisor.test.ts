@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { HostClient } from '../../../src/engine/host-client.ts';
 import type { HostEvents, HostLink } from '../../../src/engine/host-link.ts';
 import type { ToHost } from '../../../src/engine/messages.ts';
@@ -176,37 +176,94 @@ describe('Supervisor', () => {
   });
 });
 
+/** A client whose clock goes only where it is told to, in steps that no check finds long. */
+async function startClient() {
+  const clock = { ms: 0 };
+  const client = new HostClient({
+    spawn: (events) => {
+      const host = new PuppetHost(events);
+      hosts.push(host);
+      if (hosts.length > 1) setImmediate(() => host.ready());
+      return host;
+    },
+    models: [],
+    names: ['m'],
+    hangAfterMs: 40,
+    loadTimeoutMs: 1000,
+    minRestartDelayMs: 1,
+    maxRestartDelayMs: 1,
+    now: () => clock.ms,
+    emit: () => {},
+  });
+  const ready = client.start();
+  const host = hosts[0] as PuppetHost;
+  host.ready();
+  await ready;
+  const goOnTo = async (ms: number): Promise<void> => {
+    for (; clock.ms < ms; await sleep(12)) clock.ms += 5;
+  };
+  onTestFinished(() => client.close(new StvError('draining', 'The test is over.')));
+  return { client, host, clock, goOnTo };
+}
+
+const receiver = { push: () => {}, fail: () => {} };
+
 describe('HostClient', () => {
   it('does not take an abort for a sign of life', async () => {
-    const clock = { ms: 0 };
-    const spawned: PuppetHost[] = [];
-    const client = new HostClient({
-      spawn: (events) => {
-        const host = new PuppetHost(events);
-        spawned.push(host);
-        return host;
-      },
-      models: [],
-      names: ['m'],
-      hangAfterMs: 40,
-      loadTimeoutMs: 1000,
-      minRestartDelayMs: 60_000,
-      maxRestartDelayMs: 60_000,
-      now: () => clock.ms,
-      emit: () => {},
-    });
-    const ready = client.start();
-    const [host] = spawned;
-    host?.ready();
-    await ready;
-    const sequence = client.send(0, { push: () => {}, fail: () => {} }, spec(0, [1]));
-    host?.events.onMessage({ type: 'slots', model: 0, used: 0, cached: 0 }); // of an abort before
-    clock.ms = 30;
+    const { client, host, goOnTo } = await startClient();
+    const sequence = client.send(0, receiver, spec(0, [1]));
+    host.events.onMessage({ type: 'slots', model: 0, used: 0, cached: 0 }); // of an abort before
+    await goOnTo(30);
     client.abort(sequence);
     client.abort(sequence);
-    clock.ms = 50; // 50 since it said something, 20 since the abort
-    await vi.waitFor(() => expect(host?.wasKilled).toBe(true), 2000);
-    expect(host?.received.filter(({ type }) => type === 'abort')).toHaveLength(1);
-    await client.close(new StvError('draining', 'The test is over.'));
+    await goOnTo(50); // 50 since it said something, 20 since the abort
+    await vi.waitFor(() => expect(host.wasKilled).toBe(true), 2000);
+    expect(host.received.filter(({ type }) => type === 'abort')).toHaveLength(1);
+  });
+
+  it('does not count the time in which it stood still itself', async () => {
+    const { client, host, clock, goOnTo } = await startClient();
+    client.send(0, receiver, spec(0, [1]));
+    clock.ms += 10_000; // paused, and its host with it
+    await sleep(60);
+    expect(host.wasKilled).toBe(false);
+    await goOnTo(clock.ms + 80);
+    await vi.waitFor(() => expect(host.wasKilled).toBe(true), 2000);
+  });
+
+  it('blames a request that its caller gave up while the host died of it', async () => {
+    const { client } = await startClient();
+    const dieOf = async (prompt: number[]): Promise<void> => {
+      const host = hosts.at(-1) as PuppetHost;
+      const sequence = client.send(0, receiver, spec(0, prompt));
+      host.events.onMessage({ type: 'suspect-step', model: 0, id: sequence.id });
+      client.abort(sequence);
+      host.events.onExit('signal SIGSEGV');
+      await vi.waitFor(() => expect(client.state).toBe('ready'), 2000);
+    };
+    await dieOf([1]);
+    await dieOf([1]);
+    expect(() => client.send(0, receiver, spec(0, [1]))).toThrow(
+      expect.objectContaining({ code: 'request_quarantined' }),
+    );
+    client.send(0, receiver, spec(0, [2]));
+  });
+
+  it('acquits a prompt with the last of its samples', async () => {
+    const { client } = await startClient();
+    const dieBesides = async (): Promise<void> => {
+      const host = hosts.at(-1) as PuppetHost;
+      const first = client.send(0, receiver, spec(0, [1]));
+      const second = client.send(0, receiver, spec(0, [1]));
+      client.complete(first);
+      host.events.onMessage({ type: 'suspect-step', model: 0, id: second.id });
+      host.events.onExit('signal SIGSEGV');
+      await vi.waitFor(() => expect(client.state).toBe('ready'), 2000);
+    };
+    await dieBesides();
+    await dieBesides();
+    expect(() => client.send(0, receiver, spec(0, [1]))).toThrow(
+      expect.objectContaining({ code: 'request_quarantined' }),
+    );
   });
 });

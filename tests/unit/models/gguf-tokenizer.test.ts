@@ -98,6 +98,22 @@ describe('writeTokenizerFiles', () => {
     await expect(readFile(join(to, 'model.safetensors'))).rejects.toThrow('ENOENT');
   });
 
+  it('adds the ids of config.json to a generation_config.json that names none', async () => {
+    const files = tokenizerFilesFromGguf(goldenMetadata('qwen2'), 'x');
+    const from = temporaryFolder({
+      'tokenizer.json': Buffer.from(JSON.stringify(files.tokenizer)),
+      'tokenizer_config.json': Buffer.from('{}'),
+      'config.json': Buffer.from(JSON.stringify({ eos_token_id: [2, 0], bos_token_id: 1 })),
+      'generation_config.json': Buffer.from(JSON.stringify({ temperature: 0.6, bos_token_id: 2 })),
+    });
+    const to = temporaryFolder({});
+    await writeTokenizerFiles({ path: from }, to);
+    const model = await TextModel.load(to);
+    expect([model.eosTokenIds, model.bosTokenId]).toEqual([[2, 0], 2]);
+    const written: unknown = JSON.parse(await readFile(join(to, 'generation_config.json'), 'utf8'));
+    expect(written).toMatchObject({ temperature: 0.6 });
+  });
+
   it('names the folder that has no tokenizer', async () => {
     const from = temporaryFolder({ 'config.json': Buffer.from('{}') });
     await expect(writeTokenizerFiles({ path: from }, temporaryFolder({}))).rejects.toMatchObject({

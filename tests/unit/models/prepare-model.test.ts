@@ -8,6 +8,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -91,6 +92,17 @@ describe('prepareModel', () => {
       message: expect.stringContaining('cut.gguf'),
     });
     expect(modelFolders()).toEqual([]);
+  });
+
+  it('names a link of a checkpoint that leads nowhere', async () => {
+    const source = path.join(folder, 'dangling');
+    cpSync(checkpoint, source, { recursive: true });
+    rmSync(path.join(source, 'model.safetensors'));
+    symlinkSync('/nowhere/blob', path.join(source, 'model.safetensors'));
+    await expect(prepareModel({ checkpoint: source, cacheDir, weights: 'int8' })).rejects.toMatchObject({
+      code: 'checkpoint_invalid',
+      message: expect.stringContaining('model.safetensors'),
+    });
   });
 
   it('refuses files that are not those that the pack names, and converts nothing', async () => {

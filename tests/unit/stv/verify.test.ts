@@ -269,6 +269,21 @@ describe('verify', () => {
     await expect(run).rejects.toMatchObject({ code: 'cancelled' });
   });
 
+  it('does not wait for tokens that are being counted when it is aborted', async () => {
+    const controller = new AbortController();
+    const engine = new ScriptedEngine({});
+    const signals: (AbortSignal | undefined)[] = [];
+    engine.countTokens = (_model, _prompt, options) => {
+      signals.push(options?.signal);
+      return new Promise(() => {});
+    };
+    const answer = foldVerify(verify(base, { engine, pack: createLoopPack() }, { signal: controller.signal }));
+    setTimeout(() => controller.abort(), 15);
+    await expect(answer).rejects.toMatchObject({ code: 'cancelled' });
+    expect(signals.map((signal) => signal?.aborted)).toEqual(signals.map(() => true));
+    expect(signals.length).toBeGreaterThan(2);
+  });
+
   it('does not wait long for an engine that ignores an abort', { timeout: 10_000 }, async () => {
     const controller = new AbortController();
     const script: EngineScript = {
