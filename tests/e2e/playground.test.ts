@@ -265,6 +265,22 @@ describe('the page', () => {
     await status(page, 'Stopped');
   });
 
+  it('skips to the content without leaving a run that ends with the page', async () => {
+    const { page, pace, app } = await open({ isStoring: false });
+    pace.delayMs = 150;
+    await write(page);
+    await start(page);
+    await page.locator('.round h2', { hasText: 'Revision 1' }).waitFor({ timeout: 20_000 });
+    const address = page.url();
+    await page.locator('#skip').focus();
+    await page.keyboard.press('Enter');
+    expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.id)).toBe('main');
+    expect(page.url()).toBe(address);
+    pace.delayMs = 1;
+    await status(page, 'Accepted');
+    expect(app.engine.requests.filter(({ model }) => model === 'generator')).toHaveLength(3);
+  });
+
   it('fits a phone: nothing wider than the screen, the sides one below the other', async () => {
     const { page, pace } = await open();
     await page.setViewportSize({ width: 360, height: 720 });
@@ -332,6 +348,10 @@ describe('the page', () => {
     await page.getByLabel('Accepts needed').fill('65');
     await start(page);
     await page.locator('#form-error', { hasText: 'Accepts needed' }).waitFor();
+    await page.getByLabel('Accept after').selectOption('score');
+    await page.getByLabel('Probability of at least').fill(''); // which is not 0, with which everything is accepted
+    await start(page);
+    await page.locator('#form-error', { hasText: 'Probability of at least' }).waitFor();
     expect(app.engine.requests).toHaveLength(0);
   });
 });
@@ -347,6 +367,9 @@ describe('keys and links', () => {
     const { page } = await open({ keys: keys() });
     await write(page);
     await start(page);
+    await page.getByLabel('API key').fill('secret-a\u200b'); // copied along with an invisible character
+    await page.keyboard.press('Enter');
+    await page.locator('#key:invalid').waitFor();
     await page.getByLabel('API key').fill('wrong');
     await page.keyboard.press('Enter');
     await page.getByRole('heading', { name: 'The server does not know this key' }).waitFor();
