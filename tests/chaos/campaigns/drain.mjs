@@ -116,7 +116,7 @@ async function twice(report) {
   const host = server.hostPid();
   const open = await streaming(server, 2, 1500);
   server.signal('SIGTERM');
-  await sleep(300);
+  await sleep(800); // sooner it would count as the same signal
   report.check('one signal waits', !server.hasEnded);
   const begun = performance.now();
   server.signal('SIGTERM');
