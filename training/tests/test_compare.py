@@ -63,6 +63,15 @@ def test_packs_are_measured_on_the_same_problems(tmp_path: Path, capsys: pytest.
     assert f"{100 * right[0]:.1f} %" in text
     assert "in points, paired by problem" in text and f"{100 * (right[1] - right[0]):+.1f} %" in text
 
+    # One that was broken off while it was asked otherwise is begun anew: `stv eval` would refuse what there is of it.
+    for begun in folder.glob("test/*/begun.json"):
+        begun.write_text(json.dumps(json.loads(begun.read_text()) | {"random": "other settings"}))
+        (begun.parent / "done.json").write_text("{}")
+        partial = begun.parent / "random.results.jsonl"
+        partial.write_text(partial.read_text().replace('"seed":', '"seed": 1, "was":', 1))
+    assert main(["compare", *arguments, "--split", "test", str(BUNDLED), str(new)]) == 0
+    assert capsys.readouterr().out == text
+
     # Nothing is measured twice.
     before = {path: path.stat().st_mtime_ns for path in folder.glob("test/*/*.jsonl")}
     assert len(before) == 8

@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 from stv_train import calibrate, prompts
 from stv_train.answers import same_answer
+from stv_train.card import card
 from stv_train.cli import main
 from stv_train.config import Config, load_config
 from stv_train.errors import TrainError
-from stv_train.export import export_pack, write_checkpoint
+from stv_train.export import export_pack, exported_folder, load_export, write_checkpoint
 from stv_train.figures import load_served, served_identity
 from stv_train.files import read_jsonl, write_atomically, write_json, write_jsonl
 from stv_train.gates import failures, known_gates
@@ -114,10 +115,26 @@ def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, c
     assert main([*command, "--name", "other"]) == 0
     run = Run(smoke(tmp_path / "run"))
     assert same(run.load_model("other").state_dict(), model.state_dict())
+    assert main([*command, "--name", "base"]) == 0
+    made = card(run, "base", "base")
+    assert f"the base taken in from `{tmp_path / 'checkpoint'}`" in made and "self-trained verification" not in made
+    assert f"`stv-train adopt {tmp_path / 'checkpoint'} --name base`, then" in made and "without what had made base" in made
     for name, complaint in (("other", "exists already"), ("../up", "lower-case letters"), ("new", "cannot be read")):
         arguments = command if name != "new" else [*command[:-1], str(tmp_path / "nowhere")]
         assert main([*arguments, "--name", name]) == 2
         assert complaint in capsys.readouterr().err
+
+
+def test_a_pack_of_other_weights_is_not_evaluated(trained: Run, tmp_path: Path) -> None:
+    run = copy_of(trained, tmp_path)
+    pack = export_pack(run, "base", "base", tmp_path / "elsewhere")
+    assert exported_folder(run) == pack.resolve() and load_export(run, pack)["verifier"] == "base"
+    assert json.loads((pack / "pack.json").read_text())["description"].endswith(
+        "worked steps: linear equations and the order of operations."
+    )
+    run.save_model("base", run.new_model(9), {})
+    with pytest.raises(TrainError, match="holds other weights"):
+        load_export(run, pack)
 
 
 def test_all_stages_make_a_pack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -718,6 +735,10 @@ def test_figures_of_other_weights_or_sampling_are_none_of_this_run(trained: Run,
     identity = served_identity(run, "base", "base")
     pair = {"generator": "base", "verifier": "base", "identity": identity, "sets": {}}
     write_json(run.folder / "evaluation" / "served.json", {"pack": "base+base", "pairs": {"base+base": pair}})
+    assert load_served(run)["pairs"] == {"base+base": pair}
+    # an evaluation that is done again, and was broken off, has taken its files away
+    gone = pair | {"sets": {"loop": {"set": "loop", "report": "evaluation/gone.json", "results": "evaluation/gone.jsonl"}}}
+    write_json(run.folder / "evaluation" / "served.json", {"pack": "base+base", "pairs": {"base+base": pair, "gone": gone}})
     assert load_served(run)["pairs"] == {"base+base": pair}
     assert not load_served(copy_of(run, tmp_path / "other", export__verifier_temperature="1.7"))["pairs"]
     run.save_model("base", run.new_model(9), {})

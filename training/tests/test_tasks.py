@@ -10,7 +10,7 @@ from sympy.parsing.sympy_parser import implicit_multiplication, parse_expr, stan
 
 from stv_train.documents import review_feedback
 from stv_train.errors import OutsideDomain
-from stv_train.tasks.checking import check, leaks
+from stv_train.tasks.checking import check, leaks, states_answer
 from stv_train.tasks.equations import Equation
 from stv_train.tasks.mistakes import own_solution, statements, student_attempt, wrong_attempt, wrong_statements
 from stv_train.tasks.problems import SPLITS, TASKS, make_outside, make_problem, read_problem, split_of, vary_spacing
@@ -440,3 +440,21 @@ def test_some_equations_have_their_terms_in_another_order() -> None:
         by_the_book = Equation(*(tuple(sorted(side, key=lambda term: not term.var)) for side in (line.left, line.right)), line.name)
         others += by_the_book != line
     assert 0.15 < others / 300 < 0.35
+
+
+@pytest.mark.parametrize(
+    ("problem", "attempt", "states"),
+    [
+        ("1/8 + 1/2", "1/8 + 4/8\n1/8 + 4/8 = 5/8", True),
+        ("1/8 + 1/2", "1/8 + 1/2 = 5/8", True),
+        ("1/8 + 3/8", "1/8 + 3/8 = 4/8", False),  # not reduced
+        ("12 + 30 * 2", "30 * 2 = 60", False),
+        ("12 + 30 * 2", "30 * 2 = 60\n12 + 60 = 72", True),
+        ("Solve 3x + 4 = 19", "3x = 15\nx = 5", True),
+        ("Solve 3x + 4 = 19", "3x = 15", False),
+    ],
+)
+def test_an_answer_is_stated_behind_a_calculation_too(problem: str, attempt: str, states: bool) -> None:
+    read = read_problem(problem)
+    assert states_answer(read, attempt) is states
+    assert check(read, attempt).correct is states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
@@ -14,9 +15,8 @@ from .run import Run
 from .stages.base import Course
 
 
-def card(run: Run, generator: str, verifier: str, everyday: str = "") -> str:
-    """Numbers are those of the served pack once `stv-train evaluate` has run on these very models; `everyday` are the tables of
-    `compare_packs` on it."""
+def card(run: Run, generator: str, verifier: str) -> str:
+    """Numbers are those of the served pack once `stv-train evaluate` has run on these very models."""
     made_verifier = run.facts(verifier)
     stages = [name for name in dict.fromkeys(("trunk", "base", "generator", verifier, "rlvr", generator)) if run.has_model(name)]
     device = torch.cuda.get_device_name() if run.device.type == "cuda" else f"CPU ({platform.machine()})"
@@ -32,15 +32,17 @@ A generator and a verifier for school mathematics with worked steps, trained fro
   trained on.
 - **Models:** generator `{generator}`, verifier `{verifier}`; {run.load_model(generator).num_parameters():,} parameters each, llama
   shape; the files are Hugging Face checkpoints and load with `transformers`.
-- **Recipe:** {_recipe(run, generator)}
-- **Seconds spent:** {spent or "not recorded"}, on {device}.
+- **Recipe:** {_recipe(run, generator, verifier)}
+- **Seconds spent:** {spent or "not recorded"}, on {device}{_without_adopted(run, stages)}.
 - **Limits:** knows no other problems than these; verdicts on anything else are meant to be `undetermined`. Numbers far above 999 are
   beyond it.
 - **Licence:** Apache-2.0.
-- **Made by:** `stv-train all --config CONFIG` of stv-train {__version__}, seed {run.config.run.seed}.
+- **Made by:** {_commands(run, stages)}`stv-train all --config CONFIG` of stv-train {__version__}, seed {run.config.run.seed}.
 """
-    evidence = _served(run, f"{generator}+{verifier}")
+    served = load_served(run)
+    evidence = _served(run, served, f"{generator}+{verifier}")
     if evidence:
+        everyday = served.get("everyday", "")
         return text + evidence + (f"\n## As people meet it\n\n{everyday}" if everyday else "")
     probe = [[name, f"{value:.1%}"] for name, value in made_verifier.get("probe", {}).items()]
     text += "\nThis pack has not been evaluated as it is served; what follows steered the training and is no evidence.\n"
@@ -51,10 +53,27 @@ A generator and a verifier for school mathematics with worked steps, trained fro
     return text
 
 
-def _recipe(run: Run, generator: str) -> str:
+def _adopted(run: Run, stages: list[str]) -> dict[str, str]:
+    """Models that the run took in as they were -> where from."""
+    found = {name: run.facts(name).get("adopted") for name in stages}
+    return {name: str(folder) for name, folder in found.items() if folder}
+
+
+def _without_adopted(run: Run, stages: list[str]) -> str:
+    names = ", ".join(_adopted(run, stages))
+    return f", without what had made {names}" if names else ""
+
+
+def _commands(run: Run, stages: list[str]) -> str:
+    return "".join(f"`stv-train adopt {folder} --name {name}`, then " for name, folder in _adopted(run, stages).items())
+
+
+def _recipe(run: Run, generator: str, verifier: str) -> str:
     """Which trainings the two models went through."""
 
     def documents(name: str) -> str:
+        if folder := run.facts(name).get("adopted"):
+            return f"taken in from `{folder}`"
         origin, tokens = Course(run, name).origin, run.facts(name).get("tokens", 0)
         said = {RANDOM: "random weights", "base": "the base", TRUNK: "the trunk"}.get(origin, f"`{origin}`")
         return f"{tokens:,} tokens from {said}" if tokens else f"{said} as it is"
@@ -62,8 +81,13 @@ def _recipe(run: Run, generator: str) -> str:
     text = "base training on documents (solutions, refinements, reviews, explanations, single operations), "
     text += f"the trunk of both models {documents('trunk')}, the base " if run.has_model("trunk") else ""
     text += f"{documents('base')}; "
-    text += "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "
-    text += "verdict and the reference's line, and verdict RL)"
+    if verifier.startswith("stv"):
+        text += (
+            "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "
+        )
+        text += "verdict and the reference's line, and verdict RL)"
+    else:
+        text += "the verifier is the base" if verifier == "base" else f"the verifier is `{verifier}`"
     if run.has_model("generator"):
         text += f"; the generator by documents of its own (problems, refinements, single operations), {documents('generator')}"
     if generator in ("rlvr", "vil"):
@@ -73,9 +97,8 @@ def _recipe(run: Run, generator: str) -> str:
     return text + "."
 
 
-def _served(run: Run, pack: str) -> str:
+def _served(run: Run, served: dict[str, Any], pack: str) -> str:
     """Figures of `stv eval` on the served int8 graphs; empty when the evaluated pack was another."""
-    served = load_served(run)
     if served.get("pack") != pack or not (report := report_of(run, served, pack)):
         return ""
     rows = []

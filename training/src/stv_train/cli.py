@@ -15,8 +15,8 @@ from .card import card
 from .config import load_config
 from .errors import TrainError
 from .exchange import export_rows
-from .export import export_pack, load_export, write_checkpoint
-from .files import append_json
+from .export import export_pack, exported_folder, load_export, write_checkpoint
+from .files import append_json, write_json
 from .gates import require_gates
 from .report import write_report
 from .run import Interrupted, Run, exit_code
@@ -28,6 +28,7 @@ from .stages.evaluate import evaluate_served
 from .stages.everyday import compare_packs
 from .stages.loops import probe_loops
 from .stages.rollout import attempt_files, rollout
+from .stages.served import evaluation_folder
 from .stages.together import train_pair
 from .stages.verifier import train_verifier
 from .stages.vil import CONTROLS, train_rlvr, train_vil
@@ -116,11 +117,11 @@ def _gated_models(run: Run) -> None:
 
 
 def _evaluate(run: Run, pack: Path | None) -> None:
-    folder = pack or (Path(run.config.export.folder) if run.config.export.folder else run.folder / "pack")
-    evaluate_served(run, folder)
+    folder = pack or exported_folder(run)
+    served = evaluate_served(run, folder)
     exported = load_export(run, folder)
-    everyday = compare_packs(run, [folder], "test")
-    (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"], everyday))
+    write_json(evaluation_folder(run) / "served.json", served | {"everyday": compare_packs(run, [folder], "test")})
+    (folder / "README.md").write_text(card(run, exported["generator"], exported["verifier"]))
 
 
 def _export_rows(run: Run, arguments: argparse.Namespace) -> None:

@@ -13,10 +13,14 @@ from safetensors.torch import save_file
 from . import prompts
 from .card import card
 from .errors import TrainError
+from .figures import served_identity
 from .files import read_json, write_atomically, write_json
 from .model import Llama, to_hf
 from .run import Run
+from .tasks.problems import all_kinds
 from .tokenizer import END, PAD, write_tokenizer
+
+TASK_NAMES = {"equations": "linear equations", "order": "the order of operations", "fractions": "fractions", "percent": "percentages"}
 
 
 def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> None:
@@ -27,7 +31,7 @@ def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> No
     write_atomically(folder / "model.safetensors", lambda part: save_file(state, part, metadata={"format": "pt"}))
     write_json(folder / "config.json", model.config.hf() | {"torch_dtype": weights})
     write_json(folder / "generation_config.json", {"eos_token_id": END, "pad_token_id": PAD, "do_sample": True})
-    write_tokenizer(folder, prompts.template_text("chat_template.jinja"))
+    write_tokenizer(folder, prompts.template_text("chat_template.jinja"), model.config.max_length)
 
 
 def checkpoint_hash(folder: Path) -> str:
@@ -45,6 +49,7 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
     building = target.with_name(target.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     pack = json.loads(json.dumps(prompts.pack_json()))
+    pack["description"] += f": {_tasks(run)}."
     write_checkpoint(building / "generator", run.load_model(generator), config.weights)
     if verifier == generator:
         pack["roles"]["verifier"]["source"] = "./generator"
@@ -81,7 +86,10 @@ def export_pack(run: Run, generator: str, verifier: str, folder: Path | None = N
     if not quiet:
         write_json(
             run.folder / "export.json",
-            {"folder": str(target.resolve()), "generator": generator, "verifier": verifier, "mib": round(size, 2)},
+            {
+                **{"folder": str(target.resolve()), "generator": generator, "verifier": verifier, "mib": round(size, 2)},
+                "identity": served_identity(run, generator, verifier),
+            },
         )
         run.say(f"export: {target}, {size:.1f} MiB")
     return target
@@ -93,4 +101,19 @@ def load_export(run: Run, folder: Path) -> dict[str, str]:
     made: dict[str, str] = read_json(path) if path.exists() else {}
     if made.get("folder") != str(folder.resolve()) or not (folder / "pack.json").exists():
         raise TrainError(f"{folder} is not the pack that this run exported last; run `stv-train export` first.")
+    if made.get("identity") != served_identity(run, made["generator"], made["verifier"]):
+        raise TrainError(f"{folder} holds other weights than the run by now, or is sampled otherwise; run `stv-train export` again.")
     return made
+
+
+def exported_folder(run: Run) -> Path:
+    """Where the run's pack lies: what was exported last, else where it would be."""
+    path = run.folder / "export.json"
+    if path.exists():
+        return Path(read_json(path)["folder"])
+    return Path(run.config.export.folder) if run.config.export.folder else run.folder / "pack"
+
+
+def _tasks(run: Run) -> str:
+    names = [TASK_NAMES.get(task, task) for task in dict.fromkeys(task for task, _ in all_kinds(run.config.data.tasks))]
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -41,15 +41,18 @@ class Chain:
 
 
 def load_served(run: Run) -> dict[str, Any]:
-    """`evaluation/served.json` without the pairs whose weights or sampling are others by now; empty before `stv-train evaluate`."""
+    """`evaluation/served.json` without the pairs whose weights or sampling are others by now, or whose files an evaluation that was
+    broken off has taken away; empty before `stv-train evaluate`."""
     path = run.folder / "evaluation" / "served.json"
     if not path.exists():
         return {}
+
+    def is_current(one: dict[str, Any]) -> bool:
+        files = [run.folder / found[key] for found in one["sets"].values() for key in ("report", "results")]
+        return one.get("identity") == served_identity(run, one["generator"], one["verifier"]) and all(map(Path.exists, files))
+
     data: dict[str, Any] = read_json(path)
-    pairs = data["pairs"].items()
-    return data | {
-        "pairs": {name: one for name, one in pairs if one.get("identity") == served_identity(run, one["generator"], one["verifier"])}
-    }
+    return data | {"pairs": {name: one for name, one in data["pairs"].items() if is_current(one)}}
 
 
 def served_identity(run: Run, generator: str, verifier: str) -> str:

@@ -258,7 +258,10 @@ def loop_section(run: Run, name: str, title: str, text: str) -> str:
 def rates_section(run: Run) -> str:
     """Tokens per second of rollouts, by sampler."""
     rows = [
-        ["server" if row["server"] else "PyTorch", f"{row['attempts']:,}", f"{row['tokens']:,}", f"{row['tokens'] / row['seconds']:,.0f}"]
+        [
+            "server" if row["server"] else "PyTorch",
+            *(f"{value:,.0f}" for value in (row.get("drawn", row["attempts"]), row["tokens"], row["tokens"] / row["seconds"])),
+        ]
         for row in read_jsonl(run.folder / "metrics.jsonl")
         if row["stage"] == "rollout" and row.get("tokens") and row.get("seconds")
     ]

@@ -142,7 +142,7 @@ class PackTokenizer:
         return text
 
 
-def write_tokenizer(folder: Path, chat_template: str) -> None:
+def write_tokenizer(folder: Path, chat_template: str, max_length: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer_json(), ensure_ascii=False))
     (folder / "tokenizer_config.json").write_text(
@@ -152,7 +152,7 @@ def write_tokenizer(folder: Path, chat_template: str) -> None:
                 "clean_up_tokenization_spaces": False,
                 "pad_token": "<|pad|>",
                 "eos_token": "<|end|>",
-                "model_max_length": 2048,
+                "model_max_length": max_length,
                 "chat_template": chat_template,
             },
             indent=2,

@@ -165,6 +165,8 @@ def _train(course: Course) -> Llama:
                 found = solve_probe(model, run.tokenizer, run.config.data.tasks, config.probe_problems, course.seed)
                 run.log(f"{name}-probe", tokens=tokens, **found)
                 run.say(f"probe at {tokens:,}: " + "  ".join(f"{name} {share:.0%}" for name, share in found.items()))
+        checkpoint()  # what follows takes its time too
+        asked = run.stopping
     spent += time.monotonic() - began
     facts = {"tokens": tokens, "seconds": round(spent, 1), "identity": course.identity}
     if name == "base":
@@ -172,6 +174,8 @@ def _train(course: Course) -> Llama:
         report_gates(run, gates)
     run.save_model(name, model, facts)
     run.end_checkpoint(name)
+    if asked:
+        raise Interrupted(f"{name} is done")
     return model
 
 

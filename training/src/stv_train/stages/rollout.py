@@ -54,16 +54,16 @@ def rollout(run: Run, generator: str = "", server: str = "", name: str = "train"
         return path
     source = DocumentSource(Mix({"solve": 1.0}, run.config.data.tasks, run.config.data.falling * config.rising), seed)
     progress = Progress("rollout", config.attempts, "attempts", 0)
-    tokens, began = 0, time.monotonic()
+    tokens, drawn, began = 0, 0, time.monotonic()
 
     def draw(first: int, count: int) -> Iterator[dict[str, Any]]:
-        nonlocal tokens
+        nonlocal tokens, drawn
         problems = [source.problem(Random(f"{seed}:rollout:{first + at}")) for at in range(count)]
         if model is None:
             attempts, used = _from_server(server, problems, config.temperature, config.max_new_tokens, seed + first, key)
         else:
             attempts, used = _from_model(run, model, problems, seed + first)
-        tokens += used
+        tokens, drawn = tokens + used, drawn + count
         # Nothing at all is no attempt: there would be nothing to verify.
         return (row(Judged(p, a, check(p, a))) for p, a in zip(problems, attempts, strict=True) if a.strip(" …\n"))
 
@@ -76,7 +76,8 @@ def rollout(run: Run, generator: str = "", server: str = "", name: str = "train"
     marker.write_text(identity)
     right = sum(one["correct"] for one in rows.values())
     seconds = time.monotonic() - began
-    facts = {"attempts": len(rows), "right": right, "tokens": tokens, "seconds": round(seconds, 1), "server": server}
+    # what an earlier process drew took none of these seconds
+    facts = {"attempts": len(rows), "right": right, "drawn": drawn, "tokens": tokens, "seconds": round(seconds, 1), "server": server}
     run.log("rollout", **facts)
     rate = f", {tokens / seconds:,.0f} tokens/s from {server or 'PyTorch'}" if tokens else ""
     run.say(f"rollout: {len(rows):,} unique attempts, {right:,} right{rate}")

@@ -40,9 +40,10 @@ def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Pat
     """Serves `pack` and does the jobs that are not done yet; results and reports lie in `folder`, which is emptied first where it
     holds figures of other weights or of another server. Returns the seconds that each job took."""
     config = run.config.evaluate
-    weights = [file_digest(path) for path in sorted(pack.glob("**/*.safetensors"))]  # not every pack.json names them
-    _keep_only(folder, fingerprint(version, (pack / "pack.json").read_text(), weights))
-    done, seconds = folder / "done.json", folder / "seconds.json"
+    files = [file_digest(path) for kind in ("safetensors", "jinja") for path in sorted(pack.glob(f"**/*.{kind}"))]
+    _keep_only(folder, fingerprint(version, (pack / "pack.json").read_text(), files))
+    begun, done, seconds = (folder / f"{name}.json" for name in ("begun", "done", "seconds"))
+    started: dict[str, str] = read_json(begun) if begun.exists() else {}
     finished: dict[str, str] = read_json(done) if done.exists() else {}
     spent: dict[str, float] = read_json(seconds) if seconds.exists() else {}
     missing = [job for job in jobs if finished.get(job.name) != job.identity()]
@@ -53,8 +54,10 @@ def run_jobs(run: Run, command: list[str], version: str, pack: Path, folder: Pat
         flags += ["--threads", str(config.threads)]
     with served(command, pack, evaluation_folder(run) / "server-data", *flags) as url:
         for job in missing:
-            if job.name in finished:
+            if started.get(job.name) != job.identity():  # what there is of it was asked otherwise, and `stv eval` would refuse it
                 job.results(folder).unlink(missing_ok=True)
+                started[job.name] = job.identity()
+                write_json(begun, started)
             began = time.monotonic()
             run_command(
                 [

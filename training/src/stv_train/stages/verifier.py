@@ -182,10 +182,14 @@ def train_verifier(run: Run, method: str, other_seed: int | None = None) -> Llam
             if time.monotonic() - saved > run.config.run.checkpoint_seconds:
                 checkpoint()
                 saved = time.monotonic()
+        checkpoint()  # the probe takes its time too
+        asked = run.stopping
     spent += time.monotonic() - began
     final = probe()
     run.save_model(name, student, {"samples": total * config.batch, "seconds": round(spent, 1), "probe": final})
     run.end_checkpoint(name)
+    if asked:
+        raise Interrupted(f"{name} is done")
     return student
 
 

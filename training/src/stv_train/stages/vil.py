@@ -220,11 +220,14 @@ def _train(
                 saved = time.monotonic()
         else:
             probe()  # of the last steps, which may be the best
+        asked = run.stopping
     if patience:
         model.load_state_dict(best_state)
     spent += time.monotonic() - began
     run.save_model(name, model, {"steps": step, "seconds": round(spent, 1), "best": best})
     run.end_checkpoint(name)
+    if asked:
+        raise Interrupted(f"{name} is done")
     return model
 
 

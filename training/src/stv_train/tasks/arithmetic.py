@@ -351,6 +351,9 @@ class Statement(ByTheBook):
     def answer(self) -> Fraction | None:
         return None
 
+    def stated(self) -> Fraction | None:
+        return Expression(self.parts[-1]).answer()
+
     def next(self) -> tuple[Line, list[Origin]] | None:
         return None
 

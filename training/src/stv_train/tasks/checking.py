@@ -256,7 +256,7 @@ def states_answer(problem: Problem, attempt: str) -> bool:
     if not lines:
         return False
     try:
-        return problem.read(lines[-1]).answer() == problem.answer
+        return problem.read(lines[-1]).stated() == problem.answer
     except OutsideDomain:
         return False
 

@@ -131,6 +131,9 @@ class Equation:
     def claims(self, previous: Line) -> list[Claim]:
         return []
 
+    def stated(self) -> Fraction | None:
+        return self.answer()
+
     def answer(self) -> Fraction | None:
         if len(self.left) == len(self.right) == 1:
             for one, other in ((self.left[0], self.right[0]), (self.right[0], self.left[0])):

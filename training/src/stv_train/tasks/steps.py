@@ -160,6 +160,10 @@ class Line(Protocol):
         """The answer if this line states it in full."""
         ...
 
+    def stated(self) -> Fraction | None:
+        """What a reader of final answers takes from the line: the answer, also where a calculation stands before it."""
+        ...
+
 
 class ByTheBook:
     """For lines that go on in one way and have one order."""
@@ -178,6 +182,9 @@ class ByTheBook:
 
     def in_own_way(self: Line, habits: Habits, rng: Random) -> Step | None:
         return self.next()
+
+    def stated(self: Line) -> Fraction | None:
+        return self.answer()
 
 
 Step = tuple[Line, list[Origin]]
