@@ -117,7 +117,7 @@ def test_a_checkpoint_becomes_a_model_of_the_run(trained: Run, tmp_path: Path, c
     assert same(run.load_model("other").state_dict(), model.state_dict())
     assert main([*command, "--name", "base"]) == 0
     made = card(run, "base", "base")
-    assert f"the base taken in from `{tmp_path / 'checkpoint'}`" in made and "self-trained verification" not in made
+    assert f"taken in from `{tmp_path / 'checkpoint'}`" in made and "self-trained verification" not in made
     assert f"`stv-train adopt {tmp_path / 'checkpoint'} --name base`, then" in made and "without what had made base" in made
     for name, complaint in (("other", "exists already"), ("../up", "lower-case letters"), ("new", "cannot be read")):
         arguments = command if name != "new" else [*command[:-1], str(tmp_path / "nowhere")]
