@@ -43,7 +43,12 @@ async function inChild({ onProgress, signal, ...told }: PrepareApartOptions): Pr
   });
   const ended = new Promise<string>((resolve) => {
     child.once('error', (error) => resolve(error.message)); // it could not be started
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+    child.once('exit', (code, signal) => {
+      const how = signal === null ? `exit code ${code}` : `signal ${signal}`;
+      // its last words may still be in the channel
+      if (child.connected) child.once('disconnect', () => resolve(how));
+      else resolve(how);
+    });
   });
   let answer: Exclude<FromPrepareChild, { type: 'progress' }> | undefined;
   child.on('message', (message: FromPrepareChild) => {
