@@ -44,9 +44,6 @@ export interface Call {
  */
 export type Send = (call: Call) => Promise<Response>;
 
-/** Longest delay of a timer. */
-const LONGEST_TIMER_MS = 0x7fff_ffff;
-
 export function createTransport(options: OwnOptions): Send {
   const maxRetries = options.maxRetries ?? 2;
   const maxDelayMs = options.maxRetryDelayMs ?? 60_000;
@@ -77,7 +74,8 @@ async function sendOnce(call: Call, options: OwnOptions): Promise<Response | Stv
   checkHeaders(headers);
   const lateness = new AbortController();
   const isStream = call.accept === 'text/event-stream';
-  const timer = isStream && setTimeout(() => lateness.abort(), options.streamHeadersMs ?? LONGEST_TIMER_MS);
+  const headersMs = isStream ? options.streamHeadersMs : undefined;
+  const timer = headersMs === undefined ? undefined : setTimeout(() => lateness.abort(), headersMs);
   let response: Response | undefined;
   try {
     response = await send(`${base}${call.path}`, {
@@ -86,7 +84,6 @@ async function sendOnce(call: Call, options: OwnOptions): Promise<Response | Stv
       ...(call.body === undefined ? {} : { body: JSON.stringify(call.body) }),
       signal: call.signal === undefined ? lateness.signal : AbortSignal.any([call.signal, lateness.signal]),
     });
-    if (timer !== false) clearTimeout(timer);
     if (!response.ok) return await errorOfResponse(response);
     return isStream ? response : await whole(response);
   } catch (thrown) {
@@ -94,7 +91,7 @@ async function sendOnce(call: Call, options: OwnOptions): Promise<Response | Stv
     const what = response === undefined ? 'cannot be reached' : 'was lost before its answer was complete';
     return new StvConnectionError(`The server at ${base} ${what}.`, { cause: thrown });
   } finally {
-    if (timer !== false) clearTimeout(timer);
+    clearTimeout(timer);
   }
 }
 

@@ -12,23 +12,25 @@ import type { BuiltLaneGraph } from './build-lane-graph.ts';
 import type { ExternalLocation } from './graph-builder.ts';
 import { type PreparedManifest, type StoredTensor, WEIGHTS_FILE } from './prepared-model.ts';
 
+interface LoadedTensor extends StoredTensor {
+  readonly data: Uint8Array;
+}
+
 export class LoadedWeights {
   readonly #placement: Placement;
-  readonly #bytes = new Map<string, Uint8Array>();
-  readonly #stored: ReadonlyMap<string, StoredTensor>;
+  readonly #stored = new Map<string, LoadedTensor>();
   readonly #tensors = new Map<string, Tensor>();
 
   /** Throws StvError `pack_invalid` when the file ends early, `runtime_failed` when there is no memory for it. */
   constructor(runtime: Runtime, dir: string, manifest: PreparedManifest, placement = new Placement(runtime, 'cpu')) {
     this.#placement = placement;
-    this.#stored = new Map(manifest.tensors.map((tensor) => [tensor.name, tensor]));
     const path = join(dir, WEIGHTS_FILE);
     const file = openSync(path, 'r');
     try {
-      for (const { name, offset, byteLength } of manifest.tensors) {
-        const { data } = runtime.createTensor('uint8', [byteLength]);
-        readPart(file, { path, offset, target: data });
-        this.#bytes.set(name, data);
+      for (const tensor of manifest.tensors) {
+        const { data } = runtime.createTensor('uint8', [tensor.byteLength]);
+        readPart(file, { path, offset: tensor.offset, target: data });
+        this.#stored.set(tensor.name, { ...tensor, data });
       }
     } finally {
       closeSync(file);
@@ -45,8 +47,7 @@ export class LoadedWeights {
   initializers(graph: BuiltLaneGraph): ReadonlyMap<string, Tensor> {
     for (const { name, type, dims, stored } of graph.initializers) {
       if (this.#tensors.has(name)) continue;
-      const bytes = this.#bytes.get(this.#find(stored).name) ?? new Uint8Array(0); // read with all others
-      this.#tensors.set(name, this.#placement.uploadInitializer(type, dims, bytes));
+      this.#tensors.set(name, this.#placement.uploadInitializer(type, dims, this.#find(stored).data));
     }
     return this.#tensors;
   }
@@ -56,7 +57,7 @@ export class LoadedWeights {
     for (const tensor of this.#tensors.values()) tensor.dispose();
   }
 
-  #find(name: string): StoredTensor {
+  #find(name: string): LoadedTensor {
     const stored = this.#stored.get(name);
     if (stored === undefined) {
       throw new StvError('pack_invalid', `The prepared model has no weight named "${name}"; prepare it again.`);

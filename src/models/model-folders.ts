@@ -48,7 +48,7 @@ export async function findInFolders(name: string, folders: readonly string[]): P
   }
   for (const folder of folders) {
     const path = await resolveBelow(folder, name);
-    const kind = path === undefined ? undefined : await kindOf(path).catch(() => undefined); // may be another user's
+    const kind = path === undefined ? undefined : await kindOf(path);
     if (path === undefined || kind === undefined) continue;
     await refuseWaysOut(path, folders);
     return kind === 'pack'
@@ -72,7 +72,7 @@ export async function listFolders(folders: readonly string[]): Promise<readonly 
       if (found.size >= MAX_LISTED) return [...found.values()];
       if (!NAME.test(name) || found.has(name)) continue;
       const path = await resolveBelow(folder, name);
-      const kind = path === undefined ? undefined : await kindOf(path).catch(() => undefined); // may be another user's
+      const kind = path === undefined ? undefined : await kindOf(path);
       // the default prompts are parts of packs, not one
       if (kind === undefined || (folder === BUNDLED_PACKS && name === 'default-prompts')) continue;
       found.set(name, { name, kind });
@@ -121,11 +121,12 @@ async function refuseWaysOut(path: string, folders: readonly string[]): Promise<
   await look(path);
 }
 
+/** Undefined for what is no model, or cannot be looked into: it may be another user's. */
 async function kindOf(path: string): Promise<AvailableModel['kind'] | undefined> {
-  const found = await stat(path);
-  if (found.isFile()) return path.endsWith('.gguf') ? 'checkpoint' : undefined;
-  if (!found.isDirectory()) return undefined;
-  const names = await readdir(path);
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isFile()) return path.endsWith('.gguf') ? 'checkpoint' : undefined;
+  if (!found?.isDirectory()) return undefined;
+  const names = await readdir(path).catch((): string[] => []);
   if (names.includes('pack.json')) return 'pack';
   const isCheckpoint = names.some((each) => each.endsWith('.gguf')) || names.includes('config.json');
   return isCheckpoint ? 'checkpoint' : undefined;

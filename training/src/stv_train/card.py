@@ -82,10 +82,8 @@ def _recipe(run: Run, generator: str, verifier: str) -> str:
     text += f"the trunk of both models {documents('trunk')}, the base " if run.has_model("trunk") else ""
     text += f"{documents('base')}; "
     if verifier.startswith("stv"):
-        text += (
-            "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is shown the "
-        )
-        text += "verdict and the reference's line, and verdict RL)"
+        text += "the verifier goes on from there by self-trained verification (on-policy distillation from the same model that is "
+        text += "shown the verdict and the reference's line, and verdict RL)"
     else:
         text += "the verifier is the base" if verifier == "base" else f"the verifier is `{verifier}`"
     if run.has_model("generator"):
