@@ -24,17 +24,18 @@ from stv_train.gates import known_gates, pair_gates
 from stv_train.larger import load_other
 from stv_train.model import Llama
 from stv_train.probes import Judged
-from stv_train.run import Run
+from stv_train.run import Interrupted, Run
 from stv_train.server import served
+from stv_train.stages import chunks
 from stv_train.stages import loops as loops_stage
 from stv_train.stages import vil as vil_stage
 from stv_train.stages.adopt import adopt
 from stv_train.stages.base import require_compiler
-from stv_train.stages.bins import BINS, bin_of, binned_problems
-from stv_train.stages.loops import Protocol, run_loop
+from stv_train.stages.bins import BINS, Binned, bin_of, binned_problems
+from stv_train.stages.loops import Loop, Protocol, load_loops, run_loop, run_loops
 from stv_train.stages.vil import train_rlvr, train_vil
 from stv_train.tasks.checking import check
-from stv_train.tasks.problems import make_problem, split_of
+from stv_train.tasks.problems import make_problem, read_problem, split_of
 from stv_train.tasks.steps import solution_text, solve
 from test_stages import CONFIGS, copy_of, interrupt_after, same, smoke, trained, weights  # noqa: F401
 
@@ -274,7 +275,7 @@ def test_a_review_without_feedback_or_verdict_accepts_nothing(
     assert told.accept_rate == told.pass_at_1 == [0.0, 1.0, 1.0] and len(script.asked) == 1
 
 
-def test_bins_are_those_of_32_samples(trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_bins_are_those_of_32_samples(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """A generator that is right with a known chance for each problem: easy ones are dropped early, and no bin changes by it."""
     from stv_train.stages import bins as bins_stage
 
@@ -291,9 +292,9 @@ def test_bins_are_those_of_32_samples(trained: Run, monkeypatch: pytest.MonkeyPa
         return found
 
     monkeypatch.setattr(bins_stage, "attempt_all", attempts)
-    model: Any = object()
-    found = binned_problems(trained, model, "test", 6)
-    assert {name: sum(one.bin == name for one in found) for name in BINS} == {"hardest": 6, "hard": 6, "easy": 2}
+    model = trained.load_model("base")
+    found = binned_problems(copy_of(trained, tmp_path / "whole"), model, "test", 30)
+    assert {name: sum(one.bin == name for one in found) for name in BINS} == {"hardest": 30, "hard": 30, "easy": 8}
     for one in found:
         canonical = one.problem.canonical
         assert split_of(canonical) == "test" and len(drawn[canonical]) in (8, 32)
@@ -301,6 +302,46 @@ def test_bins_are_those_of_32_samples(trained: Run, monkeypatch: pytest.MonkeyPa
         chance = Random(canonical).choice((0.0, 0.0, 0.05, 0.1, 0.3, 0.9))
         assert one.bin == bin_of(sum(value < chance for value in past))
     assert any(len(past) == 8 for past in drawn.values()), "an easy problem costs eight samples"
+
+    # What was measured before an interrupt is not measured again, and is the same.
+    sampled = sum(len(past) for past in drawn.values())
+    drawn.clear()
+    parts = copy_of(trained, tmp_path / "parts")
+    with monkeypatch.context() as inner:
+        interrupt_after(1, inner, chunks, "write_jsonl")
+        with pytest.raises(Interrupted):
+            binned_problems(parts, model, "test", 30)
+    assert 0 < sum(len(past) for past in drawn.values()) < sampled
+    again = binned_problems(Run(parts.config), model, "test", 30)
+    assert [(one.problem.text, one.bin, one.num_right) for one in again] == [(one.problem.text, one.bin, one.num_right) for one in found]
+    assert sum(len(past) for past in drawn.values()) == sampled
+
+
+def test_loops_go_on_behind_the_one_that_was_interrupted(trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    run = copy_of(trained, tmp_path)
+    problems = [Binned(read_problem("3x + 4 = 19", "equations", 3), name, 0) for name in ("hard", "hardest")]
+    ways = [Protocol("resampling", None, "none", "none"), Protocol("truth", None, "truth", "true")]
+    monkeypatch.setattr(loops_stage, "protocols", lambda run: ways)
+    played: list[str] = []
+
+    def play(run: Run, generator: object, protocol: Protocol, first: list[Judged], rounds: int) -> Loop:
+        played.append(protocol.name)
+        assert len(first) == 2
+        return Loop(protocol.name, [0.0], [0.5], [1.0], [9.0], [0.0])
+
+    monkeypatch.setattr(loops_stage, "run_loop", play)
+    with monkeypatch.context() as inner:
+        interrupt_after(3, inner, chunks, "write_jsonl")
+        with pytest.raises(Interrupted, match="hardest problems stopped behind resampling"):
+            run_loops(run, problems, 2, "loops")
+    assert not load_loops(run.folder / "evaluation" / "loops.json")
+    run_loops(Run(run.config), problems, 2, "loops")
+    assert played == ["resampling", "truth", "resampling", "truth"]
+    found = load_loops(run.folder / "evaluation" / "loops.json")
+    assert [(name, [loop["name"] for loop in loops]) for name, loops in found.items()] == [
+        ("hard", ["resampling", "truth"]),
+        ("hardest", ["resampling", "truth"]),
+    ]
 
 
 def test_a_killed_evaluation_leaves_no_server_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from ..model import Llama
 from ..probes import Judged, attempt_all
-from ..run import Run
+from ..run import Interrupted, Run, fingerprint, weights_digest
 from ..sampler import Sampling
 from ..tasks.checking import states_answer
 from ..tasks.problems import all_kinds, make_problem
 from ..tasks.steps import Problem
+from .chunks import Row, kept
 
 SAMPLES = 32
 FIRST = 8  # samples of every problem; an easy one is known by them and costs no more
@@ -36,7 +38,8 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
     of 32 samples.
 
     Kinds of problems that fill the rare bins are drawn more often; within a kind nothing is chosen. Gives up on a bin that
-    stays empty after 200 rounds of drawing. Samples are drawn in PyTorch: many times faster than one request a sample."""
+    stays empty after 200 rounds of drawing. Samples are drawn in PyTorch: many times faster than one request a sample. Each round is
+    kept; raises Interrupted behind the one in which `run` was told to stop."""
     seed = run.config.run.seed + 60_000
     rng = Random(f"{seed}:{split}")
     kinds = all_kinds(run.config.data.tasks)
@@ -46,7 +49,18 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
     wanted = dict.fromkeys(kinds, 0)
     seen: set[str] = set()
     sampling = Sampling(temperature, run.config.rollout.max_new_tokens, run.config.rollout.batch)
-    for chunk in range(200):
+    digest = weights_digest(generator)
+
+    def measured(problems: list[Problem], seed: int) -> list[Binned]:
+        identity = fingerprint([problem.canonical for problem in problems], sampling, seed, digest)
+        with run.interruptible():
+            path = run.folder / "evaluation" / "bins" / f"{identity}.jsonl"
+            rows = kept(path, partial(_measure, run, generator, problems, sampling, seed))
+            if run.stopping:
+                raise Interrupted("the search for bins stopped after a round")
+        return [Binned(problem, row["bin"], row["right"]) for problem, row in zip(problems, rows, strict=True)]
+
+    for number in range(200):
         missing = {name for name in BINS if name != "easy" and len(found[name]) < per_bin}
         if not missing:
             break
@@ -60,7 +74,7 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
             if problem.canonical not in seen:
                 seen.add(problem.canonical)
                 problems.append(problem)
-        for one in _measure(run, generator, problems, sampling, seed + 2 * chunk):
+        for one in measured(problems, seed + 2 * number):
             if one.bin in missing:
                 wanted[one.problem.task, one.problem.level] += 1
             if len(found[one.bin]) < limits[one.bin]:
@@ -69,7 +83,7 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
     return [one for name in BINS for one in found[name]]
 
 
-def _measure(run: Run, generator: Llama, problems: list[Problem], sampling: Sampling, seed: int) -> list[Binned]:
+def _measure(run: Run, generator: Llama, problems: list[Problem], sampling: Sampling, seed: int) -> list[Row]:
     def count(of: list[Problem], samples: int, seed: int) -> list[int]:
         judged = attempt_all(generator, run.tokenizer, [p for p in of for _ in range(samples)], sampling, seed)
         right = [states_answer(one.problem, one.attempt) for one in judged]
@@ -78,10 +92,11 @@ def _measure(run: Run, generator: Llama, problems: list[Problem], sampling: Samp
     first = count(problems, FIRST, seed)
     open_problems = [p for p, num in zip(problems, first, strict=True) if num < MIN_EASY]
     rest = dict(zip((p.canonical for p in open_problems), count(open_problems, SAMPLES - FIRST, seed + 1), strict=True))
-    return [
-        Binned(p, bin_of(num + rest.get(p.canonical, 0)) if p.canonical in rest else "easy", num + rest.get(p.canonical, 0))
-        for p, num in zip(problems, first, strict=True)
-    ]
+    found = []
+    for problem, num in zip(problems, first, strict=True):
+        right = num + rest.get(problem.canonical, 0)
+        found.append({"right": right, "bin": bin_of(right) if problem.canonical in rest else "easy"})
+    return found
 
 
 def attempts_to_verify(run: Run, generator: Llama, split: str, per_class: int) -> list[Judged]:

@@ -17,10 +17,10 @@ from ..files import file_digest, read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
 from ..server import server_command, server_version
-from ..tasks.problems import make_outside
+from ..tasks.problems import make_outside, read_problem
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
-from .loops import VERIFIERS, attempt_sampling, review_sampling, run_loops, save_loops
+from .loops import VERIFIERS, run_loops
 from .served import Job, evaluation_folder, run_jobs
 from .vil import CONTROLS
 
@@ -158,19 +158,8 @@ def _loop_row(one: Binned) -> dict[str, Any]:
 
 
 def _controls(run: Run, loop: Path) -> None:
-    from ..tasks.problems import read_problem
-
-    path = evaluation_folder(run) / "loops.json"
-    names = [name for _, name in VERIFIERS if run.has_model(name)]
-    weights = [file_digest(run.folder / name / "weights.safetensors") for name in (run.config.evaluate.generator, *names)]
-    chains = run.config.evaluate.control_chains
-    identity = fingerprint(loop.read_text(), chains, run.config.evaluate.rounds, weights, attempt_sampling(run), review_sampling(run))
-    marker = path.with_suffix(".identity")
-    if path.exists() and marker.exists() and marker.read_text() == identity:
-        return
     rows = [row for row in read_jsonl(loop) if row["bin"] != "easy"]
     problems = [Binned(read_problem(row["problem"], row["task"], row["level"]), row["bin"], row["right_of_32"]) for row in rows]
     began = time.monotonic()
-    save_loops(path, run_loops(run, problems, chains))
+    run_loops(run, problems, run.config.evaluate.control_chains, "loops")
     run.log("evaluation-loops", seconds=round(time.monotonic() - began, 1))
-    marker.write_text(identity)

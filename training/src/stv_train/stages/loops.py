@@ -4,6 +4,7 @@ because they are told the truth (ground-truth verdict with one feedback or anoth
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ from ..documents import GENERIC_FEEDBACK, review_feedback
 from ..files import read_json, write_json
 from ..model import Llama
 from ..probes import Judged, attempt_all, complete
-from ..run import Run
+from ..run import Interrupted, Run, fingerprint, weights_digest
 from ..sampler import Sampling
 from ..statistics import bootstrap
 from ..tasks.checking import check, states_answer
-from ..tasks.steps import Problem
 from .bins import Binned, binned_problems
+from .chunks import Row, kept
 
 VERIFIERS = (("untrained", "base"), ("SFT", "sft"), ("verdict RL", "verdict-rl"), ("meta-verifier RL", "meta-rl"), ("STV", "stv"))
 
@@ -46,7 +47,7 @@ class Loop:
     tokens: list[float]  # sampled by both roles up to each round, mean of the chains
     by_problem: list[float] = field(default_factory=list)  # final pass@1 of each problem, in the order of the problems
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         low, high = bootstrap(self.by_problem)
         return {
             "name": self.name,
@@ -150,43 +151,50 @@ def protocols(run: Run) -> list[Protocol]:
     return found + [Protocol(label, model) for label, model in trained]
 
 
-def run_loops(run: Run, problems: list[Binned], chains: int) -> dict[str, list[Loop]]:
-    """All protocols on each bin of `problems`, from the same first attempts."""
-    config = run.config.evaluate
-    generator = run.load_model(config.generator)
-    found: dict[str, list[Loop]] = {}
-    for name in dict.fromkeys(one.bin for one in problems):
-        chosen: list[Problem] = [one.problem for one in problems if one.bin == name]
-        repeated = [problem for problem in chosen for _ in range(chains)]
-        first = attempt_all(generator, run.tokenizer, repeated, attempt_sampling(run), run.config.run.seed + 65_000)
-        found[name] = []
+def run_loops(run: Run, problems: list[Binned], chains: int, name: str) -> None:
+    """All protocols on each bin of `problems`, from the same first attempts, into `evaluation/NAME.json`. Each loop is kept: what these
+    very models already did is not done again. Raises Interrupted behind the loop in which `run` was told to stop."""
+    rounds, generator = run.config.evaluate.rounds, run.load_model(run.config.evaluate.generator)
+    asked = [(one.problem.text, one.bin) for one in problems]
+    drawn = fingerprint(asked, chains, rounds, run.config.run.seed, weights_digest(generator), attempt_sampling(run), review_sampling(run))
+
+    @cache
+    def first(bin_name: str) -> list[Judged]:
+        repeated = [one.problem for one in problems if one.bin == bin_name for _ in range(chains)]
+        return attempt_all(generator, run.tokenizer, repeated, attempt_sampling(run), run.config.run.seed + 65_000)
+
+    def loops(protocol: Protocol, bin_name: str) -> list[Row]:
+        return [run_loop(run, generator, protocol, first(bin_name), rounds).as_dict()]
+
+    found: dict[str, list[Row]] = {}
+    for bin_name in dict.fromkeys(one.bin for one in problems):
+        found[bin_name] = []
         for protocol in protocols(run):
-            loop = run_loop(run, generator, protocol, first, config.rounds)
-            found[name].append(loop)
+            judge = weights_digest(protocol.verifier) if protocol.verifier else ""
+            identity = fingerprint(drawn, bin_name, protocol.name, protocol.verdict, protocol.feedback, judge)
+            with run.interruptible():
+                (loop,) = kept(run.folder / "evaluation" / "loops" / f"{identity}.jsonl", partial(loops, protocol, bin_name))
+                if run.stopping:
+                    raise Interrupted(f"the loops of {bin_name} problems stopped behind {protocol.name}")
+            found[bin_name].append(loop)
             run.say(
-                f"loop {name} ({len(chosen)} problems) {loop.name:28} pass@1 "
-                + " ".join(f"{v:.1%}" for v in loop.pass_at_1)
-                + f"  accepted {loop.accept_rate[-1]:.1%}  precision {loop.precision[-1]:.1%}"
+                f"loop {bin_name} ({len(loop['by_problem'])} problems) {protocol.name:28} pass@1 "
+                + " ".join(f"{v:.1%}" for v in loop["pass_at_1"])
+                + f"  accepted {loop['accept_rate'][-1]:.1%}  precision {loop['precision'][-1]:.1%}"
             )
-    return found
+    write_json(run.folder / "evaluation" / f"{name}.json", found)
 
 
-def probe_loops(run: Run) -> dict[str, list[Loop]]:
+def probe_loops(run: Run) -> None:
     """All loops on validation problems by bin. In-training figures, no evidence."""
     config = run.config.evaluate
     binned = binned_problems(run, run.load_model(config.generator), "validation", config.problems)
-    found = run_loops(run, binned, config.chains)
-    save_loops(run.folder / "evaluation" / "probe.json", found)
-    return found
+    run_loops(run, binned, config.chains, "probe")
 
 
-def save_loops(path: Path, found: dict[str, list[Loop]]) -> None:
-    write_json(path, {name: [loop.as_dict() for loop in loops] for name, loops in found.items()})
-
-
-def load_loops(path: Path) -> dict[str, list[dict[str, Any]]]:
+def load_loops(path: Path) -> dict[str, list[Row]]:
     """Empty where there is no such file."""
     if not path.exists():
         return {}
-    data: dict[str, list[dict[str, Any]]] = read_json(path)
+    data: dict[str, list[Row]] = read_json(path)
     return data
