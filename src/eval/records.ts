@@ -11,10 +11,18 @@ export interface RecordFile {
   append(record: ProblemRecord): void;
 }
 
-/** Opens or begins a file. Throws `config_invalid` where it belongs to other settings, and leaves it as it is. */
+/**
+ * Opens or begins a file. Throws `config_invalid` where it belongs to other settings, and leaves it as it is; also, as `append` does, where
+ * it cannot be read or written.
+ */
 export function openRecords(file: string, settings: EvalSettings): RecordFile {
+  return onFile(file, () => open(file, settings));
+}
+
+function open(file: string, settings: EvalSettings): RecordFile {
   const header = JSON.stringify({ settings });
-  const append = (record: ProblemRecord): void => appendFileSync(file, `${JSON.stringify(record)}\n`);
+  const append = (record: ProblemRecord): void =>
+    onFile(file, () => appendFileSync(file, `${JSON.stringify(record)}\n`));
   const bytes = existsSync(file) ? readFileSync(file) : Buffer.alloc(0);
   const start = Buffer.from(`${header}\n`);
   if (start.subarray(0, bytes.length).equals(bytes)) {
@@ -34,4 +42,13 @@ export function openRecords(file: string, settings: EvalSettings): RecordFile {
   // the file is its own: a half-written line is nobody's loss
   if (complete.length < text.length) truncateSync(file, Buffer.byteLength(complete));
   return { done: rest.map((line) => JSON.parse(line) as ProblemRecord), append };
+}
+
+function onFile<T>(file: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof StvError) throw cause;
+    throw new StvError('config_invalid', `${file} cannot be read or written: ${(cause as Error).message}.`, { cause });
+  }
 }

@@ -35,8 +35,8 @@ interface Job {
 
 /**
  * Does what `records` lacks. Problems that fail are left out of the records, so that the next run does them again. Throws
- * only the reason of the abort, the error of the last of several failures of the server in a row, and, where there is no result at
- * all, that of a server that was never reached; what is under way then is broken off.
+ * only the reason of the abort, the error of the last of several failures of the server in a row, that of records that cannot be kept, and,
+ * where there is no result at all, that of a server that was never reached; what is under way then is broken off.
  */
 export async function runEval(
   problems: readonly EvalProblem[],
@@ -53,6 +53,18 @@ export async function runEval(
   const signal = options.signal === undefined ? broken.signal : AbortSignal.any([options.signal, broken.signal]);
   let inARow = 0;
   let next = 0;
+  const giveUp = (why: unknown): never => {
+    broken.abort(why);
+    throw why;
+  };
+  const keep = (record: ProblemRecord): ProblemRecord => {
+    try {
+      records.append(record);
+      return record;
+    } catch (thrown) {
+      return giveUp(thrown); // what comes next could not be kept either
+    }
+  };
   const work = async (): Promise<void> => {
     for (;;) {
       const job = open[next++];
@@ -60,17 +72,13 @@ export async function runEval(
       signal.throwIfAborted();
       try {
         const record = toRecord(job, await client.solve(requestOf(job, options), { signal }));
-        records.append(record);
-        made.push(record);
         inARow = 0;
+        made.push(keep(record));
       } catch (thrown) {
         signal.throwIfAborted();
         failures.push({ id: job.problem.id, error: thrown as Error });
         inARow = isOfServer(thrown) ? inARow + 1 : 0;
-        if (inARow >= maxFailuresInARow) {
-          broken.abort(thrown);
-          throw thrown;
-        }
+        if (inARow >= maxFailuresInARow) giveUp(thrown);
       }
       options.onProgress?.(jobs.length - open.length + made.length + failures.length, jobs.length);
     }

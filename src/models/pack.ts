@@ -130,7 +130,7 @@ export interface Pack {
   readonly answer: PackAnswer;
   readonly calibration: PackCalibration;
   readonly defaults: { readonly generator: PackDefaults; readonly verifier: PackDefaults };
-  readonly reasoning?: { readonly open: string; readonly close: string };
+  readonly reasoning?: { readonly open: string; readonly close: string; readonly isOpened: boolean };
 }
 
 const PACK_JSON = 'pack.json';
@@ -220,7 +220,15 @@ async function readPack(folder: string, replacement: Replacement | undefined): P
     answer: typeof file.answer === 'string' ? { kind: file.answer } : { kind: 'pattern', pattern: file.answer.pattern },
     calibration: calibrationOf(file.calibration),
     defaults: { generator: defaultsOf(file.sampling.generator), verifier: defaultsOf(file.sampling.verifier) },
-    ...(file.reasoning === undefined ? {} : { reasoning: file.reasoning }),
+    ...(file.reasoning === undefined
+      ? {}
+      : {
+          reasoning: {
+            open: file.reasoning.open,
+            close: file.reasoning.close,
+            isOpened: file.reasoning.opened ?? false,
+          },
+        }),
   };
 }
 

@@ -200,7 +200,14 @@ export class RunRegistry {
   async cancel(found: FoundRun): Promise<void> {
     if (found.kind === 'live') {
       if (hasAnswer(found.live)) throw alreadyEnded();
-      found.live.cancel(new Error('the run was cancelled'));
+      const { live } = found;
+      live.cancel(new Error('the run was cancelled'));
+      // whoever takes it over before its end is stored has to know
+      if (live.isStored) {
+        await this.#store()
+          .requestCancel(live.run.id)
+          .catch((error: unknown) => this.#options.onError?.(error));
+      }
       return;
     }
     const { id } = found.stored;

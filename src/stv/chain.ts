@@ -271,7 +271,8 @@ async function verifyAttempt({
 }: RoundPart & { attempt: string; view: ChainView }): Promise<RoundHistory> {
   const { accept, deps, emit, verifier } = run;
   const verifications: VerificationSummary[] = [];
-  const hash = promptHash(run.prompts.verify({ problem: run.problem, solution: attempt }));
+  const prompt = run.prompts.verify({ problem: run.problem, solution: attempt });
+  const hash = promptHash(prompt);
   for (let firstVote = 0; ; firstVote += accept.numVotes) {
     await emit({ type: 'verification-start', chain, round, promptHash: hash });
     let usage = noUsage;
@@ -285,6 +286,7 @@ async function verifyAttempt({
           id: `${run.id}-c${chain}-r${round}-n${firstVote}`,
           problem: run.problem,
           solution: attempt,
+          prompt,
           mode: 'full',
           numVotes: accept.numVotes,
           earlyStop: true,

@@ -73,6 +73,8 @@ export interface RoleDefaults {
 export interface ReasoningFormat {
   readonly open: string;
   readonly close: string;
+  /** The chat template has written `open` already: what is generated begins inside. */
+  readonly isOpened?: boolean | undefined;
 }
 
 export interface LoopPack {

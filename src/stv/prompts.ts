@@ -31,18 +31,30 @@ export interface PromptRenderer {
   }): RenderedPrompt;
 }
 
-/** Throws StvError `pack_invalid` when a template is not valid Jinja; so does each rendering that fails. */
-export function createPromptRenderer(pack: LoopPack): PromptRenderer {
+type Texts = Readonly<Record<string, string>>;
+
+/** Tokens of prompt and output together, by role; no bound where absent. */
+export interface ContextLengths {
+  readonly generator?: number;
+  readonly verifier?: number;
+}
+
+/**
+ * Throws StvError `pack_invalid` when a template is not valid Jinja; so does each rendering that fails. Texts that cannot fit into the
+ * context by their lines alone are refused with `context_length_exceeded`.
+ */
+export function createPromptRenderer(pack: LoopPack, contexts: ContextLengths): PromptRenderer {
   const compile = (
     name: string,
     template: PromptTemplate,
-  ): ((texts: Readonly<Record<string, string>>) => RenderedPrompt) => {
+    contextLength: number | undefined,
+  ): ((texts: Texts) => RenderedPrompt) => {
     const where = `Pack ${pack.name}, prompt \`${name}\``;
     const parts = template.messages.map((message) => ({
       role: message.role,
       template: new BoundedTemplate(message.template, where),
     }));
-    return (texts) => ({
+    const render = (texts: Texts): RenderedPrompt => ({
       messages: parts.map(({ role, template }) => {
         const result = template.render(texts);
         if (!result.ok) throw new StvError('pack_invalid', `${where}: ${result.failure.reason}.`);
@@ -50,12 +62,21 @@ export function createPromptRenderer(pack: LoopPack): PromptRenderer {
       }),
       prefix: template.assistantPrefix ?? '',
     });
+    let last: { readonly texts: Texts; readonly prompt: RenderedPrompt } | undefined;
+    return (texts) => {
+      // the chains of a run begin with the same texts, and a long one takes a template a second
+      if (last !== undefined && isSame(last.texts, texts)) return last.prompt;
+      if (contextLength !== undefined) checkLines(texts, contextLength);
+      last = { texts, prompt: render(texts) };
+      return last.prompt;
+    };
   };
-  const attempt = compile('attempt', pack.prompts.attempt);
-  const refine = compile('refine', pack.prompts.refine);
-  const verify = compile('verify', pack.prompts.verify);
+  const { generator, verifier } = contexts;
+  const attempt = compile('attempt', pack.prompts.attempt, generator);
+  const refine = compile('refine', pack.prompts.refine, generator);
+  const verify = compile('verify', pack.prompts.verify, verifier);
   const { verifyWithReference } = pack.prompts;
-  const informed = verifyWithReference && compile('verifyWithReference', verifyWithReference);
+  const informed = verifyWithReference && compile('verifyWithReference', verifyWithReference, verifier);
   return {
     attempt: (problem) => attempt({ problem }),
     refine: (texts) => refine({ ...texts }),
@@ -69,6 +90,22 @@ export function createPromptRenderer(pack: LoopPack): PromptRenderer {
       return informed({ problem, solution, reference });
     },
   };
+}
+
+function isSame(one: Texts, other: Texts): boolean {
+  const names = Object.keys(one);
+  return names.length === Object.keys(other).length && names.every((name) => one[name] === other[name]);
+}
+
+/** A line that is not blank is a token at least. Templates go through a text line by line, which takes long where there are thousands. */
+function checkLines(texts: Texts, contextLength: number): void {
+  let numLines = 0;
+  for (const text of Object.values(texts)) for (const line of text.split('\n')) if (line.trim() !== '') numLines += 1;
+  if (numLines <= contextLength) return;
+  throw new StvError(
+    'context_length_exceeded',
+    `The texts have ${numLines} lines, each a token at least; the model's context holds ${contextLength} tokens of prompt and output together.`,
+  );
 }
 
 /** The prompt for the engine, with `more` behind what the server writes at the head of the answer anyway. */

@@ -17,10 +17,10 @@ export class ReasoningSplitter {
   #reasoning: string | undefined;
   #content = '';
 
-  /** `prefix`: what the server wrote at the head of the answer; it may have opened the reasoning already. */
+  /** `prefix`: what the server wrote at the head of the answer; it may have opened the reasoning already, as a chat template may. */
   constructor(format: ReasoningFormat | undefined, prefix = '') {
     this.#format = format;
-    const isOpened = format !== undefined && prefix.trimEnd().endsWith(format.open);
+    const isOpened = format !== undefined && (format.isOpened === true || prefix.trimEnd().endsWith(format.open));
     this.#place = format === undefined ? 'content' : isOpened ? 'reasoning' : 'start';
     if (isOpened) this.#reasoning = '';
   }

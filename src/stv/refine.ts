@@ -80,7 +80,7 @@ async function runRefine({ request, deps, emit, signal }: RefineCall): Promise<R
   const info = findModel(deps.engine, request.model, 'model');
   const { id } = request;
   const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
-  const prompt = createPromptRenderer(deps.pack).refine({
+  const prompt = createPromptRenderer(deps.pack, { generator: info.contextLength }).refine({
     problem: request.problem,
     attempt: request.attempt,
     feedback: request.feedback.text,

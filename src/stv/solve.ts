@@ -97,7 +97,10 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
   const contextWith = ({ generator, verifier }: RunRoles): RunContext => ({
     id: request.id,
     deps,
-    prompts: createPromptRenderer(deps.pack),
+    prompts: createPromptRenderer(deps.pack, {
+      generator: generator.contextLength,
+      verifier: verifier.contextLength,
+    }),
     findAnswer: createAnswerExtractor(deps.pack.answer),
     problem: request.problem,
     initialAttempt: request.initialAttempt,

@@ -58,6 +58,8 @@ export interface VerificationJob {
   readonly problem: string;
   readonly solution: string;
   readonly reference?: string | undefined;
+  /** Of these texts. */
+  readonly prompt: RenderedPrompt;
   readonly mode: 'full' | 'score';
   readonly numVotes: number;
   readonly earlyStop: boolean;
@@ -202,7 +204,7 @@ class Verification {
   constructor(job: VerificationJob, context: VerificationContext) {
     this.#job = job;
     this.#context = context;
-    this.#prompt = context.prompts.verify(job);
+    this.#prompt = job.prompt;
     this.#words = verdictCandidates(context.deps.pack.verdict);
   }
 

@@ -93,7 +93,7 @@ async function runVerify({ request, deps, emit, signal, span }: VerifyCall): Pro
   const info = findModel(deps.engine, request.model, 'model');
   const { id, problem, solution, reference } = request;
   const seed = request.seed ?? (deps.drawSeed ?? drawSeed)();
-  const prompts = createPromptRenderer(deps.pack);
+  const prompts = createPromptRenderer(deps.pack, { verifier: info.contextLength });
   await emit({ type: 'verification-start', id, created, model: info.name });
   let usage = noUsage;
   let timings = noTimings;
@@ -103,6 +103,7 @@ async function runVerify({ request, deps, emit, signal, span }: VerifyCall): Pro
       problem,
       solution,
       reference,
+      prompt: prompts.verify(request),
       mode: request.mode,
       numVotes: request.votes,
       earlyStop: request.earlyStop,

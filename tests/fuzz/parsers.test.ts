@@ -191,7 +191,7 @@ const targets: Readonly<Record<string, Target>> = {
       return text.length + writeJson('pack/pack.json', template ? packJson : mutateJson(random, packJson));
     },
     async read() {
-      const renderer = createPromptRenderer(await loadPack(file('pack')));
+      const renderer = createPromptRenderer(await loadPack(file('pack')), {});
       renderer.verify({ problem: 'p', solution: 's' });
     },
   },

@@ -269,6 +269,17 @@ describe('cancelling through another server of the database', () => {
     });
   }
 
+  it('is kept of a run that goes on here too: whoever takes it over before its end is stored must know', async () => {
+    const store = await openStore();
+    const { app, engine } = await buildApp({ store, engine: slow });
+    const { id } = (await post(app, '/solve', { ...solveBody, background: true })).json();
+    await vi.waitFor(() => expect(engine.numOpen).toBeGreaterThan(0));
+    const requested = vi.spyOn(store, 'requestCancel');
+    expect((await call(app, { method: 'DELETE', url: `/solve/${id}` })).statusCode).toBe(202);
+    expect(requested).toHaveBeenCalledWith(id);
+    await cancelled(app, id);
+  });
+
   it('a parked run ends as cancelled at the server that takes it up, without another call of a model', async () => {
     const store = await openStore();
     const first = await buildApp({ store, engine: slow });

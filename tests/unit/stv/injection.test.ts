@@ -81,7 +81,7 @@ const roundTexts = [
 const injections = [...verdictTexts, ...roleTexts, ...templateTexts, ...roundTexts];
 
 const pack = createLoopPack();
-const prompts = createPromptRenderer(pack);
+const prompts = createPromptRenderer(pack, {});
 
 describe('injections', () => {
   it('are many', () => expect(injections.length).toBeGreaterThanOrEqual(60));

@@ -196,6 +196,13 @@ describe('ReasoningSplitter', () => {
     );
   });
 
+  it('begins inside where the chat template has opened it', () => {
+    const splitter = new ReasoningSplitter({ ...format, isOpened: true });
+    expect(splitter.push('a</think>b')).toBe('b');
+    expect(splitter.flush()).toBe('');
+    expect(splitter.parts).toEqual({ content: 'b', reasoning: 'a' });
+  });
+
   it('does nothing for a pack without reasoning', () => {
     const splitter = new ReasoningSplitter(undefined);
     expect(splitter.push('<think>a</think>b')).toBe('<think>a</think>b');
@@ -343,7 +350,7 @@ describe('createPromptRenderer', () => {
     const pack = createLoopPack({
       prompts: { ...prompts, verify: { messages: [{ role: 'user', template: '{% if %}' }] } },
     });
-    expect(() => createPromptRenderer(pack)).toThrow(/Pack test, prompt `verify`/);
+    expect(() => createPromptRenderer(pack, {})).toThrow(/Pack test, prompt `verify`/);
   });
 
   it('writes the prefix of a prompt at the head of the answer', () => {
@@ -351,6 +358,27 @@ describe('createPromptRenderer', () => {
     const pack = createLoopPack({
       prompts: { ...prompts, attempt: { ...prompts.attempt, assistantPrefix: 'Step 1:' } },
     });
-    expect(createPromptRenderer(pack).attempt('p').prefix).toBe('Step 1:');
+    expect(createPromptRenderer(pack, {}).attempt('p').prefix).toBe('Step 1:');
+  });
+
+  it('goes through the same texts once', () => {
+    const prompts = createPromptRenderer(createLoopPack(), {});
+    const texts = { problem: 'p', solution: 's' };
+    const first = prompts.verify(texts);
+    expect(prompts.verify({ ...texts })).toBe(first);
+    const other = prompts.verify({ ...texts, solution: 't' });
+    expect(other.messages[0]?.content).toContain('SOLUTION t');
+    expect(prompts.verify(texts)).toEqual(first);
+  });
+
+  it('refuses texts of more lines than the context has tokens, blank ones not counted', () => {
+    const prompts = createPromptRenderer(createLoopPack(), { generator: 9, verifier: 5 });
+    const lines = (count: number): string => 'a\n \n'.repeat(count);
+    expect(() => prompts.verify({ problem: 'p', solution: lines(4) })).not.toThrow();
+    expect(() => prompts.verify({ problem: 'p', solution: lines(5) })).toThrow(
+      expect.objectContaining({ code: 'context_length_exceeded', message: expect.stringMatching(/6 lines.* holds 5 /) }),
+    );
+    expect(() => prompts.attempt(lines(9))).not.toThrow();
+    expect(() => prompts.attempt(lines(10))).toThrow(/10 lines/);
   });
 });
