@@ -438,6 +438,7 @@ export interface components {
             | 'shutdown'
           )
         | null;
+      readonly error: components['schemas']['ErrorObject'] | null;
       readonly rounds: readonly components['schemas']['Round'][];
     };
     readonly ChatCompletion: {
@@ -769,6 +770,7 @@ export interface components {
             | 'shutdown'
           )
         | null;
+      readonly error: components['schemas']['ErrorObject'] | null;
       readonly rounds: readonly components['schemas']['Round'][];
     };
     readonly LoadedModel: {
@@ -1276,6 +1278,11 @@ export interface components {
     /** @description What is missing in a round that is under way or was broken off is null */
     readonly Round: {
       readonly round: number;
+      /** @description Where a run went on with others than it began with */
+      readonly models?: {
+        readonly generator: string;
+        readonly verifier: string;
+      };
       readonly attempt: string | null;
       readonly answer: string | null;
       readonly finish_reason: ('stop' | 'length' | 'cancelled' | 'error') | null;
@@ -1555,6 +1562,11 @@ export interface components {
       readonly chain: number;
       readonly round: number;
       readonly carried: components['schemas']['RoleUsage'] | null;
+      /** @description Where a run went on with others than it began with */
+      readonly models?: {
+        readonly generator: string;
+        readonly verifier: string;
+      };
     };
     readonly SolveSolveEndEvent: {
       readonly solve_id: string;
@@ -1783,10 +1795,6 @@ export interface components {
       readonly problem: string;
       readonly previous_attempt: string | null;
       readonly previous_feedback: string | null;
-      readonly models: {
-        readonly generator: string;
-        readonly verifier: string;
-      };
       readonly metadata: {
         readonly [key: string]: string;
       } | null;
@@ -1795,6 +1803,10 @@ export interface components {
         readonly pack: string;
       } | null;
       readonly round: number;
+      readonly models: {
+        readonly generator: string;
+        readonly verifier: string;
+      };
       readonly attempt: string | null;
       readonly answer: string | null;
       readonly finish_reason: ('stop' | 'length' | 'cancelled' | 'error') | null;

@@ -109,9 +109,9 @@ function jobsOf(problem: EvalProblem, chains: number): Job[] {
 
 /** Throws where the run failed, so that the problem is done again. */
 function toRecord({ problem, batch }: Job, answer: Solve): ProblemRecord {
-  if (answer.status === 'cancelled' || (answer.status === 'failed' && !hasOutgrown(answer))) {
-    throw new Error(answer.error?.message ?? `The run ${answer.id} was cancelled at the server.`);
-  }
+  if (answer.status === 'cancelled') throw new Error(`The run ${answer.id} was cancelled at the server.`);
+  const failure = failureOf(answer);
+  if (failure !== undefined) throw new Error(failure);
   return {
     id: problem.id,
     batch,
@@ -124,10 +124,15 @@ function toRecord({ problem, batch }: Job, answer: Solve): ProblemRecord {
   };
 }
 
-/** Attempts too long to be verified or refined: the models' own doing, the same another time, and graded as it stands. */
-function hasOutgrown({ error, chains }: Solve): boolean {
+/**
+ * Why one of the chains, or all, are not what the models make of the problem. Attempts too long to be verified or refined are: the same
+ * another time, and graded as they stand.
+ */
+function failureOf({ error, chains }: Solve): string | undefined {
+  const outgrown = 'context_length_exceeded';
+  const broken = chains.find((chain) => (chain.error?.code ?? outgrown) !== outgrown)?.error;
   const hasAttempt = chains.some(({ rounds }) => rounds.some(({ attempt }) => attempt !== null));
-  return error?.code === 'context_length_exceeded' && hasAttempt;
+  return (broken ?? (hasAttempt ? undefined : error))?.message;
 }
 
 function toRound(round: Solve['chains'][number]['rounds'][number], attempt: string): RoundRecord {

@@ -150,9 +150,13 @@ const count = Type.Integer({ minimum: 0 });
 const callTimings = strictObject({ queue_ms: Type.Number(), prefill_ms: Type.Number(), decode_ms: Type.Number() });
 const hash = nullable(Type.String());
 
+const models = strictObject({ generator: Type.String(), verifier: Type.String() });
+const otherModels = Type.Optional({ ...models, description: 'Where a run went on with others than it began with' });
+
 export const Round = strictObject(
   {
     round: index,
+    models: otherModels,
     attempt: nullable(Type.String()),
     answer: nullable(Type.String()),
     finish_reason: nullable(FinishReason),
@@ -174,12 +178,17 @@ export const Round = strictObject(
 
 function chain(status: ReturnType<typeof oneOf>, title: string) {
   return strictObject(
-    { chain: index, status, stop_reason: nullable(StopReason), rounds: Type.Array(Round) },
+    {
+      chain: index,
+      status,
+      stop_reason: nullable(StopReason),
+      error: nullable(ErrorObject),
+      rounds: Type.Array(Round),
+    },
     { title },
   );
 }
 
-const models = strictObject({ generator: Type.String(), verifier: Type.String() });
 const metadata = nullable(Type.Record(Type.String(), Type.String()));
 
 function answer(title: string, status: ReturnType<typeof oneOf>, isLive: boolean) {
@@ -244,7 +253,7 @@ export const SolveEvent = Type.Union(
       seed: seedField,
       metadata,
     }),
-    eventOf('solve', 'round-start', { ...ids, carried: nullable(RoleUsage) }),
+    eventOf('solve', 'round-start', { ...ids, carried: nullable(RoleUsage), models: otherModels }),
     eventOf('solve', 'attempt-start', { ...ids, seed: nullable(seedField), prompt_hash: hash }),
     eventOf('solve', 'attempt-delta', { ...ids, text: Type.String() }),
     eventOf('solve', 'attempt-end', {

@@ -22,7 +22,6 @@ export const Trace = strictObject(
     problem: Type.String(),
     previous_attempt: nullable(Type.String()),
     previous_feedback: nullable(Type.String()),
-    models: strictObject({ generator: Type.String(), verifier: Type.String() }),
     metadata: nullable(Type.Record(Type.String(), Type.String())),
     versions: nullable(
       strictObject(
@@ -31,6 +30,7 @@ export const Trace = strictObject(
       ),
     ),
     ...Round.properties,
+    models: strictObject({ generator: Type.String(), verifier: Type.String() }),
     label: Type.Optional(
       strictObject({ reference: Type.Optional(Type.String()), answer: Type.Optional(Type.String()) }),
     ),

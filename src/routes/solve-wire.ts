@@ -23,7 +23,16 @@ export function errorOf({ code, message, param, retryAfterMs }: SolveErrorRecord
 }
 
 export function wireAnswer(answer: SolveAnswer | SolveAnswerOf<'running'>): Record<string, unknown> {
-  return { ...toWire(answer), error: answer.error === null ? null : wireErrorOf(answer.error) };
+  return { ...toWire(answer), ...wireErrors(answer) };
+}
+
+/** Those of the run and of its chains; what was stored before chains had any has none. */
+function wireErrors({ error, chains }: Pick<SolveAnswer, 'error' | 'chains'>): Record<string, unknown> {
+  const wireError = (one: SolveErrorRecord | null | undefined): unknown => (one ? wireErrorOf(one) : null);
+  return {
+    error: wireError(error),
+    chains: chains.map((chain) => ({ ...toWire(chain), error: wireError(chain.error) })),
+  };
 }
 
 /** What `GET /solve/{id}` shows: the fold so far, or of a run without events what is known of it. */
@@ -72,8 +81,7 @@ export function solveFrame(event: SolveEvent): Frame {
   const { id, type, ...data } = event;
   const wire = toWire(data);
   if (event.type !== 'solve-end') return { event: type, id, data: JSON.stringify(wire) };
-  const error = event.error === null ? null : wireErrorOf(event.error);
-  return { event: type, id, data: JSON.stringify({ id: event.solveId, ...wire, error }) };
+  return { event: type, id, data: JSON.stringify({ id: event.solveId, ...wire, ...wireErrors(event) }) };
 }
 
 export async function* solveFrames(events: AsyncIterable<SolveEvent>): AsyncGenerator<Frame> {

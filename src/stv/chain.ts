@@ -12,7 +12,7 @@ import type { LoopDeps, Priority } from './loop-deps.ts';
 import { type PromptRenderer, promptHash, type RenderedPrompt } from './prompts.ts';
 import type { QueuePatience } from './queue-patience.ts';
 import { deriveSeed } from './seeds.ts';
-import type { RoundRecord, SolveEventBody, StopReason } from './solve-events.ts';
+import type { Models, RoundRecord, SolveEventBody, StopReason } from './solve-events.ts';
 import { type Span, usageAttributes, withSpan } from './spans.ts';
 import type { AcceptPlan, ChainView, RoundHistory, StopCondition, VerificationSummary } from './stop-conditions.ts';
 import type { TokenBudget } from './token-budget.ts';
@@ -66,7 +66,8 @@ export interface RunContext {
   readonly state: () => SolveState;
 }
 
-export type ChainOutcome = ChainEnding & { readonly error?: unknown };
+/** How a chain ended, with what it failed by. */
+export type ChainOutcome = Omit<ChainEnding, 'error'> & { readonly error?: unknown };
 
 /** Why a chain is aborted when another one has been accepted. */
 export class AnotherAccepted extends Error {}
@@ -138,7 +139,7 @@ async function playRound(chain: number, view: ChainView, run: RunContext, signal
   let isAccepted = false;
   let failure: unknown;
   const span = run.span.child('round', { 'stv.chain': chain, 'stv.round': round });
-  await run.emit({ type: 'round-start', chain, round, carried });
+  await run.emit({ type: 'round-start', chain, round, carried, ...otherModels(run) });
   try {
     const attempt = await makeAttempt({ chain, round, last: records[round - 1], run, signal, ledger, span });
     const verifications = await verifyAttempt({ chain, round, attempt, view, run, signal, ledger, span });
@@ -169,6 +170,13 @@ async function playRound(chain: number, view: ChainView, run: RunContext, signal
       elapsedMs: run.elapsedMs(),
     });
   }
+}
+
+/** A run that was taken over may go on with others than it began with. */
+function otherModels({ generator, verifier, state }: RunContext): { readonly models?: Models } {
+  const begun = state().start.models;
+  const models = { generator: generator.name, verifier: verifier.name };
+  return begun.generator === models.generator && begun.verifier === models.verifier ? {} : { models };
 }
 
 interface RoundPart {

@@ -58,7 +58,7 @@ export function foldSolve(state: SolveState | undefined, event: SolveEvent): Sol
       return { ...next, answer: { ...answer, id: solveId } };
     }
     case 'round-start':
-      return startRound(next, event, event.carried ?? noRoleUsage);
+      return startRound(next, event);
     case 'attempt-start':
       return updateRound(next, event, (round) => ({
         ...round,
@@ -117,7 +117,7 @@ function begin(event: SolveEvent & { type: 'solve-start' }): SolveState {
       score: null,
       chain: null,
       round: null,
-      chains: chains.map((chain) => ({ chain, status: 'running', stopReason: null, rounds: [] })),
+      chains: chains.map((chain) => ({ chain, status: 'running', stopReason: null, error: null, rounds: [] })),
       usage: noRoleUsage,
       seed: start.seed,
       metadata: start.metadata,
@@ -127,12 +127,16 @@ function begin(event: SolveEvent & { type: 'solve-start' }): SolveState {
   };
 }
 
-function startRound(state: SolveState, { chain, round }: AttemptRef, carried: RoleUsage): SolveState {
+function startRound(
+  state: SolveState,
+  { chain, round, carried, models }: SolveEvent & { type: 'round-start' },
+): SolveState {
   const before = state.answer.chains[chain]?.rounds;
   // a round that begins again takes the place of what is known of it
   if (before === undefined || round > before.length) throw broken('a round out of order');
   const record: RoundRecord = {
     round,
+    ...(models === undefined ? {} : { models }),
     attempt: null,
     answer: null,
     finishReason: null,
@@ -145,7 +149,7 @@ function startRound(state: SolveState, { chain, round }: AttemptRef, carried: Ro
     votes: [],
     seeds: { attempt: null, votes: [] },
     promptHashes: { attempt: null, verification: null },
-    usage: carried,
+    usage: carried ?? noRoleUsage,
     timings: noTimings,
   };
   return withChain(state, chain, [...before.slice(0, round), record], (history) => [
@@ -264,6 +268,8 @@ function solutionOf(
 export interface ChainEnding {
   readonly status: ChainStatus;
   readonly stopReason: StopReason;
+  /** Null but of a chain that failed. */
+  readonly error: SolveErrorRecord | null;
 }
 
 export interface SolveEnding {

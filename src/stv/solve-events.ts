@@ -70,10 +70,16 @@ export interface SolveErrorRecord {
   readonly retryAfterMs?: number;
 }
 
+/** Full names of the weights. */
+export interface Models {
+  readonly generator: string;
+  readonly verifier: string;
+}
+
 /** The request as it is carried out: models by full name, every default filled in. */
 export interface SolveStart {
   readonly created: number;
-  readonly models: { readonly generator: string; readonly verifier: string };
+  readonly models: Models;
   readonly problem: string;
   readonly initialAttempt: string | null;
   readonly limits: {
@@ -118,8 +124,11 @@ export interface VerificationRecord {
 
 export type SolveEventBody =
   | ({ readonly type: 'solve-start' } & SolveStart)
-  /** `carried`: tokens of an earlier try of this round whose events a fold drops; none on the first try. */
-  | ({ readonly type: 'round-start'; readonly carried: RoleUsage | null } & AttemptRef)
+  /**
+   * `carried`: tokens of an earlier try of this round whose events a fold drops; none on the first try. `models`: as in
+   * `solve-start`, where a run that goes on has others by now.
+   */
+  | ({ readonly type: 'round-start'; readonly carried: RoleUsage | null; readonly models?: Models } & AttemptRef)
   /** Both null for an attempt that the caller gave. */
   | ({ readonly type: 'attempt-start'; readonly seed: number | null; readonly promptHash: string | null } & AttemptRef)
   | ({ readonly type: 'attempt-delta'; readonly text: string } & AttemptRef)
@@ -161,6 +170,8 @@ export type SolveEvent = SolveEventBody & { readonly id: number; readonly solveI
 /** What is missing in a round that is under way or was broken off is null. */
 export interface RoundRecord {
   readonly round: number;
+  /** What wrote it, where these are others than the run began with. */
+  readonly models?: Models;
   readonly attempt: string | null;
   readonly answer: string | null;
   /** Of the attempt; `stop` for one that the caller gave. */
@@ -184,6 +195,8 @@ export interface ChainRecord {
   readonly chain: number;
   readonly status: ChainStatus | 'running';
   readonly stopReason: StopReason | null;
+  /** Why it failed, and only then. */
+  readonly error: SolveErrorRecord | null;
   readonly rounds: readonly RoundRecord[];
 }
 
@@ -191,7 +204,8 @@ export interface SolveAnswerOf<Status> {
   readonly id: string;
   readonly object: 'solve';
   readonly created: number;
-  readonly models: { readonly generator: string; readonly verifier: string };
+  /** What it began with. */
+  readonly models: Models;
   readonly status: Status;
   readonly stopReason: StopReason | null;
   readonly solution: string | null;

@@ -136,11 +136,12 @@ async function runSolve({ request, deps, resume, push, signal, span }: SolveCall
     if (roles === undefined && isEngineAway(error)) throw error; // nothing of it is lost: it is taken over again
     const status = signal.aborted ? 'cancelled' : 'failed';
     const stopReason = signal.aborted ? 'cancelled' : 'engine_error';
+    const failure = signal.aborted ? null : describeError(error);
     ending = {
       status,
       stopReason,
-      chains: Array.from({ length: start.limits.chains }, () => ({ status, stopReason })),
-      error: signal.aborted ? null : describeError(error),
+      chains: Array.from({ length: start.limits.chains }, () => ({ status, stopReason, error: failure })),
+      error: failure,
       elapsedMs: elapsedMs(),
     };
   }
@@ -249,7 +250,11 @@ const reasonsByWeight: readonly StopReason[] = ['deadline', 'token_budget', 'max
 
 function describeEnding(outcomes: readonly ChainOutcome[], elapsedMs: number, start: SolveStart): SolveEnding {
   const ending = {
-    chains: outcomes.map(({ status, stopReason }) => ({ status, stopReason })),
+    chains: outcomes.map(({ status, stopReason, error }) => ({
+      status,
+      stopReason,
+      error: status === 'failed' ? describeError(error) : null,
+    })),
     error: null,
     elapsedMs,
   };
@@ -261,7 +266,7 @@ function describeEnding(outcomes: readonly ChainOutcome[], elapsedMs: number, st
   }
   if (cancelled !== undefined) return { ...ending, status: 'cancelled', stopReason: cancelled.stopReason };
   if (outcomes.every(({ status }) => status === 'failed')) {
-    return { ...ending, status: 'failed', stopReason: 'engine_error', error: describeError(outcomes[0]?.error) };
+    return { ...ending, status: 'failed', stopReason: 'engine_error', error: ending.chains[0]?.error ?? null };
   }
   const stopReason = reasonsByWeight.find((reason) => outcomes.some((outcome) => outcome.stopReason === reason));
   const status = start.limits.onExhausted === 'abstain' ? 'abstained' : 'exhausted';

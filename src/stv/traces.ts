@@ -1,7 +1,7 @@
 /** The record of each finished round as a trainer reads it, taken from the fold of the run's events. Pure. */
 import { foldSolve, type SolveState } from './fold.ts';
 import type { RunLabel } from './run-store.ts';
-import type { AttemptRef, RoundRecord, SolveEvent } from './solve-events.ts';
+import type { AttemptRef, Models, RoundRecord, SolveEvent } from './solve-events.ts';
 
 /** What wrote a round. */
 export interface TraceVersions {
@@ -10,7 +10,7 @@ export interface TraceVersions {
   readonly pack: string;
 }
 
-export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round'> {
+export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round' | 'models'> {
   /** Grows in the order in which rounds were stored; ordered as text too. */
   readonly traceId: string;
   readonly solveId: string;
@@ -20,7 +20,7 @@ export interface TraceRecord extends AttemptRef, Omit<RoundRecord, 'round'> {
   /** The state that the attempt was made from; null in round 0. */
   readonly previousAttempt: string | null;
   readonly previousFeedback: string | null;
-  readonly models: { readonly generator: string; readonly verifier: string };
+  readonly models: Models;
   readonly metadata: Readonly<Record<string, string>> | null;
   /** At the time the round was written; null for one that is older than this field. */
   readonly versions: TraceVersions | null;
@@ -56,7 +56,7 @@ export function tracesOf(
       problem: start.problem,
       previousAttempt: previous?.attempt ?? null,
       previousFeedback: previous?.feedback ?? null,
-      models: start.models,
+      models: record.models ?? start.models,
       metadata: start.metadata,
       versions,
     });

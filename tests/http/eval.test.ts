@@ -152,6 +152,25 @@ describe('stv eval', () => {
     expect(report()).toMatchObject({ missing: 0, overall: { problems: 3 } });
   });
 
+  it('leaves out a problem of which a chain failed, and does it at the next run', async () => {
+    let isBroken = true;
+    const failing: TestEngineOptions = {
+      ...engine,
+      reply: (request) => {
+        if (isBroken && request.id.includes('-c3-') && promptText(request.prompt).includes('5 plus 6'))
+          throw new StvError('engine_crashed', 'The engine process ended.');
+        return engine.reply?.(request) ?? '';
+      },
+    };
+    const { run, report, warned } = setUp(await listen((await buildApp({ engine: failing })).app));
+    expect(await run({ chains: 5 })).toBe(1);
+    expect(report()).toMatchObject({ missing: 1, overall: { problems: 2, chains: 10 } });
+    expect(warned()).toContain('Problem three failed: The engine process ended.');
+    isBroken = false;
+    expect(await run({ chains: 5 })).toBe(0);
+    expect(report()).toMatchObject({ missing: 0, overall: { problems: 3, chains: 15 } });
+  });
+
   it('counts an attempt that outgrew the context as what it is, and goes on', async () => {
     const rambling: TestEngineOptions = {
       ...engine,

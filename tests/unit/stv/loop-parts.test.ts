@@ -376,7 +376,10 @@ describe('createPromptRenderer', () => {
     const lines = (count: number): string => 'a\n \n'.repeat(count);
     expect(() => prompts.verify({ problem: 'p', solution: lines(4) })).not.toThrow();
     expect(() => prompts.verify({ problem: 'p', solution: lines(5) })).toThrow(
-      expect.objectContaining({ code: 'context_length_exceeded', message: expect.stringMatching(/6 lines.* holds 5 /) }),
+      expect.objectContaining({
+        code: 'context_length_exceeded',
+        message: expect.stringMatching(/6 lines.* holds 5 /),
+      }),
     );
     expect(() => prompts.attempt(lines(9))).not.toThrow();
     expect(() => prompts.attempt(lines(10))).toThrow(/10 lines/);

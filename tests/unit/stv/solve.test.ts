@@ -4,6 +4,7 @@ import { foldSolve, type SolveState } from '../../../src/stv/fold.ts';
 import type { LoopDeps } from '../../../src/stv/loop-deps.ts';
 import { type SolveOptions, solve } from '../../../src/stv/solve.ts';
 import type { SolveAnswer, SolveEvent, SolveRequest } from '../../../src/stv/solve-events.ts';
+import { tracesOf } from '../../../src/stv/traces.ts';
 import { createLoopPack } from '../../support/loop-pack.ts';
 import { type EngineScript, promptText, ScriptedEngine } from '../../support/scripted-engine.ts';
 import { createSolveRequest } from '../../support/solve-request.ts';
@@ -302,6 +303,23 @@ describe('solve', () => {
     expect(failed.answer).toMatchObject({ status: 'failed', error: { code: 'model_not_found' } });
     const cancelled = await runSolve(gone, script, { resume, signal: AbortSignal.abort() });
     expect(cancelled.answer).toMatchObject({ status: 'cancelled', error: null });
+  });
+
+  it('says of each round what wrote it, where a run goes on with other models', async () => {
+    const script = scripted([0.1, 0.2, 0.3, 0.4]);
+    const { events } = await runSolve({}, script);
+    const firstRound = events.slice(0, events.findIndex(({ type }) => type === 'round-end') + 1);
+    const begun = firstRound.reduce<SolveState | undefined>(foldSolve, undefined) as SolveState;
+    const now = begun.start.models;
+    const gone = { ...now, verifier: 'verifier@sha256:gone' };
+    const resume = { ...begun, start: { ...begun.start, models: gone } };
+    const rest = await runSolve({}, script, { resume });
+    const [first, ...others] = rest.answer.chains[0]?.rounds ?? [];
+    expect(first?.models).toBeUndefined();
+    expect(others.map(({ models }) => models)).toEqual(others.map(() => now));
+    const traces = tracesOf(resume, rest.events, null);
+    expect(traces.map(({ round, models }) => [round, models])).toEqual(others.map(({ round }) => [round, now]));
+    expect(tracesOf(undefined, firstRound, null)[0]?.models).toEqual(now);
   });
 
   it('refuses to resume a run that has ended', async () => {
