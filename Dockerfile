@@ -31,7 +31,7 @@ CMD ["serve"]
 FROM cpu AS cuda
 # the NVIDIA driver comes from the host (docker run --gpus all); what lies above it is fetched and checked here
 USER root
-RUN node dist/cli/main.js device install cuda --host 127.0.0.1 --data-dir /opt/stv
+RUN node dist/cli/main.js device install cuda --data-dir /opt/stv
 ENV STV_LIBRARY_PATH=/opt/stv/devices/cuda NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER node
 

@@ -28,7 +28,7 @@ interface OptionSpec<T> {
   readonly meaning: string;
   /** Printed as `***`. */
   readonly secret?: boolean;
-  /** Another name in the environment that users of the neighbouring tools already set. */
+  /** Another name in the environment that users of the neighbouring tools already set; for these an empty one is none. */
   readonly env?: string;
 }
 
@@ -38,13 +38,13 @@ function option<T>(kind: Kind<T>, fallback: T | (() => T), meaning: string, extr
 
 const devices = ['auto', 'cpu', 'cuda', 'webgpu'] as const;
 
-/** The platform's folder for a program's data of one user. */
+/** The platform's folder for a program's data of one user. An empty variable of the platform is none. */
 export function defaultDataDir(env: NodeJS.ProcessEnv = process.env, platform: string = process.platform): string {
   if (platform === 'win32') {
-    return path.join(env['LOCALAPPDATA'] ?? path.join(homedir(), 'AppData', 'Local'), 'stv-server');
+    return path.join(env['LOCALAPPDATA'] || path.join(homedir(), 'AppData', 'Local'), 'stv-server');
   }
   if (platform === 'darwin') return path.join(homedir(), 'Library', 'Application Support', 'stv-server');
-  return path.join(env['XDG_DATA_HOME'] ?? path.join(homedir(), '.local', 'share'), 'stv-server');
+  return path.join(env['XDG_DATA_HOME'] || path.join(homedir(), '.local', 'share'), 'stv-server');
 }
 
 /** The table. Names are API: the flag is the name in kebab case, the variable `STV_` and the name in capitals. */
@@ -205,6 +205,8 @@ export interface ConfigSources {
   /** `--config FILE`; else `stv.config.json` of the working directory, where there is one. */
   readonly file?: string;
   readonly cwd?: string;
+  /** False for a command that serves nobody: it needs no keys for an address that others can reach. Default true. */
+  readonly listens?: boolean;
 }
 
 /**
@@ -224,7 +226,7 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     const candidates: readonly (readonly [label: string, raw: unknown])[] = [
       [flagName(name), sources.flags?.[name]],
       [envName(name), env[envName(name)]],
-      [spec.env ?? '', spec.env === undefined ? undefined : env[spec.env]],
+      [spec.env ?? '', spec.env === undefined ? undefined : env[spec.env] || undefined],
       [`${name} (configuration file)`, Object.hasOwn(fromFile, name) ? fromFile[name] : undefined],
     ];
     const found = candidates.find(([, raw]) => raw !== undefined);
@@ -240,7 +242,10 @@ export function loadConfig(sources: ConfigSources = {}): Config {
     values[name] = value;
   }
   const config = values as Config;
-  problems.push(...crossChecks(config, refused));
+  if (sources.listens !== false && !refused.has('host') && !refused.has('apiKeysFile')) {
+    const missing = missingKeys(config);
+    if (missing !== undefined) problems.push(missing);
+  }
   if (problems.length > 0) {
     throw new StvError('config_invalid', `The configuration is not valid:\n- ${problems.join('\n- ')}`);
   }
@@ -293,16 +298,13 @@ export function isLoopback(host: string): boolean {
   );
 }
 
-function crossChecks(config: Config, refused: ReadonlySet<ConfigName>): string[] {
-  const problems: string[] = [];
-  if (refused.has('host') || refused.has('apiKeysFile')) return problems;
-  if (!isLoopback(config.host) && config.apiKeysFile === undefined) {
-    problems.push(
-      `${flagName('host')} ${config.host} can be reached from other machines, so ${flagName('apiKeysFile')} must name ` +
-        'a file with API keys. Without keys the server listens on loopback only.',
-    );
-  }
-  return problems;
+/** What is wrong with an address that others can reach where there are no keys; undefined where nothing is. */
+export function missingKeys({ host, apiKeysFile }: Config): string | undefined {
+  if (isLoopback(host) || apiKeysFile !== undefined) return undefined;
+  return (
+    `${flagName('host')} ${host} can be reached from other machines, so ${flagName('apiKeysFile')} must name ` +
+    'a file with API keys. Without keys the server listens on loopback only.'
+  );
 }
 
 /** The configuration for people: secrets hidden, those inside addresses too, one entry per option. */

@@ -8,7 +8,14 @@ interface UnknownVariable {
 }
 
 /** Read by the commands that talk to a server, and by those that start one for something else. */
-const others: readonly string[] = ['STV_URL', 'STV_API_KEY', 'STV_BASE_URL', 'STV_CHROMIUM', 'STV_SCHEMATHESIS'];
+const others: readonly string[] = [
+  'STV_URL',
+  'STV_API_KEY',
+  'STV_BASE_URL',
+  'STV_CHROMIUM',
+  'STV_SCHEMATHESIS',
+  'STV_VLLM',
+];
 
 /**
  * Packs name the variables of their keys themselves. The rest are settings of tests and tools, and what container platforms set by

@@ -90,17 +90,15 @@ export class Composer {
 
   #fillExamples(): void {
     const select = byId('examples', HTMLSelectElement);
-    select.append(h('option', { value: '' }, 'Pick one…'));
     for (const { name, examples } of exampleGroups) {
       const options = examples.map((example) => h('option', { value: `${name}/${example.name}` }, example.name));
       select.append(h('optgroup', { label: name }, ...options));
     }
-    select.addEventListener('input', (event) => {
-      event.stopPropagation();
+    // not while choosing: arrow keys on a closed list choose every example that they pass
+    byId('use-example', HTMLButtonElement).addEventListener('click', () => {
       const found = exampleGroups
         .flatMap(({ name, examples }) => examples.map((example) => ({ key: `${name}/${example.name}`, example })))
         .find(({ key }) => key === select.value)?.example;
-      select.value = '';
       if (found === undefined) return;
       this.#problem.value = found.problem;
       this.#attempt.value = found.attempt ?? '';

@@ -1,15 +1,24 @@
 /** The page: one run at a time, begun here or found under the address, followed until it ends. */
-import { createClient, type SolveEvent, StvApiError } from '../src/client/client.ts';
+import { createClient, type EventsOptions, type SolveEvent, StvApiError } from '../src/client/client.ts';
 import { Composer, type Wanted } from './composer.ts';
 import { byId, h } from './dom.ts';
 import { askForKey, currentKey } from './key.ts';
 import { RecentRuns } from './recent-runs.ts';
 import { RunPanel } from './run-panel.ts';
-import { applyEvent, attemptToResume, emptyRun, type RoundView, type RunView } from './run-state.ts';
+import {
+  applyEvent,
+  attemptToResume,
+  emptyRun,
+  phaseOf,
+  type RoundView,
+  type RunView,
+  type StreamState,
+} from './run-state.ts';
+import { timedFetch } from './server-clock.ts';
 import { addressOf, endText, percent, roundName, statusWords, verdictWords } from './wording.ts';
 
 const baseUrl = new URL('.', document.baseURI).href;
-const client = createClient({ baseUrl, apiKey: currentKey });
+const client = createClient({ baseUrl, apiKey: currentKey, fetch: timedFetch });
 const composer = new Composer((wanted) => void begin(wanted));
 const panel = new RunPanel();
 const recent = new RecentRuns(client);
@@ -29,6 +38,7 @@ interface Shown {
   readonly run: RunView;
   readonly controller: AbortController;
   isStored: boolean;
+  stream: StreamState;
   /** Seen through somebody's link: to read, not to steer. */
   readonly shareToken: string | undefined;
 }
@@ -47,7 +57,7 @@ async function begin(wanted: Wanted): Promise<void> {
     if (id !== undefined && isStored) return join(id, undefined);
     current.isStored = isStored;
     const request = { ...wanted, store: isStored };
-    return follow(current, client.solveStream(request, { signal, onReconnect: () => panel.setPhase('reconnecting') }));
+    return follow(current, client.solveStream(request, { signal, ...watching(current) }));
   };
   try {
     await withKey(() =>
@@ -74,8 +84,7 @@ async function join(id: string, shareToken: string | undefined): Promise<void> {
   const current = show('', shareToken);
   const { signal } = current.controller;
   current.isStored = true;
-  const events = () =>
-    client.solveEvents(id, { signal, shareToken, onReconnect: () => panel.setPhase('reconnecting') });
+  const events = () => client.solveEvents(id, { signal, shareToken, ...watching(current) });
   try {
     await withKey(() => follow(current, events()));
   } catch (thrown) {
@@ -87,25 +96,34 @@ async function join(id: string, shareToken: string | undefined): Promise<void> {
   }
 }
 
+/** What the client tells of the run's connection. */
+function watching(current: Shown): Required<Pick<EventsOptions, 'onReconnect' | 'onReconnected'>> {
+  return { onReconnect: () => setStream(current, 'down'), onReconnected: () => setStream(current, 'up') };
+}
+
+function setStream(current: Shown, stream: StreamState): void {
+  current.stream = stream;
+  drawPhase(current);
+}
+
+function drawPhase({ run, stream }: Shown): void {
+  panel.setPhase(phaseOf(run, stream, buttons.stop.disabled));
+}
+
 async function follow(current: Shown, events: AsyncIterable<SolveEvent>): Promise<void> {
   for await (const event of events) {
     if (shown !== current) return;
     const round = applyEvent(current.run, event);
     if (event.event === 'solve-start') started(current);
-    else if (event.event !== 'solve-end' && !isEnding(current)) panel.setPhaseIfOther('live');
     panel.touch(round);
     announce(event, round);
   }
   ended(current);
 }
 
-function isEnding({ run }: Shown): boolean {
-  return run.end !== undefined || buttons.stop.disabled;
-}
-
 function started(current: Shown): void {
   const { run, isStored, shareToken } = current;
-  panel.setPhase('live');
+  setStream(current, 'up');
   if (isStored && run.id !== undefined) {
     const fragment = shareToken === undefined ? '' : `#token=${encodeURIComponent(shareToken)}`;
     history.replaceState(null, '', `${addressOf(run.id)}${fragment}`);
@@ -140,7 +158,7 @@ function ended(current: Shown): void {
 
 function lose(current: Shown, thrown: unknown): void {
   clearInterval(clock);
-  panel.setPhase('lost');
+  setStream(current, 'lost');
   buttons.stop.hidden = true;
   buttons.resume.hidden = current.shareToken !== undefined;
   buttons.resume.textContent = 'Resume';
@@ -158,7 +176,7 @@ async function stop(): Promise<void> {
   } catch (thrown) {
     if (shown !== current) return;
     buttons.stop.disabled = false;
-    panel.setPhase('live');
+    drawPhase(current);
     // it may have ended in between
     if (current.run.end === undefined) say(messageOf(thrown));
   }
@@ -213,7 +231,8 @@ async function share(): Promise<void> {
 
 function show(problem: string, shareToken?: string): Shown {
   shown?.controller.abort();
-  const current: Shown = { run: emptyRun(), controller: new AbortController(), isStored: false, shareToken };
+  const controller = new AbortController();
+  const current: Shown = { run: emptyRun(), controller, isStored: false, stream: 'up', shareToken };
   shown = current;
   say(undefined);
   composer.show(false);

@@ -1,11 +1,9 @@
 /** A run on the page: its head with status, budgets and result, and the rounds of each chain. Decides nothing. */
 import { Bar, byId, h } from './dom.ts';
 import { RoundCard } from './round-card.ts';
-import { type RoundView, type RunView, tokensOf } from './run-state.ts';
+import { type Phase, type RoundView, type RunView, tokensOf } from './run-state.ts';
+import { serverNow } from './server-clock.ts';
 import { duration, endText, percent, roundName, startText, statusWords } from './wording.ts';
-
-/** How the page stands to the run that it shows. */
-export type Phase = 'connecting' | 'live' | 'reconnecting' | 'stopping' | 'ended' | 'lost';
 
 const phaseWords: Readonly<Record<Exclude<Phase, 'ended'>, string>> = {
   connecting: 'Starting…',
@@ -75,11 +73,6 @@ export class RunPanel {
     this.#draw();
   }
 
-  /** For every event: cheap where nothing changes. */
-  setPhaseIfOther(phase: Phase): void {
-    if (this.#phase !== phase) this.setPhase(phase);
-  }
-
   /** Something of the run has changed; it is drawn with the next frame. */
   touch(round: RoundView | undefined): void {
     if (round !== undefined) this.#changed.add(round);
@@ -100,7 +93,7 @@ export class RunPanel {
     const start = this.#run?.start;
     if (this.#run === undefined || start === undefined) return;
     const end = this.#run.end;
-    const seconds = end === undefined ? Math.max(0, Date.now() / 1000 - start.created) : end.timings.total_ms / 1000;
+    const seconds = end === undefined ? Math.max(0, serverNow() / 1000 - start.created) : end.timings.total_ms / 1000;
     this.#time.set(seconds, start.limits.budget.seconds, duration);
   }
 

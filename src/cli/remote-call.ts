@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { text as readAll } from 'node:stream/consumers';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { createClient, StvApiError, type StvClient, StvConnectionError } from '../client/client.ts';
+import { StvError } from '../errors.ts';
 
 /** Exit codes of the commands that ask a server. */
 export const exitCodes = { accepted: 0, notAccepted: 1, usage: 2, server: 3, interrupted: 130 } as const;
@@ -31,9 +32,16 @@ export function urlOption(): Option {
 }
 
 function serverUrl(text: string): string {
-  const protocol = URL.canParse(text) ? new URL(text).protocol : undefined;
-  if (protocol === 'http:' || protocol === 'https:') return text;
-  throw new InvalidArgumentError('It must be an address that begins with http:// or https://.');
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
+    throw new InvalidArgumentError('It must be an address that begins with http:// or https://.');
+  }
+  if (url.username === '' && url.password === '') return text;
+  // an InvalidArgumentError would be shown with the address, and so with the password
+  throw new StvError(
+    'config_invalid',
+    "The server's address must not hold a user or a password; the API key comes from the environment: STV_API_KEY.",
+  );
 }
 
 /** The command line is wrong in a way that the parser could not see. */
@@ -81,7 +89,9 @@ export async function withServer(
   process.once('SIGINT', interrupt);
   process.once('SIGTERM', interrupt);
   try {
-    const client = createClient({ baseUrl: options.url, apiKey: process.env['STV_API_KEY'] });
+    const apiKey = process.env['STV_API_KEY'];
+    if (apiKey !== undefined) checkKey(apiKey);
+    const client = createClient({ baseUrl: options.url, apiKey });
     return await call(client, controller.signal);
   } catch (thrown) {
     if (controller.signal.aborted) return exitCodes.interrupted;
@@ -89,6 +99,15 @@ export async function withServer(
   } finally {
     process.off('SIGINT', interrupt);
     process.off('SIGTERM', interrupt);
+  }
+}
+
+function checkKey(key: string): void {
+  try {
+    new Headers({ authorization: `Bearer ${key}` });
+  } catch {
+    // the cause quotes the key
+    throw new UsageError('STV_API_KEY holds a character that cannot be sent.');
   }
 }
 

@@ -12,6 +12,7 @@ import { chooseDevices } from './choose-devices.ts';
 import type { LoadedService } from './load-service.ts';
 import type { Front } from './open-front.ts';
 import { createProgressLine } from './progress.ts';
+import { StoreGrace } from './store-grace.ts';
 
 /** Resolves with the exit code once the server has ended. */
 export async function serve(config: Config): Promise<number> {
@@ -21,6 +22,7 @@ export async function serve(config: Config): Promise<number> {
   const models = createModelSwap(config, serving, ({ engine }) => front?.attach(engine));
   const loading = new AbortController();
   const ending = firstSignal();
+  const grace = new StoreGrace();
   // The engine starts in a process of its own, so it is begun before the rest of the program is even read.
   const load = loadWithProgress(config, serving, loading.signal);
   load.catch(() => {}); // awaited below, after the front
@@ -38,10 +40,10 @@ export async function serve(config: Config): Promise<number> {
     if (loaded !== undefined) {
       models.start(loaded);
       front.runs.beginUpkeep();
-      announce(loaded, config, front.url);
+      announce(loaded, config, { url: front.url, isKeyRequired: keys.isRequired });
       await ending;
     }
-    await drain(config, serving, front);
+    await drain(config, serving, front, grace);
     return 0;
   } finally {
     loading.abort();
@@ -50,7 +52,7 @@ export async function serve(config: Config): Promise<number> {
     await abandoned?.engine.close();
     // what still streams has just been told that the engine is gone
     await front?.traffic.idle(1000);
-    if (front !== undefined) await orGiveUp(front.close());
+    if (front !== undefined) await grace.orGiveUp(front.close());
     // sockets to a database that does not answer would keep the process
     setTimeout(() => process.exit(), 2000).unref();
   }
@@ -96,53 +98,41 @@ async function loadWithProgress(config: Config, serving: Serving, signal: AbortS
   }
 }
 
-function announce({ pack, models, engine, hint }: LoadedService, config: Config, url: string): void {
+function announce({ pack, models, engine, hint }: LoadedService, config: Config, place: Place): void {
   const contexts = engine.models().map((model) => model.contextLength);
-  say(
-    `Serves the pack ${pack.name} ${pack.version} (${config.weights}, context ${[...new Set(contexts)].join(' and ')}):`,
-  );
+  say(`Serves the pack ${pack.name} ${pack.version} (context ${[...new Set(contexts)].join(' and ')}):`);
   for (const { name, aliases } of models) {
     say(`  ${aliases.filter((alias) => !alias.includes('/')).join(' and ')}: ${name}`);
   }
   const warnings = models.flatMap(({ warning }) => warning ?? []);
   const hints = [chooseDevices(config).hint, hint].flatMap((line) => line ?? []);
   for (const line of new Set([...warnings, ...hints])) process.stderr.write(`${line}\n`);
+  say(`Try: ${firstCall(place)}`);
+  say(`Every route: ${place.url}/docs`);
+}
+
+interface Place {
+  readonly url: string;
+  readonly isKeyRequired: boolean;
+}
+
+/** A command line that asks the server something. */
+export function firstCall({ url, isKeyRequired }: Place): string {
+  const key = isKeyRequired ? " -H 'authorization: Bearer KEY'" : '';
   const body = '{"problem": "What is 12 + 30 * 2?", "solution": "12 + 30 = 42\\n42 * 2 = 84"}';
-  say(`Try: curl -s ${url}/verify -H 'content-type: application/json' -d '${body}'`);
-  say(`Every route: ${url}/docs`);
+  return `curl -s ${url}/verify${key} -H 'content-type: application/json' -d '${body}'`;
 }
 
 /** New requests get 503, running ones their time; stored runs go back to the database for the next server. */
-async function drain(config: Config, serving: Serving, { runs, traffic }: Front): Promise<void> {
+async function drain(config: Config, serving: Serving, { runs, traffic }: Front, grace: StoreGrace): Promise<void> {
   serving.drain();
   const reason = new StvError('draining', 'The server shut down before this was finished.');
-  await orGiveUp(runs.park(reason));
+  await grace.orGiveUp(runs.park(reason));
   if (traffic.count > 0) {
     process.stderr.write(`Waiting up to ${config.drainSeconds} s for ${traffic.count} running requests.\n`);
   }
   await traffic.idle(config.drainSeconds * 1000);
-  await orGiveUp(runs.close(reason));
-}
-
-/** How long the database may take to be told that this server goes. */
-const STORE_GRACE_MS = 10_000;
-
-/** A database that fails or does not answer takes no time from requests that need none: leases lapse by themselves. */
-async function orGiveUp(work: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error('it does not answer')), STORE_GRACE_MS);
-  });
-  try {
-    await Promise.race([work, late]);
-  } catch (thrown) {
-    const why = thrown instanceof Error ? thrown.message : String(thrown);
-    process.stderr.write(
-      `The store could not be told that this server ends, others take its runs over later: ${why}\n`,
-    );
-  } finally {
-    clearTimeout(timer);
-  }
+  await grace.orGiveUp(runs.close(reason));
 }
 
 /** One Ctrl-C can arrive twice: from the terminal, and passed on by npm. */

@@ -45,6 +45,8 @@ export interface SolveCallOptions extends CallOptions {
   readonly idempotencyKey?: string | undefined;
   /** Told of every lost connection that is being taken up again. */
   readonly onReconnect?: ((error: Error) => void) | undefined;
+  /** Told when a lost connection is there again; the run's next event may be long in coming. */
+  readonly onReconnected?: (() => void) | undefined;
 }
 
 export interface ReadOptions extends CallOptions {
@@ -56,6 +58,7 @@ export interface EventsOptions extends ReadOptions {
   /** Leave out the events up to this one. */
   readonly after?: number | undefined;
   readonly onReconnect?: ((error: Error) => void) | undefined;
+  readonly onReconnected?: (() => void) | undefined;
 }
 
 export interface TracesQuery {
@@ -171,6 +174,7 @@ export function createClient(options: ClientOptions = {}): StvClient {
       idleTimeoutMs,
       signal: call.signal,
       onReconnect: call.onReconnect,
+      onReconnected: call.onReconnected,
       terminal: 'solve-end',
     });
   }
@@ -203,6 +207,7 @@ export function createClient(options: ClientOptions = {}): StvClient {
         idleTimeoutMs,
         signal: call.signal,
         onReconnect: call.onReconnect,
+        onReconnected: call.onReconnected,
         terminal: 'solve-end',
       }),
     async cancelSolve(id, call) {

@@ -71,6 +71,8 @@ export interface ResumableOptions extends StreamOptions {
   readonly retryDelayMs?: number | undefined;
   /** Told of every lost connection that is being taken up again. */
   readonly onReconnect?: ((error: Error) => void) | undefined;
+  /** Told when a lost connection is there again, before any event of it. */
+  readonly onReconnected?: (() => void) | undefined;
 }
 
 /** The events of a run, in order and each once, across as many connections as it takes. */
@@ -89,6 +91,7 @@ export async function* resumableEvents<E extends AnyEvent & { readonly data: { r
       connectedAt = Date.now();
       // the run has ended, and its last event has arrived
       if (response.status === 204) return;
+      if (numFailures > 0) options.onReconnected?.();
       for await (const event of typedEvents<E>(response, options)) {
         if (event.id <= lastId) continue;
         lastId = event.id;

@@ -3,7 +3,7 @@ import type { SamplingParams } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
 import { throwIfAborted } from './engine-call.ts';
 import type { SamplingOptions } from './loop-deps.ts';
-import type { RoleDefaults } from './loop-pack.ts';
+import type { LoopPack, RoleDefaults } from './loop-pack.ts';
 import type { Reservation, TokenBudget, TokenDemand } from './token-budget.ts';
 
 /** Fewer tokens than this are not worth a call. */
@@ -20,6 +20,16 @@ export class BudgetExhausted extends Error {
 export interface ResolvedRole {
   readonly sampling: Omit<SamplingParams, 'seed'>;
   readonly maxTokens: number;
+}
+
+/** The pack with its defaults within what a request may ask for, so that the limits that a run reports can be asked for again. */
+export function withinLimit<P extends Pick<LoopPack, 'defaults'>>(pack: P, maxOutputTokens: number): P {
+  const { generator, verifier } = pack.defaults;
+  const within = (role: RoleDefaults): RoleDefaults => ({
+    ...role,
+    maxTokens: Math.min(role.maxTokens, maxOutputTokens),
+  });
+  return { ...pack, defaults: { generator: within(generator), verifier: within(verifier) } };
 }
 
 /** The request's own settings over the pack's. */

@@ -203,6 +203,7 @@ describe('a run', () => {
   it('checks an attempt of the student first', async () => {
     const { page, app } = await open();
     await page.locator('#examples').selectOption({ label: 'The last step: 4(x - 3) + 5 = 2x + 9' });
+    await page.getByRole('button', { name: 'Use this example' }).click();
     const own = lessonAttempts[1]?.text ?? '';
     await page.getByLabel('Your attempt, one step a line').fill(own);
     await start(page);
@@ -263,6 +264,18 @@ describe('the page', () => {
     expect(await page.evaluate(() => (globalThis as unknown as PageScope).document.activeElement?.id)).toBe('stop');
     await page.keyboard.press('Enter');
     await status(page, 'Stopped');
+  });
+
+  it('leaves the typed problem alone while an example is chosen', async () => {
+    const { page } = await open();
+    await write(page, 'my own');
+    const problem = page.getByLabel('Problem', { exact: true });
+    await page.getByLabel('Example', { exact: true }).focus();
+    await page.keyboard.press('ArrowDown');
+    expect(await problem.inputValue()).toBe('my own');
+    await page.keyboard.press('Tab');
+    await page.keyboard.press('Enter');
+    expect(await problem.inputValue()).toBe('4(x - 3) + 5 = 2x + 9');
   });
 
   it('skips to the content without leaving a run that ends with the page', async () => {

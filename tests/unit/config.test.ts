@@ -7,6 +7,7 @@ import {
   type ConfigSources,
   configNames,
   configOptions,
+  defaultDataDir,
   describeConfig,
   envName,
   flagName,
@@ -87,6 +88,27 @@ describe('loadConfig', () => {
     expect(loadConfig({ ...nowhere, flags: { host, apiKeysFile } }).host).toBe(host);
     const missing = problemsOf({ ...nowhere, flags: { host, apiKeysFile: '/nonexistent/keys' } });
     expect(missing, 'said once').toEqual(['--api-keys-file must be a file that exists, got "/nonexistent/keys".']);
+  });
+
+  it('asks for no keys where nobody is served', () => {
+    expect(loadConfig({ ...nowhere, listens: false, flags: { host: '0.0.0.0' } }).host).toBe('0.0.0.0');
+  });
+
+  it.each(['OTEL_EXPORTER_OTLP_ENDPOINT', 'HF_TOKEN'])('takes an empty %s for none', (name) => {
+    const config = loadConfig({ ...nowhere, env: { [name]: '' } });
+    expect([config.otlpEndpoint, config.hfToken]).toEqual([undefined, undefined]);
+  });
+
+  it('refuses variables of its own that are empty', () => {
+    expect(problemsOf({ ...nowhere, env: { STV_HF_TOKEN: '', STV_OTLP_ENDPOINT: '' } })).toHaveLength(2);
+  });
+
+  it.each([
+    ['linux', 'XDG_DATA_HOME'],
+    ['win32', 'LOCALAPPDATA'],
+  ])('keeps its data in the home folder on %s where %s is empty', (platform, name) => {
+    expect(defaultDataDir({ [name]: '' }, platform)).toBe(defaultDataDir({}, platform));
+    expect(defaultDataDir({ [name]: '/data' }, platform)).toBe(path.join('/data', 'stv-server'));
   });
 
   it('hides secrets in what it prints and in what it refuses', () => {
@@ -203,7 +225,14 @@ describe('unknownVariables', () => {
   });
 
   it('are none of those that something else reads or sets', () => {
-    const names = ['STV_URL', 'STV_API_KEY', 'STV_GENERATOR_API_KEY', 'STV_GPU_API_KEY', 'STV_TEST_DATA_DIR'];
+    const names = [
+      'STV_URL',
+      'STV_API_KEY',
+      'STV_VLLM',
+      'STV_GENERATOR_API_KEY',
+      'STV_GPU_API_KEY',
+      'STV_TEST_DATA_DIR',
+    ];
     const platform = ['STV_SERVER_PORT', 'STV_SERVER_SERVICE_HOST', 'STV_PORT_8000_TCP', 'STV_SERVICE_HOST'];
     const env = Object.fromEntries([...names, ...platform, ...configNames.map(envName)].map((name) => [name, '']));
     expect(unknownVariables(env)).toEqual([]);

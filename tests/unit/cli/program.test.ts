@@ -7,9 +7,10 @@ function setUp() {
   onTestFinished(() => {
     for (const spy of spies) spy.mockRestore();
   });
-  const program = createProgram({ setExitCode: () => {}, onServe: () => {} });
+  const exitCodes: number[] = [];
+  const program = createProgram({ setExitCode: (code) => exitCodes.push(code), onServe: () => {} });
   const [stdout, stderr] = spies.map((spy) => () => spy.mock.calls.map(([text]) => String(text)).join(''));
-  return { program, stdout: stdout as () => string, stderr: stderr as () => string };
+  return { program, exitCodes, stdout: stdout as () => string, stderr: stderr as () => string };
 }
 
 function leavesOf(command: Command): Command[] {
@@ -60,6 +61,20 @@ describe('stv config', () => {
   });
 });
 
+describe('an address that other machines can reach', () => {
+  it.each([
+    [['config'], undefined],
+    [['serve'], /--api-keys-file/],
+  ])('of %j', async ([command = ''], refusal) => {
+    vi.stubEnv('STV_HOST', '0.0.0.0');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const { program } = setUp();
+    const ran = runProgram(program, [command]);
+    if (refusal === undefined) await ran;
+    else await expect(ran).rejects.toThrow(refusal);
+  });
+});
+
 describe('a command line that is wrong', () => {
   it.each([
     [['bogus'], "There is no command 'bogus'; there are serve, pull, config, key, verify, solve, eval"],
@@ -79,5 +94,28 @@ describe('a command line that is wrong', () => {
     const { program, stderr } = setUp();
     await expect(runProgram(program, ['solve', 'x'])).rejects.toThrow(CommanderError);
     expect(stderr()).toContain('STV_URL');
+  });
+
+  it.each(['http://user:SECRET@127.0.0.1:9', 'https://SECRET@127.0.0.1:9'])(
+    'says where a key belongs, and shows none of the address %s',
+    async (url) => {
+      const { program, stderr } = setUp();
+      const refused = runProgram(program, ['verify', 'x', '--url', url]);
+      await expect(refused).rejects.toMatchObject({
+        code: 'config_invalid',
+        message: expect.stringMatching(/STV_API_KEY/),
+      });
+      await expect(refused).rejects.not.toThrow(/SECRET/);
+      expect(stderr()).toBe('');
+    },
+  );
+
+  it('is one with a key that cannot be sent, which is not shown', async () => {
+    vi.stubEnv('STV_API_KEY', 'stv_\u200bSECRET');
+    onTestFinished(() => void vi.unstubAllEnvs());
+    const { program, exitCodes, stderr } = setUp();
+    await runProgram(program, ['solve', 'x', '--url', 'http://127.0.0.1:9']);
+    expect(exitCodes).toEqual([2]);
+    expect(stderr()).toBe('STV_API_KEY holds a character that cannot be sent.\n');
   });
 });

@@ -77,6 +77,26 @@ describe('a stored run', () => {
     expect(lost[0]).toBeInstanceOf(StvConnectionError);
   });
 
+  it('tells that a lost connection is there again before its next event comes', async () => {
+    const events = runEvents(2);
+    const { url } = await misbehave((request, response, index) => {
+      if (index === 1) return void response.destroy();
+      openStream(response);
+      const after = Number(request.headers['last-event-id'] ?? 0);
+      const rest = events.slice(after).map(frame);
+      if (index === 0) response.write(rest[0] ?? '', () => response.destroy());
+      else response.end(rest.join(''));
+    });
+    const told: (string | number)[] = [];
+    const client = createClient({ baseUrl: url, maxRetries: 0, retryDelayMs: 5 });
+    const stream = client.solveStream(
+      { problem, store: true },
+      { onReconnect: () => told.push('lost'), onReconnected: () => told.push('back') },
+    );
+    for await (const { id } of stream) told.push(id);
+    expect(told).toEqual([1, 'lost', 'lost', 'back', 2, 3, 4]);
+  });
+
   it('waits for a server that restarts: refused connections, 503, an error inside the stream', async () => {
     const events = runEvents(2);
     const { url, seen } = await misbehave((request, response, index) => {

@@ -1,6 +1,17 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { SolveEvent } from '../../../src/client/client.ts';
-import { applyEvent, attemptToResume, emptyRun, markedPieces, type RunView, tokensOf } from '../../../web/run-state.ts';
+import {
+  applyEvent,
+  attemptToResume,
+  emptyRun,
+  markedPieces,
+  type Phase,
+  phaseOf,
+  type RunView,
+  type StreamState,
+  tokensOf,
+} from '../../../web/run-state.ts';
+import { serverNow, timedFetch } from '../../../web/server-clock.ts';
 
 const usage = (total_tokens: number) => ({ total_tokens });
 
@@ -76,5 +87,40 @@ describe('the state of a run on the page', () => {
     expect(wrong).toBe(attempt.slice(7, 16));
     expect(markedPieces(attempt, { ...error, end: 99 }).wrong).toBe('');
     expect(markedPieces(attempt, null)).toEqual({ before: attempt, wrong: '', after: '' });
+  });
+});
+
+describe('how the page stands to its run', () => {
+  const ended = run(['solve-end', {}]);
+  it.each<[state: RunView, stream: StreamState, isStopping: boolean, phase: Phase]>([
+    [emptyRun(), 'up', false, 'connecting'],
+    [emptyRun(), 'down', false, 'reconnecting'],
+    [run(), 'up', false, 'live'],
+    [run(), 'up', true, 'stopping'],
+    [run(), 'down', false, 'reconnecting'],
+    [run(), 'down', true, 'reconnecting'],
+    [run(), 'lost', false, 'lost'],
+    [ended, 'up', true, 'ended'],
+    [ended, 'lost', false, 'ended'],
+  ])('%#: stream %s, stopping %s', (state, stream, isStopping, phase) => {
+    expect(phaseOf(state, stream, isStopping)).toBe(phase);
+  });
+});
+
+describe("the server's clock on the page", () => {
+  it('is that of the last answer that tells it, however wrong the one of the machine is', async () => {
+    vi.useFakeTimers({ now: Date.parse('2030-01-01T00:00:00Z') });
+    const answers = [{ date: 'Tue, 01 Jan 2030 00:10:00 GMT' }, {}, { date: 'no time' }];
+    const fetch = vi
+      .spyOn(globalThis, 'fetch')
+      .mockImplementation(async () => new Response('', { headers: answers.shift() ?? {} }));
+    onTestFinished(() => {
+      vi.useRealTimers();
+      fetch.mockRestore();
+    });
+    expect(serverNow()).toBe(Date.now());
+    for (const _ of [...answers]) await timedFetch('/');
+    vi.advanceTimersByTime(5000);
+    expect(new Date(serverNow()).toISOString()).toBe('2030-01-01T00:10:05.000Z');
   });
 });

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it, vi } from 'vitest';
 import { StvError } from '../../../src/errors.ts';
 import { compareAttempts, compareLast, type RankedAttempt } from '../../../src/stv/best-attempt.ts';
+import { resolveRole, withinLimit } from '../../../src/stv/call-plan.ts';
 import { eventStream, linkAbort } from '../../../src/stv/event-stream.ts';
 import { foldSolve } from '../../../src/stv/fold.ts';
 import { createPromptRenderer } from '../../../src/stv/prompts.ts';
@@ -91,6 +92,20 @@ describe('eventStream', () => {
     const work = vi.fn(async () => undefined);
     await eventStream(work).return(undefined);
     expect(work).not.toHaveBeenCalled();
+  });
+});
+
+describe("a pack's own limits", () => {
+  it.each([
+    [32, [32, 32]],
+    [64, [64, 64]],
+    [8192, [64, 64]],
+  ])('are within the %i tokens that a request may ask for', (limit, reported) => {
+    const { defaults, ...rest } = createLoopPack();
+    const bounded = withinLimit({ defaults, ...rest }, limit);
+    const { generator, verifier } = bounded.defaults;
+    expect([generator, verifier].map((role) => resolveRole(role, {}).maxTokens)).toEqual(reported);
+    expect(bounded).toMatchObject(rest);
   });
 });
 
