@@ -1,13 +1,13 @@
 /** `stv eval`: problems with answers through a running server; figures on stdout, results, report and plot in files. */
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { StvClient } from '../client/client.ts';
+import { type StvClient, StvConnectionError } from '../client/client.ts';
 import { StvError } from '../errors.ts';
 import { gradeAll } from '../eval/outcomes.ts';
 import { plotReport } from '../eval/plot.ts';
 import { parseProblems } from '../eval/problems.ts';
 import type { EvalSettings } from '../eval/record-types.ts';
-import { openRecords } from '../eval/records.ts';
+import { openRecords, packOfRecords } from '../eval/records.ts';
 import { formatReport, makeReport } from '../eval/report.ts';
 import { digestProblems, runEval } from '../eval/run-eval.ts';
 import { createProgressLine } from './progress.ts';
@@ -45,6 +45,7 @@ export async function evaluate(file: string, client: StvClient, options: EvalOpt
     generator: options.generator,
     verifier: options.verifier,
     problems: digestProblems(problems),
+    pack: await packOf(client, options),
   };
   const results = openRecords(options.out, settings);
   const progress = createProgressLine();
@@ -72,6 +73,17 @@ export async function evaluate(file: string, client: StvClient, options: EvalOpt
   if (options.report !== undefined) writeText(options.report, json);
   if (options.plot !== undefined) writeText(options.plot, plotReport(report));
   return failures.length === 0 ? 0 : 1;
+}
+
+/** Of the server; where nobody answers that of the results so far, which can be reported all the same. */
+async function packOf(client: StvClient, { out, signal }: EvalOptions): Promise<string | null> {
+  try {
+    const { data } = await client.models({ signal });
+    return data.find(({ id }) => id === 'solve')?.loop_digest ?? null;
+  } catch (thrown) {
+    if (thrown instanceof StvConnectionError) return packOfRecords(out);
+    throw thrown;
+  }
 }
 
 /** Before anything is asked: an evaluation can take hours. */

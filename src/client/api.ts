@@ -794,6 +794,8 @@ export interface components {
       readonly aliases: readonly string[];
       readonly context_length: number | null;
       readonly remote: boolean;
+      /** @description Of `solve`: of the prompts, formats, calibration and sampling defaults that it goes by */
+      readonly loop_digest?: string;
     };
     readonly ModelList: {
       /** @enum {string} */
@@ -1156,6 +1158,10 @@ export interface components {
       readonly min_p?: number;
       readonly presence_penalty?: number;
       readonly frequency_penalty?: number;
+      readonly repetition_penalty?: number;
+      readonly logit_bias?: {
+        readonly [key: string]: number;
+      };
       /** @description Drawn and reported when absent */
       readonly seed?: number;
       /** @description a text or a list of texts */

@@ -12,6 +12,8 @@ export interface EvalSettings {
   readonly verifier: Readonly<Record<string, unknown>>;
   /** SHA-256 of the problems. */
   readonly problems: string;
+  /** Digest of the prompts, formats, calibration and sampling defaults of the server's pack; null where it tells none. */
+  readonly pack: string | null;
 }
 
 export interface RoundRecord {

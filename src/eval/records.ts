@@ -36,12 +36,22 @@ function open(file: string, settings: EvalSettings): RecordFile {
   if (first !== header) {
     throw new StvError(
       'config_invalid',
-      `${file} does not hold results of these settings and problems; name another file with --out, or remove it.`,
+      `${file} does not hold results of these settings, these problems and the pack that is served; name another file with --out, or remove it.`,
     );
   }
   // the file is its own: a half-written line is nobody's loss
   if (complete.length < text.length) truncateSync(file, Buffer.byteLength(complete));
   return { done: rest.map((line) => JSON.parse(line) as ProblemRecord), append };
+}
+
+/** The pack that the results of a file belong to; null where there is none, or none that can be read. */
+export function packOfRecords(file: string): string | null {
+  try {
+    const [first = ''] = readFileSync(file, 'utf8').split('\n', 1);
+    return (JSON.parse(first) as { readonly settings: Partial<EvalSettings> }).settings.pack ?? null;
+  } catch {
+    return null;
+  }
 }
 
 function onFile<T>(file: string, work: () => T): T {

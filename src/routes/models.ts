@@ -2,6 +2,7 @@
 import type { Static } from 'typebox';
 import type { ModelInfo } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
+import { digestLoopPack, type LoopPack } from '../stv/loop-pack.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { errorAnswers, jsonAnswer } from './schemas.ts';
 import { Model, ModelList } from './schemas-openai.ts';
@@ -23,7 +24,7 @@ function entries(model: ModelInfo): Static<typeof Model>[] {
   }));
 }
 
-function solveEntry(models: readonly ModelInfo[]): Static<typeof Model> {
+function solveEntry(models: readonly ModelInfo[], pack: LoopPack): Static<typeof Model> {
   return {
     id: 'solve',
     object: 'model',
@@ -33,15 +34,17 @@ function solveEntry(models: readonly ModelInfo[]): Static<typeof Model> {
     aliases: [],
     context_length: null,
     remote: false,
+    loop_digest: digestLoopPack(pack),
   };
 }
 
 export function registerModels(app: App, deps: RouteDeps): void {
   const all = (): Static<typeof Model>[] => {
-    const models = deps.serving.require().engine.models();
+    const { engine, pack } = deps.serving.require();
+    const models = engine.models();
     const seen = new Set<string>();
     // one model may serve both roles, under one full name
-    return [...models.flatMap(entries), solveEntry(models)].filter(({ id }) => !seen.has(id) && seen.add(id));
+    return [...models.flatMap(entries), solveEntry(models, pack)].filter(({ id }) => !seen.has(id) && seen.add(id));
   };
 
   app.get(

@@ -14,6 +14,13 @@ export function bounded(
   return Type.Optional(integer ? Type.Integer({ minimum, maximum }) : Type.Number({ minimum, maximum }));
 }
 
+/** Token ids, as text, to what is added to their logits. */
+export const logitBias = Type.Record(
+  Type.String(),
+  Type.Number({ minimum: LOGIT_BIAS_BOUNDS.minimum, maximum: LOGIT_BIAS_BOUNDS.maximum }),
+  { maxProperties: LOGIT_BIAS_BOUNDS.maxEntries, propertyNames: { type: 'string', pattern: '^[0-9]{1,9}$' } },
+);
+
 export const stopString = Type.String({ minLength: 1, maxLength: GENERATION_BOUNDS.maxStopLength });
 /** Lists longer than this cannot fit the context of any model here. */
 export const maxMessages = 4096;
@@ -48,13 +55,7 @@ function generationFields(limits: Limits, minTokens: 0 | 1) {
     presence_penalty: bounded('presencePenalty'),
     frequency_penalty: bounded('frequencyPenalty'),
     repetition_penalty: bounded('repetitionPenalty'),
-    logit_bias: Type.Optional(
-      Type.Record(
-        Type.String(),
-        Type.Number({ minimum: LOGIT_BIAS_BOUNDS.minimum, maximum: LOGIT_BIAS_BOUNDS.maximum }),
-        { maxProperties: LOGIT_BIAS_BOUNDS.maxEntries, propertyNames: { type: 'string', pattern: '^[0-9]{1,9}$' } },
-      ),
-    ),
+    logit_bias: Type.Optional(logitBias),
   };
 }
 
@@ -237,6 +238,9 @@ export const Model = strictObject(
     aliases: Type.Array(Type.String()),
     context_length: nullable(index),
     remote: Type.Boolean(),
+    loop_digest: Type.Optional(
+      Type.String({ description: 'Of `solve`: of the prompts, formats, calibration and sampling defaults that it goes by' }),
+    ),
   },
   { title: 'Model' },
 );

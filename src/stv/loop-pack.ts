@@ -2,6 +2,7 @@
  * What the loop needs of a pack: prompts, the verdict's format, how an answer is found, defaults. Knows no files and no
  * weights; whoever reads packs from disk produces a value of this shape (`models/pack.ts` fits it structurally).
  */
+import { createHash } from 'node:crypto';
 import type { ChatRole, SamplingParams } from '../engine/engine.ts';
 
 /** `template` is Jinja source. The caller's texts reach it only as values of variables, never as source. */
@@ -88,4 +89,11 @@ export interface LoopPack {
   readonly calibration: Calibration;
   readonly defaults: { readonly generator: RoleDefaults; readonly verifier: RoleDefaults };
   readonly reasoning?: ReasoningFormat | undefined;
+}
+
+/** `sha256:…` over everything that a run takes from its pack, so equal for packs that differ in nothing but name and version. */
+export function digestLoopPack(pack: LoopPack): string {
+  const { prompts, feedback, verdict, answer, calibration, defaults, reasoning = null } = pack;
+  const parts = [prompts, feedback, verdict, answer, calibration, defaults, reasoning];
+  return `sha256:${createHash('sha256').update(JSON.stringify(parts)).digest('hex')}`;
 }

@@ -5,7 +5,10 @@ import { type EvalOptions, evaluate } from '../../src/cli/eval.ts';
 import { exitCodes, withServer } from '../../src/cli/remote-call.ts';
 import { createClient, StvConnectionError } from '../../src/client/client.ts';
 import { StvError } from '../../src/errors.ts';
+import { parseProblems } from '../../src/eval/problems.ts';
+import type { EvalSettings } from '../../src/eval/record-types.ts';
 import type { EvalReport } from '../../src/eval/report.ts';
+import { digestProblems, runEval } from '../../src/eval/run-eval.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
@@ -134,6 +137,15 @@ describe('stv eval', () => {
     await expect(run({ seed: 6 })).rejects.toMatchObject({ code: 'config_invalid' });
   });
 
+  it('refuses to go on with the results of another pack, be they complete', async () => {
+    const { run, at } = setUp(await listen((await buildApp({ engine })).app));
+    await run({ chains: 1 });
+    const text = readFileSync(at('results.jsonl'), 'utf8');
+    expect(text).toMatch(/"pack":"sha256:[0-9a-f]{64}"/);
+    writeFileSync(at('results.jsonl'), text.replace(/"pack":"sha256:/, '"pack":"sha256:0'));
+    await expect(run({ chains: 1 })).rejects.toThrow(/the pack that is served/);
+  });
+
   it('leaves out what fails, says so, and does it at the next run', async () => {
     let isBroken = true;
     const failing: TestEngineOptions = {
@@ -258,6 +270,30 @@ describe('stv eval', () => {
     await new Promise((resolve) => setTimeout(resolve, 300));
     expect(numAsked - before).toBeLessThanOrEqual(4);
     expect(numAsked).toBeLessThan(20);
+  });
+
+  it('stops asking once a result cannot be kept', async () => {
+    const test = await buildApp({ engine });
+    const client = createClient({ baseUrl: await listen(test.app) });
+    const rows = Array.from({ length: 8 }, (_, index) => ({ problem: `easy ${index} plus 1`, answer: `${index + 1}` }));
+    const problems = parseProblems(rows.map((row) => JSON.stringify(row)).join('\n'), 'problems.jsonl');
+    const full = new StvError('config_invalid', 'results.jsonl cannot be written.');
+    const append = (): never => {
+      throw full;
+    };
+    const settings: EvalSettings = {
+      chains: 1,
+      max_rounds: 0,
+      accept: { rule: 'single' },
+      seed: 1,
+      generator: {},
+      verifier: {},
+      problems: digestProblems(problems),
+      pack: null,
+    };
+    const run = runEval(problems, client, { done: [], append }, { settings, concurrency: 1, isStored: false });
+    await expect(run).rejects.toBe(full);
+    expect(test.engine.requests.filter(({ model }) => model === 'generator')).toHaveLength(1);
   });
 
   it('gives up when the server is gone', async () => {

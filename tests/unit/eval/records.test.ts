@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { EvalSettings, ProblemRecord } from '../../../src/eval/record-types.ts';
-import { openRecords } from '../../../src/eval/records.ts';
+import { openRecords, packOfRecords } from '../../../src/eval/records.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 const settings: EvalSettings = {
@@ -13,6 +13,7 @@ const settings: EvalSettings = {
   generator: { model: 'größer' },
   verifier: {},
   problems: 'sha256:0',
+  pack: 'sha256:1',
 };
 const header = JSON.stringify({ settings });
 const record: ProblemRecord = { id: 'a', batch: 0, models: { generator: 'g', verifier: 'v' }, chains: [] };
@@ -33,6 +34,15 @@ describe('openRecords', () => {
     expect(readFileSync(cut, 'utf8')).toBe(whole);
   });
 
+  it('is known by the pack that it was made with, where it can be read', () => {
+    const file = fileOf();
+    expect(packOfRecords(file)).toBeNull();
+    openRecords(file, settings);
+    expect(packOfRecords(file)).toBe('sha256:1');
+    expect(packOfRecords(fileOf('{"settings":'))).toBeNull();
+    expect(packOfRecords(fileOf('{"settings":{}}\n'))).toBeNull();
+  });
+
   it.each([
     ['one that was broken off within a character', Buffer.from(header).subarray(0, header.indexOf('ö') + 1)],
     ['one without its end', header],
@@ -41,6 +51,12 @@ describe('openRecords', () => {
     const file = fileOf(content);
     expect(openRecords(file, settings).done).toEqual([]);
     expect(readFileSync(file, 'utf8')).toBe(`${header}\n`);
+  });
+
+  it('names the file where it cannot be written', () => {
+    const file = path.join(temporaryFolder(), 'no-folder', 'results.jsonl');
+    const open = () => openRecords(file, settings);
+    expect(open).toThrow(expect.objectContaining({ code: 'config_invalid', message: expect.stringContaining(file) }));
   });
 
   it.each([
