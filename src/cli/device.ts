@@ -61,6 +61,7 @@ export async function installCuda(config: Config, isJson: boolean): Promise<void
   const controller = new AbortController();
   const interrupt = (): void => controller.abort(new Error('interrupted'));
   process.once('SIGINT', interrupt);
+  process.once('SIGTERM', interrupt);
   const folder = cudaSetFolder(config.dataDir);
   try {
     await installLibraries({
@@ -71,6 +72,7 @@ export async function installCuda(config: Config, isJson: boolean): Promise<void
     });
   } finally {
     process.off('SIGINT', interrupt);
+    process.off('SIGTERM', interrupt);
     progress.finish();
   }
   const found = await probe('cuda', folder);

@@ -38,6 +38,8 @@ export interface Ticket {
 
 /** How many starts are remembered to tell how fast the queue moves. */
 const REMEMBERED_STARTS = 32;
+/** With nobody waiting and no start for so long the queue has stood still for want of requests, which tells nothing of its speed. */
+const PAUSE_MS = 5_000;
 const MIN_RETRY_MS = 250;
 const MAX_RETRY_MS = 60_000;
 /** Times are given up to this far ahead, then from its half on again: not everybody comes back, and nobody is to wait for long. */
@@ -102,6 +104,7 @@ export class Admission {
   reserve(reservation: Reservation): Ticket {
     if (reservation.isContinuation !== true) this.check(reservation);
     const { sequences, estimatedTokens, shareKey } = reservation;
+    if (this.#queuedSequences === 0) this.#forgetBeforePause();
     this.#queuedSequences += sequences;
     this.#queuedTokens += estimatedTokens;
     this.#count(shareKey, sequences);
@@ -130,6 +133,11 @@ export class Admission {
         if (isQueued) leave();
       },
     };
+  }
+
+  #forgetBeforePause(): void {
+    const last = this.#starts.at(-1);
+    if (last !== undefined && this.#now() - last.atMs > PAUSE_MS) this.#starts.length = 0;
   }
 
   #checkShare(shareKey: string, sequences: number): void {

@@ -298,7 +298,9 @@ export class EngineCore {
       numTokens += lane.numTokens;
       if (lane.numTokens > 1 || lane.sequence.numOutputTokens <= 1) numPromptTokens += lane.numTokens;
     }
-    if (numTokens > 0) this.#msPerToken += COST_SMOOTHING * (forwardMs / numTokens - this.#msPerToken);
+    // a decoded token costs many times as much as one of a prompt
+    if (2 * numPromptTokens > numTokens)
+      this.#msPerToken += COST_SMOOTHING * (forwardMs / numTokens - this.#msPerToken);
     let numOutputTokens = 0;
     let numAcceptedTokens = 0;
     let numRepeatAcceptedTokens = 0;

@@ -254,7 +254,7 @@ export class Scheduler {
 
   /**
    * Sends the last `batch` sequence back to waiting when an interactive one whose turn it is has no lane or slot. Batch work whose
-   * own turn came first keeps its weight of the lanes.
+   * own turn came first keeps its weight of the lanes, and its lane where it would be admitted again at once.
    */
   #makeRoom(): Sequence[] {
     if (this.#canAdmit) return [];
@@ -262,14 +262,14 @@ export class Scheduler {
     const first = batch.length === 0 ? undefined : this.#waiting.next();
     if (first === undefined || first.spec.priority !== 'interactive') return [];
     const numKept = Math.max(1, Math.floor(this.#options.maxLanes / (1 + INTERACTIVE_WEIGHT)));
-    const last = batch[batch.length - 1];
-    const victim = last !== undefined && (last.key > first.key || batch.length > numKept) ? last : undefined;
+    const victim = batch.findLast(
+      (each) => each.key > first.key || (batch.length > numKept && this.#waiting.wouldFollow(each, first)),
+    );
     if (victim === undefined) return [];
     const found = this.#slots.lookup(first.tokens(0, first.computeTarget), first.maxCachedTokens);
     if (this.#awaits(first, found)) return [];
-    // in this order: a flow that neither runs nor waits for a moment loses what it owes, and the victim would come back at once
-    this.#waiting.add(victim);
     this.#leaveSlot(victim, true);
+    this.#waiting.add(victim);
     return [victim];
   }
 

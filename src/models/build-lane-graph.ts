@@ -16,8 +16,8 @@ import type { ModelConfig, ModelType } from './model-config.ts';
 import { qwen2 } from './qwen2.ts';
 import { qwen3 } from './qwen3.ts';
 
-/** Part of every cache key: raise it when a graph or the layout of `weights.bin` changes. */
-export const BUILDER_VERSION = 4;
+/** Part of every cache key: raise it when a graph or what is written to `weights.bin` changes. */
+export const BUILDER_VERSION = 5;
 
 /** Writes the layers of one model type from `input_ids` to `logits`. */
 type Family = (graph: LaneGraph) => void;

@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Runtime } from '../runtime/runtime.ts';
 import { type BuiltLaneGraph, buildLaneGraph } from './build-lane-graph.ts';
-import { type ActivationSite, cacheScalesOf, laneNames } from './lane-graph.ts';
+import { type ActivationSite, attendedSite, cacheScalesOf, laneNames } from './lane-graph.ts';
 import { FINAL_NORM, inverseScalesOf } from './layers.ts';
 import { loadCausalLM } from './load-causal-lm.ts';
 import { LoadedWeights } from './load-weights.ts';
@@ -120,6 +120,8 @@ interface CacheProbe {
   readonly largest: Float32Array;
   /** Keys: their values depend on the position. */
   readonly isRotated: boolean;
+  /** Site whose scales divide what is cached. */
+  readonly over?: string;
 }
 
 interface ProbeOptions {
@@ -172,7 +174,8 @@ class Probe {
         binding.bindInput(laneNames.past(0, layer, part), cache);
         binding.bindOutput(laneNames.present(0, layer, part), cache);
         const largest = new Float32Array(config.numKeyValueHeads * config.headDim);
-        this.#caches.set(cacheScalesOf(layer, part), { data: cache.data, largest, isRotated: part === 'key' });
+        const kind = part === 'key' ? { isRotated: true } : { isRotated: false, over: attendedSite(layer) };
+        this.#caches.set(cacheScalesOf(layer, part), { data: cache.data, largest, ...kind });
       }
     }
     for (const { name, value, width, repeat } of graph.sites) {
@@ -227,8 +230,10 @@ class Probe {
           columns.map((scale) => 1 / scale),
         );
     }
-    for (const [name, { largest }] of this.#caches) {
-      const scales = largest.map((size) => Math.max(size, 1e-6) * (CACHE_MARGIN / 127));
+    for (const [name, { largest, over: site }] of this.#caches) {
+      const divisors = site === undefined ? undefined : over.get(site);
+      // measured before the rows that make the values are divided
+      const scales = largest.map((size, i) => Math.max(size / (divisors?.[i] ?? 1), 1e-6) * (CACHE_MARGIN / 127));
       weights.set(name, scales);
     }
     return { times, over, weights };

@@ -3,10 +3,10 @@
  * against a hash that is written here, their shared libraries side by side in one folder.
  */
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { downloadWheel, runPython } from './sources/pypi.ts';
-import { sha256File } from './sources/source-cache.ts';
+import { partialFolder, sha256File, withSourceLock } from './sources/source-cache.ts';
 
 export interface LibraryPackage {
   readonly package: string;
@@ -79,8 +79,23 @@ export interface InstallOptions {
 
 /** Throws StvError `download_failed` (no network, another hash, a wheel without the libraries), `disk_full` or `cancelled`. */
 export async function installLibraries(options: InstallOptions): Promise<void> {
+  const { folder, signal } = options;
+  try {
+    await withSourceLock(folder, signal, () => install(options));
+  } catch (thrown) {
+    if (signal?.aborted) throw new StvError('cancelled', 'The installation was cancelled.', { cause: thrown });
+    throw thrown;
+  }
+}
+
+/** With the lock: whatever is half-written belongs to nobody. */
+async function install(options: InstallOptions): Promise<void> {
   const { folder, packages } = options;
-  const partial = `${folder}.partial-${process.pid}`;
+  const partial = partialFolder(folder);
+  for (const name of await readdir(dirname(folder))) {
+    // once there was one for each process
+    if (name.startsWith(basename(partial))) await rm(join(dirname(folder), name), { recursive: true, force: true });
+  }
   const libraries = join(partial, 'libraries');
   await mkdir(libraries, { recursive: true });
   try {
@@ -88,9 +103,6 @@ export async function installLibraries(options: InstallOptions): Promise<void> {
     await writeFile(join(libraries, 'packages.json'), `${JSON.stringify(packages, null, 2)}\n`);
     await rm(folder, { recursive: true, force: true });
     await rename(libraries, folder);
-  } catch (thrown) {
-    if (options.signal?.aborted) throw new StvError('cancelled', 'The installation was cancelled.', { cause: thrown });
-    throw thrown;
   } finally {
     await rm(partial, { recursive: true, force: true });
   }

@@ -98,6 +98,11 @@ export function cacheScalesOf(layer: number, part: 'key' | 'value'): string {
   return `model.layers.${layer}.self_attn.${part}_scales`;
 }
 
+/** Site of the attended values of a layer, as its output projection takes them. */
+export function attendedSite(layer: number): string {
+  return `model.layers.${layer}.self_attn.attended`;
+}
+
 /** Columns of packed q, k and v. */
 export function qkvWidth(config: ModelConfig): number {
   return (config.numAttentionHeads + 2 * config.numKeyValueHeads) * config.headDim;

@@ -3,6 +3,7 @@
  * MLP, LM head. Node and weight names are those of the checkpoint's modules; fused ones are named after their parts.
  */
 import {
+  attendedSite,
   cacheScalesOf,
   type LaneGraph,
   laneNames,
@@ -241,10 +242,11 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const { builder, config } = graph;
   const { numAttentionHeads, numKeyValueHeads, headDim, hiddenSize } = config;
   const { layer, bias = false, outputBias = false, headNorm = false } = options;
+  const site = attendedSite(layer);
   const parts = [
     { name: `${name}.q_proj`, rows: numAttentionHeads * headDim },
     { name: `${name}.k_proj`, rows: numKeyValueHeads * headDim },
-    { name: `${name}.v_proj`, rows: numKeyValueHeads * headDim, over: `${name}.attended` },
+    { name: `${name}.v_proj`, rows: numKeyValueHeads * headDim, over: site },
   ];
   const qkvName = `${name}.qkv_proj`;
   const projected = linear(graph, input, { name: qkvName, parts, columns: hiddenSize, bias, site: input });
@@ -294,7 +296,6 @@ export function attention(graph: LaneGraph, input: string, name: string, options
   const packed = joinLanes(graph, attended, name);
   const output = { name: `${name}.o_proj`, rows: hiddenSize };
   const columns = numAttentionHeads * headDim;
-  const site = `${name}.attended`;
   const repeat = numAttentionHeads / numKeyValueHeads; // query heads that read one head of values
   graph.site({ name: site, width: numKeyValueHeads * headDim, value: packed, run: headDim, repeat });
   return linear(graph, packed, { name: output.name, parts: [output], columns, bias: outputBias, site });

@@ -70,7 +70,13 @@ export function architectureUnsupported(path: string, detail: string): StvError 
   );
 }
 
-/** The rules that hold between fields. Returns the config; throws StvError `checkpoint_invalid` that names the file. */
+/** The runtime's attention rotates heads of no other sizes. */
+const HEAD_DIM_STEP = 16;
+
+/**
+ * The rules that hold between fields. Returns the config; throws StvError `checkpoint_invalid` or `architecture_unsupported` that
+ * names the file.
+ */
 export function checkModelConfig(path: string, config: ModelConfig): ModelConfig {
   const { numAttentionHeads, numKeyValueHeads, headDim, vocabSize } = config;
   if (numAttentionHeads % numKeyValueHeads !== 0) {
@@ -81,6 +87,8 @@ export function checkModelConfig(path: string, config: ModelConfig): ModelConfig
   }
   if (headDim % 2 !== 0)
     throw checkpointInvalid(path, `its head size ${headDim} is odd; rotary embedding needs pairs.`);
+  if (headDim % HEAD_DIM_STEP !== 0)
+    throw architectureUnsupported(path, `its head_dim ${headDim} is not a multiple of ${HEAD_DIM_STEP}.`);
   const scaling = config.ropeScaling;
   if (scaling?.type === 'factors' && scaling.factors.length !== headDim / 2) {
     throw checkpointInvalid(

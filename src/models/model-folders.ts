@@ -6,6 +6,7 @@ import { existsSync } from 'node:fs';
 import { readdir, realpath, stat } from 'node:fs/promises';
 import { basename, delimiter, isAbsolute, join, relative, sep } from 'node:path';
 import { StvError } from '../errors.ts';
+import { GENAI_CONFIG } from './onnx-files.ts';
 import { BUNDLED_PACKS, loadPack, type Pack, packFromCheckpoint } from './pack.ts';
 
 const NAME = /^[A-Za-z0-9][\w.-]{0,99}(?:\/[A-Za-z0-9][\w.-]{0,99}){0,3}$/u;
@@ -128,6 +129,6 @@ async function kindOf(path: string): Promise<AvailableModel['kind'] | undefined>
   if (!found?.isDirectory()) return undefined;
   const names = await readdir(path).catch((): string[] => []);
   if (names.includes('pack.json')) return 'pack';
-  const isCheckpoint = names.some((each) => each.endsWith('.gguf')) || names.includes('config.json');
+  const isCheckpoint = names.some((each) => each.endsWith('.gguf') || each === 'config.json' || each === GENAI_CONFIG);
   return isCheckpoint ? 'checkpoint' : undefined;
 }

@@ -7,6 +7,8 @@ import { ConfigFields } from './config-fields.ts';
 import { CONFIG_LIMITS } from './model-config.ts';
 
 const GRAPH = 'model.onnx';
+/** What ORT-GenAI has in place of config.json. */
+export const GENAI_CONFIG = 'genai_config.json';
 
 /**
  * Absolute path of the graph when `path` is a folder in the layout of onnx-community (`onnx/model.onnx`) or ORT-GenAI
@@ -20,10 +22,10 @@ export function findOnnxGraph(path: string): string | undefined {
   return [join(path, GRAPH), join(path, 'onnx', GRAPH)].map((file) => resolve(file)).find((file) => existsSync(file));
 }
 
-/** The folder with config.json and tokenizer.json of a graph. */
+/** The folder with config.json (or genai_config.json) and tokenizer.json of a graph. */
 export function folderOfGraph(graph: string): string {
   const beside = dirname(graph);
-  return existsSync(join(beside, 'config.json')) ? beside : dirname(beside);
+  return ['config.json', GENAI_CONFIG].some((name) => existsSync(join(beside, name))) ? beside : dirname(beside);
 }
 
 /**
@@ -55,7 +57,7 @@ export interface OnnxFacts {
 export function readOnnxFacts(graph: string): OnnxFacts {
   const folder = folderOfGraph(graph);
   const config = readFields(join(folder, 'config.json'));
-  const genai = readFields(join(folder, 'genai_config.json'))?.object('model');
+  const genai = readFields(join(folder, GENAI_CONFIG))?.object('model');
   const fields = config ?? genai;
   if (fields === undefined) throw checkpointInvalid(folder, 'it has neither config.json nor genai_config.json.');
   const length = config?.has('max_position_embeddings') === true ? 'max_position_embeddings' : 'context_length';

@@ -111,9 +111,7 @@ const FIELDS = {
   ]),
   sampling: Type.Object({ generator: Sampling, verifier: Sampling }, strict),
   calibration: Calibration,
-  reasoning: Type.Optional(
-    Type.Object({ open: Text, close: Text, opened: Type.Optional(Type.Boolean()) }, strict),
-  ),
+  reasoning: Type.Optional(Type.Object({ open: Text, close: Text, opened: Type.Optional(Type.Boolean()) }, strict)),
 };
 
 export const PackFile = Type.Object(FIELDS, strict);

@@ -1,25 +1,47 @@
 /**
  * The folder of a prepared model appears whole or not at all: it is written beside its place under a name of its own and renamed.
- * Knows those names, whose they are, and when what lies under one is nobody's any more; what is written is the caller's.
+ * Knows those names, whose they are, and when what lies under one is nobody's any more; what is written is the caller's, and is on
+ * the disk before the rename.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { readlinkSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { readAnyManifest } from './prepared-model.ts';
 
 const PARTIAL = '.partial';
-/** `<pid>-<uuid>` after the host's name, which may itself go on with a dash and digits. */
-const OWNER = /^(?<pid>\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-replaced)?$/u;
+/**
+ * `<namespace>.<pid>-<uuid>` after the host's name, which may itself go on with a dash and digits. Names that older versions gave
+ * have no namespace.
+ */
+const OWNER = /^(?:(?<namespace>\d+)\.)?(?<pid>\d+)-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:-replaced)?$/u;
 /** A partial folder of another machine on a shared disk is left alone for this long, and one of a pid that another process may have by now. */
 const FOREIGN_PARTIAL_MS = 24 * 3600 * 1000;
-/** A conversion that lives writes more often than this. */
-const STALE_MS = 10 * 60 * 1000;
+/** Who makes a folder touches it this often, … */
+const TOUCH_MS = 5_000;
+/** … unless its thread is held up: one call of the runtime may take a minute. */
+const STALE_MS = 2 * 60 * 1000;
+/** Containers of one host name on a shared disk do not see each other's processes, and a pid of one says nothing in another. */
+const NAMESPACE = pidNamespace();
 const DISK_FULL_CODES: readonly unknown[] = ['ENOSPC', 'EDQUOT', 'EFBIG'];
 
-/** Names of what this process writes at this moment: a container has the host's name and the pid of the killed one before it. */
+/** Names of what this process writes at this moment: where there are no namespaces, a killed process may have had its pid. */
 const underWay = new Set<string>();
+
+/** How the names of a process's partial folders go on after `.partial-`; a UUID follows. */
+export function ownerOf(pid: number): string {
+  return `${hostname()}-${NAMESPACE}.${pid}`;
+}
+
+function pidNamespace(): string {
+  try {
+    return readlinkSync('/proc/self/ns/pid').replace(/\D/gu, '');
+  } catch {
+    return '0'; // one for the whole machine
+  }
+}
 
 /** Makes the folder of a prepared model, whole or not at all. Throws StvError `disk_full` and what `write` throws. */
 export async function makeFolder<Manifest>(
@@ -27,12 +49,18 @@ export async function makeFolder<Manifest>(
   write: (partial: string) => Promise<Manifest>,
 ): Promise<Manifest> {
   const cacheDir = dirname(dir);
-  const partial = `${dir}${PARTIAL}-${hostname()}-${process.pid}-${randomUUID()}`;
+  const partial = `${dir}${PARTIAL}-${ownerOf(process.pid)}-${randomUUID()}`;
   underWay.add(basename(partial));
+  const touch = setInterval(() => {
+    const now = new Date();
+    utimes(partial, now, now).catch(() => undefined);
+  }, TOUCH_MS);
+  touch.unref();
   try {
     await mkdir(partial, { recursive: true });
     await removeAbandoned(cacheDir);
     const manifest = await write(partial);
+    await flushFolder(partial);
     await putInPlace(partial, dir);
     return manifest;
   } catch (thrown) {
@@ -41,7 +69,25 @@ export async function makeFolder<Manifest>(
     const message = `The disk is full: the prepared model does not fit into "${cacheDir}".`;
     throw new StvError('disk_full', message, { cause: thrown });
   } finally {
+    clearInterval(touch);
     underWay.delete(basename(partial));
+  }
+}
+
+/** A rename can outlive a loss of power that the content of the files does not. */
+async function flushFolder(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) await flush(join(folder, name));
+  // not every file system can do that with a folder
+  await flush(folder).catch(() => undefined);
+}
+
+async function flush(path: string): Promise<void> {
+  // Windows flushes only what is open for writing; a copy of a file may be read-only elsewhere
+  const file = await open(path, process.platform === 'win32' ? 'r+' : 'r');
+  try {
+    await file.sync();
+  } finally {
+    await file.close();
   }
 }
 
@@ -84,10 +130,10 @@ async function removeAbandoned(cacheDir: string): Promise<void> {
 async function isAbandoned(name: string, path: string): Promise<boolean> {
   if (underWay.has(name)) return false;
   const [, owner = ''] = name.split(`${PARTIAL}-${hostname()}-`);
-  const pid = OWNER.exec(owner)?.groups?.['pid'];
+  const { namespace, pid } = OWNER.exec(owner)?.groups ?? {};
   if (pid === undefined) return isOlderThan(path, FOREIGN_PARTIAL_MS);
-  // the pid of this process: the one before it in its container, or at this moment one in another of the same host name
-  if (Number(pid) === process.pid) return isOlderThan(path, STALE_MS);
+  // of the container before this one, or at this moment of another with its host name
+  if (namespace !== NAMESPACE || Number(pid) === process.pid) return isOlderThan(path, STALE_MS);
   return !isRunning(Number(pid)) || isOlderThan(path, FOREIGN_PARTIAL_MS);
 }
 

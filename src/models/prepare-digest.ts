@@ -13,6 +13,7 @@ const MEMORY_FILE = 'hashes.json';
 const RELEVANT = /(?:\.gguf|\.safetensors|\.safetensors\.index\.json|\.jinja|^merges\.txt|^tokenizer\.model)$/u;
 const RELEVANT_NAMES = new Set([
   'config.json',
+  'genai_config.json',
   'generation_config.json',
   'tokenizer.json',
   'tokenizer_config.json',

@@ -1,7 +1,7 @@
 /** Checkpoint -> prepared model folder, once per content: later calls find the folder, and two at the same time both succeed. */
 import { createHash } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, statfsSync, writeSync } from 'node:fs';
-import { open } from 'node:fs/promises';
+import { closeSync, openSync, statfsSync, writeSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { StvError } from '../errors.ts';
@@ -50,7 +50,7 @@ export interface PrepareModelOptions {
   readonly runtime?: Runtime;
   readonly onProgress?: (progress: PrepareProgress) => void;
   readonly signal?: AbortSignal;
-  /** Writes the tokenizer's files into the folder before it appears. */
+  /** Writes the tokenizer's files into the folder, before the weights. */
   readonly writeTokenizer?: (dir: string) => void | Promise<void>;
 }
 
@@ -95,14 +95,13 @@ export async function placeOfModel(options: PrepareModelOptions): Promise<Prepar
   const make = (): Promise<PreparedManifest> =>
     makeFolder(dir, async (partial) => {
       const checkpoint = openCheckpoint(options.checkpoint);
-      let written: PreparedManifest;
       try {
-        written = await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
+        // first: the weights take minutes, and are of no use where the tokenizer is refused
+        await options.writeTokenizer?.(partial);
+        return await writeModel(partial, checkpoint, { ...options, sourceDigest, digest });
       } finally {
         checkpoint.close();
       }
-      await options.writeTokenizer?.(partial);
-      return written;
     });
   return { dir, found: findPrepared(dir), make };
 }
@@ -138,7 +137,6 @@ async function writeModel(dir: string, checkpoint: Checkpoint, options: WriteOpt
         writer.write(spec);
         await nextTurn(); // others may use the thread, and the signal can fire
       }
-      fsyncSync(file);
     } finally {
       closeSync(file);
     }
@@ -204,13 +202,7 @@ function manifestOf(writer: WeightWriter, facts: ManifestFacts): PreparedManifes
 }
 
 async function writeManifest(dir: string, manifest: PreparedManifest): Promise<void> {
-  const json = await open(join(dir, MODEL_FILE), 'w');
-  try {
-    await json.writeFile(JSON.stringify(manifest));
-    await json.sync();
-  } finally {
-    await json.close();
-  }
+  await writeFile(join(dir, MODEL_FILE), JSON.stringify(manifest));
 }
 
 function checkSpace(dir: string, needed: number): void {

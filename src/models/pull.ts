@@ -2,6 +2,7 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
+import { GENAI_CONFIG } from './onnx-files.ts';
 import { findGguf } from './open-checkpoint.ts';
 import { formatSource, parseSource, type Source } from './source.ts';
 import { pullError } from './sources/source-cache.ts';
@@ -117,7 +118,7 @@ async function findLocal(path: string): Promise<PulledSource> {
   const names = await namesIn(path).catch((error: unknown) => {
     throw new StvError('checkpoint_invalid', `${path} cannot be read; there is no such checkpoint.`, { cause: error });
   });
-  if (names === undefined || names.includes('config.json')) return { path };
+  if (names === undefined || names.some((name) => name === 'config.json' || name === GENAI_CONFIG)) return { path };
   // nothing beside it says what it is or how its text is read: a GGUF file says both itself
   const gguf = names.some((name) => name.endsWith('.gguf')) ? findGguf(path) : undefined;
   if (gguf !== undefined) return { path: gguf };

@@ -1,11 +1,12 @@
 /** The tokenizer files of a checkpoint, put beside its prepared graph: copied from a folder, or made from a GGUF file. */
-import { constants } from 'node:fs';
-import { copyFile, mkdir, stat, writeFile } from 'node:fs/promises';
+import { constants, existsSync } from 'node:fs';
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StvError } from '../errors.ts';
 import { readGguf } from './gguf.ts';
 import { tokenizerFilesFromGguf } from './gguf-tokenizer.ts';
 import { findOnnxGraph, folderOfGraph } from './onnx-files.ts';
+import { findGguf } from './open-checkpoint.ts';
 import { readTokenizerFiles } from './tokenizer-files.ts';
 
 /** Every file of a checkpoint that `TextModel.load` looks at. */
@@ -18,15 +19,18 @@ const TOKENIZER_FILES: readonly string[] = [
 
 /**
  * Writes the tokenizer files of `checkpoint.path` (a folder, a GGUF file, or a graph in or below its folder) into `folder`, which is
- * made if it is missing. Throws StvError `checkpoint_invalid`, `architecture_unsupported` or `disk_full`.
+ * made if it is missing. A folder with a GGUF file and no tokenizer.json has the tokenizer of that file. Throws StvError
+ * `checkpoint_invalid`, `architecture_unsupported` or `disk_full`.
  */
 export async function writeTokenizerFiles(checkpoint: { readonly path: string }, folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true });
     const graph = findOnnxGraph(checkpoint.path);
     const path = graph === undefined ? checkpoint.path : folderOfGraph(graph);
-    if ((await stat(path)).isDirectory()) await copyTokenizerFiles(path, folder);
-    else await writeFromGguf(path, folder);
+    const isCopied = graph !== undefined || existsSync(join(path, 'tokenizer.json'));
+    const gguf = isCopied ? undefined : findGguf(path);
+    if (gguf === undefined) await copyTokenizerFiles(path, folder);
+    else await writeFromGguf(gguf, folder);
   } catch (error) {
     if (error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) {
       throw new StvError('disk_full', `${folder}: the disk is full; the tokenizer could not be written.`, {

@@ -1,5 +1,15 @@
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -85,6 +95,21 @@ describe('pulling a checkpoint folder', () => {
       ...Object.keys(shards),
       'model.safetensors.index.json',
     ]);
+  });
+
+  it('takes the one file of weights that has an index all the same', async () => {
+    const { pull } = await pulling({ ...CHECKPOINT, 'model.safetensors.index.json': '{}' });
+    const names = readdirSync((await pull()).path);
+    expect(names.filter((name) => name.includes('safetensors'))).toEqual(['model.safetensors']);
+  });
+
+  it('refuses an index without shards', async () => {
+    const { 'model.safetensors': _, ...rest } = CHECKPOINT;
+    const { pull } = await pulling({ ...rest, 'model.safetensors.index.json': '{}' });
+    await expect(pull()).rejects.toMatchObject({
+      code: 'download_failed',
+      message: expect.stringMatching(/no shards .* for its model\.safetensors\.index\.json/),
+    });
   });
 
   it('reports bytes done and in all, and ends with all', async () => {
@@ -176,6 +201,20 @@ describe('pulling a GGUF file', () => {
     await expect(pull(`hf:${REPO}@v1#c.gguf`)).rejects.toMatchObject({ message: expect.stringContaining('no c.gguf') });
   });
 
+  it('finds each file again offline, also when the branch has moved between them', async () => {
+    const { hub, pull, cacheDir } = await pulling({ 'a.gguf': bytes(3_000, 1), 'b.gguf': bytes(3_000, 2) });
+    const a = await pull(`hf:${REPO}#a.gguf`);
+    hub.commit = 'd'.repeat(40);
+    const b = await pull(`hf:${REPO}#b.gguf`);
+    await hub.stop();
+    expect(await pull(`hf:${REPO}#a.gguf`, { offline: true })).toEqual(a);
+    expect(await pull(`hf:${REPO}#b.gguf`, { offline: true })).toEqual(b);
+    // as it was remembered once
+    const refs = join(cacheDir, 'hf/acme--tiny/refs');
+    renameSync(join(refs, 'main#a.gguf'), join(refs, 'main'));
+    expect(await pull(`hf:${REPO}#a.gguf`, { offline: true })).toEqual(a);
+  });
+
   it('asks which one is meant', async () => {
     const { pull } = await pulling({ 'b.gguf': bytes(10, 1), 'a.gguf': bytes(10, 2) });
     await expect(pull()).rejects.toMatchObject({ message: expect.stringContaining(`hf:${REPO}#a.gguf`) });
@@ -224,6 +263,26 @@ describe('a connection that is cut', () => {
     expect(hub.requests.some((line) => /storage\/model\.safetensors bytes=[1-9]/.test(line))).toBe(true);
     expect(hub.requests.some((line) => line.includes('resolve') && line.includes('tokenizer.json'))).toBe(false);
   });
+
+  it.skipIf(process.platform !== 'linux' || process.getuid?.() !== 0)(
+    'needs space for what is missing only (needs root: mounts a small disk)',
+    async () => {
+      const { hub, pull, cacheDir } = await pulling();
+      execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', cacheDir]);
+      try {
+        const partial = join(cacheDir, 'hf/acme--tiny', `${hub.commit}.partial`);
+        await mkdir(partial, { recursive: true });
+        writeFileSync(join(partial, 'model.safetensors.part'), bytes(250_000, 1));
+        const { path } = await pull();
+        expectFile(hub, path, 'model.safetensors');
+        hub.files.set('model.safetensors', bytes(500_000, 1));
+        hub.commit = 'd'.repeat(40);
+        await expect(pull(undefined, { refresh: true })).rejects.toMatchObject({ code: 'disk_full' });
+      } finally {
+        execFileSync('umount', [cacheDir]);
+      }
+    },
+  );
 
   it('begins anew where the server cannot go on', async () => {
     const { hub, pull } = await pulling();

@@ -328,6 +328,23 @@ describe('time and size', () => {
     await server.seen[0]?.hungUp;
   });
 
+  it.each([
+    ['texts', 'x'.repeat(20_000), {}],
+    ['reasoning', '', { delta: { reasoning_content: 'x'.repeat(20_000) } }],
+    ['token ids', 'x', { token_ids: Array.from({ length: 40 }, () => 7) }],
+    [
+      'log-probabilities',
+      'x',
+      { logprobs: { content: Array.from({ length: 40 }, () => ({ token: 'x', logprob: -1 })) } },
+    ],
+  ])('cuts off %s that so many tokens cannot have, in however few events', async (_, text, more) => {
+    const { server, engine } = await start();
+    server.next((answer) => void stream(answer).end(chunk(text, more).repeat(100) + finish() + usage(9, 8) + done));
+    const answered = await collect(engine);
+    expect(answered.error?.message).toContain('goes on past the tokens');
+    expect(answered.text.length).toBeLessThanOrEqual(1_048_576 + 50 * 256);
+  });
+
   it('does not count the time of a slow reader', async () => {
     const { engine } = await start();
     const events: string[] = [];
@@ -441,6 +458,32 @@ describe('circuit', () => {
     expect(engine.status().remotes?.[0]).toMatchObject({ circuit: 'closed', failuresInARow: 0 });
   });
 
+  it('opens for generations that fail, however well the server encodes', async () => {
+    const server = await startMisbehavingServer();
+    server.route('/v1/models', () => ({ data: [{ id: 'm', owned_by: 'vllm', max_model_len: 64 }] }));
+    server.route('/tokenize', () => ({ tokens: [1, 2, 3] }));
+    const clock = { now: 0 };
+    const limits = { failureThreshold: 5, maxRetries: 0, minOpenMs: 1000 };
+    const engine = await startRemoteEngine({
+      remote: { url: server.url, limits },
+      label: 'pack/generator',
+      aliases: ['generator'],
+      now: () => clock.now,
+    });
+    onTestFinished(() => engine.close());
+    server.next(...Array.from({ length: 100 }, () => reset()));
+    let numSent = 0;
+    const ask = (): Promise<Collected> => collect(engine, request({ prompt: chat(`What is ${numSent++} + 2?`) }));
+    for (let times = 0; times < 100; times++) expect((await ask()).error?.code).toBe('remote_unavailable');
+    expect(server.seen).toHaveLength(5);
+    expect(engine.status().remotes?.[0]).toMatchObject({ circuit: 'open', circuitOpened: 1 });
+    clock.now = 1000;
+    for (let times = 0; times < 3; times++) await engine.countTokens('generator', chat(`Count ${times}.`));
+    expect(engine.status().remotes?.[0]).toMatchObject({ circuit: 'half-open' });
+    await ask();
+    expect(engine.status().remotes?.[0]).toMatchObject({ circuit: 'open', circuitOpened: 2 });
+  });
+
   it('does not open for requests that are refused or cancelled', async () => {
     const { server, engine } = await start({ limits: { failureThreshold: 1, maxRetries: 0 } });
     server.next(
@@ -495,14 +538,20 @@ describe('score', () => {
 
   it('takes one answer as a vote where there are none, and does not ask for them again', async () => {
     const { server, engine } = await start();
-    server.next(sendJson({}, 400), sendJson(answer(' wrong</verdict>')), sendJson(answer('Hmm')));
-    expect(await engine.score({ ...scored, candidates: words })).toMatchObject({
-      logprobs: [Number.NEGATIVE_INFINITY, 0],
-      method: 'vote',
-    });
+    const vote = sendJson(answer(' wrong</verdict>'));
+    for (let times = 0; times < 3; times++) server.next(sendJson({}, 400), vote);
+    server.next(sendJson(answer('Hmm')));
+    for (let times = 0; times < 3; times++) {
+      expect(await engine.score({ ...scored, candidates: words })).toMatchObject({
+        logprobs: [Number.NEGATIVE_INFINITY, 0],
+        method: 'vote',
+      });
+    }
     const none = await engine.score({ ...scored, candidates: words });
     expect(none.logprobs).toEqual([Number.NEGATIVE_INFINITY, Number.NEGATIVE_INFINITY]);
-    expect(server.seen.map(({ body }) => body.top_logprobs)).toEqual([20, undefined, undefined]);
+    const [asked, without] = [20, undefined];
+    const tops = server.seen.map(({ body }) => body.top_logprobs);
+    expect(tops).toEqual([asked, without, asked, without, asked, without, without]);
   });
 
   it('multiplies over the tokens of the candidates where the server encodes for us', async () => {

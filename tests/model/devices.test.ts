@@ -4,8 +4,10 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { chooseDevices } from '../../src/cli/choose-devices.ts';
+import { installCuda } from '../../src/cli/device.ts';
+import type { Config } from '../../src/config.ts';
 import { HostLoop } from '../../src/engine/host-loop.ts';
 import type { FromHost } from '../../src/engine/messages.ts';
 import { StvError } from '../../src/errors.ts';
@@ -185,8 +187,31 @@ describe.runIf(hasPip)('the library set', () => {
     await expect(install({ ...tiny, libraries: ['libother.so'] })).rejects.toThrow(/it holds no libother.so/);
     await expect(install({ ...tiny, package: 'absent' })).rejects.toMatchObject({ code: 'download_failed' });
     expect(existsSync(folder)).toBe(false);
+    // of installations that were killed
+    for (const left of ['.partial/tiny', '.partial-1/libraries']) mkdirSync(folder + left, { recursive: true });
     await install(tiny);
     expect(readdirSync(folder).sort()).toEqual(['libtiny.so.1', 'packages.json']);
     expect(readdirSync(parent)).toEqual(['cuda']);
   }, 60_000);
 });
+
+it.runIf(process.platform === 'linux' && process.arch === 'x64')(
+  'an installation that is told to end leaves nothing behind',
+  async () => {
+    const dataDir = temporaryFolder();
+    const bin = temporaryFolder();
+    writeFileSync(path.join(bin, 'python3'), '#!/bin/sh\nexec /bin/sleep 60\n', { mode: 0o755 });
+    vi.stubEnv('PATH', bin);
+    const before = process.listeners('SIGTERM');
+    try {
+      const installing = installCuda({ dataDir } as Config, true);
+      await vi.waitFor(() => expect(existsSync(`${cudaSetFolder(dataDir)}.partial/onnxruntime-gpu`)).toBe(true));
+      // as the signal does, but without the listeners of whoever runs this test
+      for (const listener of process.listeners('SIGTERM')) if (!before.includes(listener)) listener('SIGTERM');
+      await expect(installing).rejects.toMatchObject({ code: 'cancelled' });
+    } finally {
+      vi.unstubAllEnvs();
+    }
+    expect(readdirSync(path.dirname(cudaSetFolder(dataDir)))).toEqual([]);
+  },
+);

@@ -1,10 +1,15 @@
 /** The lane graph against `transformers` on tiny random checkpoints of every family, however the tokens are put into lanes. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { measureScales, writeSequences } from '../../src/models/calibrate.ts';
 import type { CausalLM, Lane } from '../../src/models/causal-lm.ts';
-import type { WeightFormat } from '../../src/models/lane-graph.ts';
+import { cacheScalesOf, type WeightFormat } from '../../src/models/lane-graph.ts';
 import { type LoadCausalLMOptions, loadCausalLM } from '../../src/models/load-causal-lm.ts';
 import { openCheckpoint } from '../../src/models/open-checkpoint.ts';
 import { prepareModel } from '../../src/models/prepare-model.ts';
+import { WEIGHTS_FILE } from '../../src/models/prepared-model.ts';
+import { loadRuntime } from '../../src/runtime/runtime.ts';
 import { goldenGgufPath, goldenPath, readGoldenPrompts, TINY_MODELS } from '../support/goldens.ts';
 import { randomCheckpoint } from '../support/random-checkpoint.ts';
 import { referenceForward } from '../support/reference-forward.ts';
@@ -222,6 +227,33 @@ describe('a hidden size that quantization blocks do not divide', () => {
     expect(before).toBeLessThan(weights === 'int8' ? 0.05 : 0.3);
     // the head stays float here, so that scales can make it neither better nor worse
     expect(after).toBeLessThan(1.5 * before);
+  });
+});
+
+describe('the scales of an int8 cache', () => {
+  it('fit keys and values as they are cached, where int8 weights divide the values', async () => {
+    // of another size in each channel, so that calibration scales them
+    const checkpoint = randomCheckpoint({}, (name, row) => (name.includes('v_proj') ? (1 + (row % 16)) / 8 : 1));
+    const options = { checkpoint, cacheDir: temporaryFolder(), weights: 'int8' } as const;
+    const plain = await prepareModel(options);
+    const scaled = await prepareModel({ ...options, calibrate: true });
+    const runtime = loadRuntime();
+    onTestFinished(() => runtime.dispose());
+    // the text that the scales come from, as the finished model caches it
+    const sequences = await writeSequences({ runtime, dir: plain.dir });
+    const measured = await measureScales({ runtime, dir: scaled.dir }, sequences, () => false);
+    const bytes = readFileSync(join(scaled.dir, WEIGHTS_FILE));
+    for (const part of ['key', 'value'] as const) {
+      for (let layer = 0; layer < scaled.manifest.config.numHiddenLayers; layer++) {
+        const name = cacheScalesOf(layer, part);
+        const offset = scaled.manifest.tensors.find((tensor) => tensor.name === name)?.offset ?? Number.NaN;
+        for (const [channel, wanted] of (measured.weights.get(name) ?? []).entries()) {
+          const share = bytes.readFloatLE(offset + 4 * channel) / wanted;
+          expect(share, `${name}, channel ${channel}`).toBeGreaterThan(0.8);
+          expect(share, `${name}, channel ${channel}`).toBeLessThan(1.25);
+        }
+      }
+    }
   });
 });
 

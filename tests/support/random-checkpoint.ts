@@ -24,8 +24,14 @@ const CONFIG = {
   eos_token_id: 2,
 };
 
-/** Folder with safetensors of a config.json like `CONFIG`, but for `changes`; it has no tokenizer. Always the same weights. */
-export function randomCheckpoint(changes: Readonly<Record<string, unknown>> = {}): string {
+/**
+ * Folder with safetensors of a config.json like `CONFIG`, but for `changes`; it has no tokenizer. Always the same weights, but for
+ * what `times` multiplies the rows with.
+ */
+export function randomCheckpoint(
+  changes: Readonly<Record<string, unknown>> = {},
+  times: (name: string, row: number) => number = () => 1,
+): string {
   const folder = temporaryFolder({ 'config.json': JSON.stringify({ ...CONFIG, ...changes }) });
   const random = createRandom(7);
   const header: Record<string, SafetensorsEntry> = {};
@@ -35,7 +41,10 @@ export function randomCheckpoint(changes: Readonly<Record<string, unknown>> = {}
     const count = shape.reduce((product, size) => product * size, 1);
     // around 1 for norms, else of the size that keeps the product of a row about as large as its input
     const [middle, width] = name.includes('norm') ? [1, 0.8] : [0, 3 / Math.sqrt(shape.at(-1) ?? 1)];
-    for (let i = 0; i < count; i++) values.push(middle + width * (2 * random() - 1));
+    const columns = shape.length === 1 ? 1 : (shape.at(-1) ?? 1);
+    for (let i = 0; i < count; i++) {
+      values.push((middle + width * (2 * random() - 1)) * times(name, Math.floor(i / columns)));
+    }
     header[name] = { dtype: 'F32', shape, data_offsets: [begin, values.length * 4] };
   }
   writeFileSync(join(folder, 'model.safetensors'), safetensorsFile(header, floatBytes(...values)));

@@ -10,6 +10,8 @@ export interface AttemptsOptions {
   readonly limits: RetryLimits;
   readonly random: () => number;
   readonly call: CallSignal;
+  /** A call beside the work, see `CircuitBreaker`. */
+  readonly isAside: boolean;
   readonly onFailure: (failure: RemoteFailure) => void;
   readonly onRetry: () => void;
 }
@@ -23,10 +25,10 @@ export async function withAttempts<T>(
   attempt: () => Promise<T>,
   options: AttemptsOptions,
 ): Promise<{ readonly value: T; readonly pass: CircuitPass }> {
-  const { breaker, call, limits, random } = options;
+  const { breaker, call, isAside, limits, random } = options;
   for (let numFailed = 1; ; numFailed++) {
     call.signal.throwIfAborted();
-    const pass = breaker.enter();
+    const pass = breaker.enter({ isAside });
     try {
       const value = await attempt();
       pass.progress();

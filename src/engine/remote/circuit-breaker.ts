@@ -1,6 +1,7 @@
 /**
  * Keeps requests away from a server that fails. Closed: all pass. Open, after some failures in a row: none for a while. Half-open:
- * one passes as a trial; its first sign of life closes the circuit, its failure opens it for twice as long.
+ * one passes as a trial; its first sign of life closes the circuit, its failure opens it for twice as long. Calls beside the work
+ * (a text to encode, say) are no trials, and that they succeed says nothing: a server may encode well and generate nothing.
  */
 import { StvError } from '../../errors.ts';
 import type { RemoteLimits } from './remote-config.ts';
@@ -53,10 +54,14 @@ export class CircuitBreaker {
     return this.#numOpened;
   }
 
-  /** Throws StvError `remote_unavailable` while the circuit is open or a trial is under way. */
-  enter(): CircuitPass {
-    const isTrial = this.#opensAgainAtMs !== undefined;
-    if (isTrial && (this.state === 'open' || this.#trial !== undefined)) {
+  /**
+   * Throws StvError `remote_unavailable` while the circuit is open or a trial is under way.
+   * @param options.isAside a call beside the work: only its failure counts
+   */
+  enter({ isAside = false }: { readonly isAside?: boolean } = {}): CircuitPass {
+    const isClosed = this.#opensAgainAtMs === undefined;
+    const isTrial = !isClosed && !isAside;
+    if (!isClosed && (this.state === 'open' || this.#trial !== undefined)) {
       const retryAfterMs = Math.max(this.#limits.minOpenMs / 2, (this.#opensAgainAtMs ?? 0) - this.#now());
       throw new StvError(
         'remote_unavailable',
@@ -79,6 +84,7 @@ export class CircuitBreaker {
       },
       succeed: () =>
         end(() => {
+          if (isAside) return;
           this.#openMs = this.#limits.minOpenMs;
           this.#close(0);
         }),

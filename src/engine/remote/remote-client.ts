@@ -22,8 +22,17 @@ interface StreamOptions {
   readonly maxTokens: number;
 }
 
+interface AskOptions {
+  readonly route: RemoteRoute;
+  readonly body: unknown;
+  readonly call: CallSignal;
+  readonly isAside: boolean;
+}
+
 /** Events beyond the tokens asked for (roles, usage, progress) that a server may send. */
 const SPARE_EVENTS = 1024;
+/** More than the longest tokens of any vocabulary have. */
+const MAX_TOKEN_CHARS = 256;
 
 export class RemoteClient {
   readonly breaker: CircuitBreaker;
@@ -45,14 +54,14 @@ export class RemoteClient {
     return this.#http.name;
   }
 
-  /** A JSON call, tried again where that can help. */
+  /** A JSON call that generates nothing, tried again where that can help. */
   ask(route: RemoteRoute, body: unknown, call: CallSignal): Promise<unknown> {
-    return this.#askAs((answer) => answer, { route, body, call });
+    return this.#askAs((answer) => answer, { route, body, call, isAside: true });
   }
 
   /** A whole answer of `chat/completions` or `completions`. */
   complete(route: RemoteRoute, body: unknown, call: CallSignal): Promise<CompletionChunk> {
-    return this.#askAs((answer) => readChunk(this.name, answer), { route, body, call });
+    return this.#askAs((answer) => readChunk(this.name, answer), { route, body, call, isAside: false });
   }
 
   /**
@@ -63,7 +72,7 @@ export class RemoteClient {
     this.numRequests += 1;
     const { value: opened, pass } = await withAttempts(
       () => this.#begin(route, body, { call, maxTokens }),
-      this.#attempts(call),
+      this.#attempts(call, false),
     );
     let hasFinished = false;
     try {
@@ -88,14 +97,11 @@ export class RemoteClient {
     }
   }
 
-  async #askAs<T>(
-    read: (answer: unknown) => T,
-    { route, body, call }: { readonly route: RemoteRoute; readonly body: unknown; readonly call: CallSignal },
-  ): Promise<T> {
+  async #askAs<T>(read: (answer: unknown) => T, { route, body, call, isAside }: AskOptions): Promise<T> {
     this.numRequests += 1;
     const { value, pass } = await withAttempts(
       async () => read(await this.#http.json(route, body, { signal: call.signal })),
-      this.#attempts(call),
+      this.#attempts(call, isAside),
     );
     pass.succeed();
     return value;
@@ -111,7 +117,7 @@ export class RemoteClient {
       signal: call.signal,
       patienceMs: () => (hasBegun ? this.#limits.stallMs : this.#limits.firstEventMs),
     });
-    const chunks = this.#read(events, maxTokens + SPARE_EVENTS);
+    const chunks = this.#read(events, maxTokens);
     for (;;) {
       const { value, done } = await chunks.next();
       if (done === true) throw this.#endedEarly();
@@ -121,23 +127,29 @@ export class RemoteClient {
     }
   }
 
-  async *#read(events: AsyncIterable<string>, maxEvents: number): Chunks {
-    let numEvents = 0;
+  async *#read(events: AsyncIterable<string>, maxTokens: number): Chunks {
+    // what is passed on is kept by somebody, so it is bounded as a whole
+    const maxChars = this.#limits.maxEventBytes + maxTokens * MAX_TOKEN_CHARS;
+    let numTokens = 0;
+    let numChars = 0;
     for await (const data of events) {
-      numEvents += 1;
-      if (numEvents > maxEvents) {
+      const chunk = readChunk(this.name, parseJson(data));
+      numTokens += Math.max(1, chunk.tokens?.length ?? chunk.logprobs?.length ?? 0);
+      numChars += chunk.text.length + chunk.numReasoningChars;
+      if (numTokens > maxTokens + SPARE_EVENTS || numChars > maxChars) {
         throw new RemoteFailure('malformed', `The remote ${this.name} goes on past the tokens that it was asked for.`);
       }
-      yield readChunk(this.name, parseJson(data));
+      yield chunk;
     }
   }
 
-  #attempts(call: CallSignal): AttemptsOptions {
+  #attempts(call: CallSignal, isAside: boolean): AttemptsOptions {
     return {
       breaker: this.breaker,
       limits: this.#limits,
       random: this.#random,
       call,
+      isAside,
       onFailure: () => {
         this.numFailures += 1;
       },

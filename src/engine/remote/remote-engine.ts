@@ -50,6 +50,9 @@ export interface RemoteEngineParts {
   readonly profile: RemoteProfile;
 }
 
+/** A server that refuses to give log-probabilities so often in a row gives none; less may have had another reason. */
+const MAX_LOGPROB_REFUSALS = 3;
+
 export class RemoteEngine implements Engine {
   readonly #info: ModelInfo;
   readonly #profile: RemoteProfile;
@@ -62,6 +65,7 @@ export class RemoteEngine implements Engine {
   readonly #closing = new AbortController();
   readonly #stats = new StatsListeners();
   #givesLogprobs = true;
+  #numLogprobRefusals = 0;
   #numEstimatedUsages = 0;
   #lastTokenAtMs: number | undefined;
 
@@ -232,12 +236,13 @@ export class RemoteEngine implements Engine {
       const scored = await scoreByTokens(encodings, deps);
       if (scored !== undefined) return scored;
     }
-    const { score, lacksLogprobs } = await scoreByText(request.prompt, request.candidates, {
+    const { score, lacksLogprobs, hasRefused } = await scoreByText(request.prompt, request.candidates, {
       ...deps,
       withLogprobs: this.#givesLogprobs,
       estimate: { promptTokens: this.#estimated(request.prompt) },
     });
-    if (lacksLogprobs) this.#givesLogprobs = false;
+    this.#numLogprobRefusals = hasRefused ? this.#numLogprobRefusals + 1 : 0;
+    if (lacksLogprobs || this.#numLogprobRefusals >= MAX_LOGPROB_REFUSALS) this.#givesLogprobs = false;
     return score;
   }
 

@@ -93,8 +93,10 @@ async function read(
 
 export interface TextScore {
   readonly score: RemoteScore;
-  /** The server wrote something and no log-probabilities with it: it gives none. An empty answer does not tell. */
+  /** Asked for log-probabilities the server wrote something and none with it: it gives none. An empty answer does not tell. */
   readonly lacksLogprobs: boolean;
+  /** It refused to give log-probabilities and answered without. */
+  readonly hasRefused: boolean;
 }
 
 /** One short greedy answer, read by its first token where log-probabilities come with it, else as a vote. */
@@ -111,8 +113,10 @@ export async function scoreByText(
     const { route, body } = voteCall(prompt, profile, { maxTokens: VOTE_TOKENS, top });
     return client.complete(route, body, call);
   };
-  const answer = deps.withLogprobs ? await orWithout(ask) : await ask(undefined);
-  const lacksLogprobs = answer.logprobs === undefined && answer.text !== '';
+  const asked = deps.withLogprobs ? await askWithLogprobs(ask) : undefined;
+  const answer = asked ?? (await ask(undefined));
+  const lacksLogprobs = asked !== undefined && asked.logprobs === undefined && asked.text !== '';
+  const hasRefused = deps.withLogprobs && asked === undefined;
   const prefix = prompt.kind === 'chat' ? (prompt.assistantPrefix ?? '') : '';
   const usage = usageOf(answer.usage, {
     promptTokens: estimate.promptTokens,
@@ -121,21 +125,24 @@ export async function scoreByText(
   const place = tokenBehindEcho(answer.logprobs ?? [], prefix);
   if (place !== undefined && place.top.length > 0) {
     const logprobs = scoreFirstToken(place.top, candidates);
-    return { score: { logprobs, usage, method: 'first-token' }, lacksLogprobs };
+    return { score: { logprobs, usage, method: 'first-token' }, lacksLogprobs, hasRefused };
   }
   const core = prefix.trimEnd();
   const text = core !== '' && answer.text.startsWith(core) ? answer.text.slice(core.length) : answer.text;
-  return { score: { logprobs: scoreVote(text, candidates), usage, method: 'vote' }, lacksLogprobs };
+  return { score: { logprobs: scoreVote(text, candidates), usage, method: 'vote' }, lacksLogprobs, hasRefused };
 }
 
-/** A server that refuses to give log-probabilities is asked again without them. */
-async function orWithout(ask: (top: number | undefined) => Promise<CompletionChunk>): Promise<CompletionChunk> {
+/** About the key or the route: the same without log-probabilities would be refused too. */
+const NOT_ABOUT_LOGPROBS: readonly (number | undefined)[] = [401, 403, 404, 405];
+
+/** undefined where the server refuses what may be the log-probabilities. */
+async function askWithLogprobs(ask: (top: number) => Promise<CompletionChunk>): Promise<CompletionChunk | undefined> {
   try {
     return await ask(VOTE_ALTERNATIVES);
   } catch (thrown) {
-    if (!(thrown instanceof RemoteFailure) || (thrown.kind !== 'refused' && thrown.kind !== 'unsupported'))
-      throw thrown;
-    return ask(undefined);
+    if (!(thrown instanceof RemoteFailure) || NOT_ABOUT_LOGPROBS.includes(thrown.status)) throw thrown;
+    if (thrown.kind !== 'refused' && thrown.kind !== 'unsupported') throw thrown;
+    return undefined;
   }
 }
 

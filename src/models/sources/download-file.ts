@@ -87,6 +87,11 @@ async function complete(url: string, part: string, size: number, options: Downlo
   }
 }
 
+/** Bytes that earlier calls have brought of the file at `path`, finished or not. */
+export async function bytesOnDisk(path: string): Promise<number> {
+  return (await sizeOf(path)) || sizeOf(`${path}.part`);
+}
+
 async function sizeOf(path: string): Promise<number> {
   return (await stat(path).catch(() => undefined))?.size ?? 0;
 }

@@ -5,7 +5,7 @@ import { HUB_URL, HubApiError, listFiles, modelInfo } from '@huggingface/hub';
 import { EnvHttpProxyAgent, fetch as undiciFetch } from 'undici';
 import { StvError } from '../../errors.ts';
 import { formatSource, type Source } from '../source.ts';
-import { downloadFile, type ExpectedFile, type Fetch } from './download-file.ts';
+import { bytesOnDisk, downloadFile, type ExpectedFile, type Fetch } from './download-file.ts';
 import {
   findStored,
   partialFolder,
@@ -48,12 +48,13 @@ const CONFIG_FILES: ReadonlySet<string> = new Set([
   'tokenizer_config.json',
   'chat_template.jinja',
 ]);
+const INDEX = 'model.safetensors.index.json';
 const SHARD = /^model-\d+-of-\d+\.safetensors$/u;
 
 /** Finds the repository's files in the cache, or fetches them. */
 export async function pullFromHub(source: HubSource, options: HubOptions): Promise<StoredSource> {
   const home = join(options.folder, source.repo.replace('/', '--'));
-  const known = await knownCommit(home, source.revision);
+  const known = await knownCommit(home, source);
   if (known !== undefined && (options.offline || !options.refresh)) {
     const stored = await findStored(folderOf(home, known, source));
     if (stored !== undefined) return stored;
@@ -71,7 +72,7 @@ export async function pullFromHub(source: HubSource, options: HubOptions): Promi
     const stored = await withSourceLock(folder, options.signal, async () => {
       return (await findStored(folder)) ?? (await fetchAll(source, { commit, folder, hub, options }));
     });
-    await rememberCommit(home, source.revision, commit);
+    await rememberCommit(home, source, commit);
     return stored;
   } finally {
     await hub.close();
@@ -80,21 +81,33 @@ export async function pullFromHub(source: HubSource, options: HubOptions): Promi
 
 /** One folder for a commit; a single GGUF file of it has its own, so that several can be kept. */
 function folderOf(home: string, commit: string, source: HubSource): string {
-  return join(home, source.file === undefined ? commit : `${commit}-${source.file.replace(/[^\w.-]/gu, '_')}`);
+  return join(home, source.file === undefined ? commit : `${commit}-${plainName(source.file)}`);
 }
 
-function refPath(home: string, revision: string): string {
-  return join(home, 'refs', encodeURIComponent(revision));
+function plainName(file: string): string {
+  return file.replace(/[^\w.-]/gu, '_');
 }
 
-async function knownCommit(home: string, revision: string): Promise<string | undefined> {
+/** One for each folder of a revision: a branch may have moved between the pulls of two files. */
+function refPath(home: string, { revision, file }: Pick<HubSource, 'revision' | 'file'>): string {
+  const ref = encodeURIComponent(revision);
+  return join(home, 'refs', file === undefined ? ref : `${ref}#${plainName(file)}`);
+}
+
+async function knownCommit(home: string, { revision, file }: HubSource): Promise<string | undefined> {
   if (/^[0-9a-f]{40}$/u.test(revision)) return revision;
-  const commit = await readFile(refPath(home, revision), 'utf8').catch(() => undefined);
+  const ofFile = file === undefined ? undefined : await readRef(refPath(home, { revision, file }));
+  // files were once remembered under the revision alone
+  return ofFile ?? (await readRef(refPath(home, { revision })));
+}
+
+async function readRef(path: string): Promise<string | undefined> {
+  const commit = await readFile(path, 'utf8').catch(() => undefined);
   return commit !== undefined && /^[0-9a-f]{40}$/u.test(commit) ? commit : undefined;
 }
 
-async function rememberCommit(home: string, revision: string, commit: string): Promise<void> {
-  const path = refPath(home, revision);
+async function rememberCommit(home: string, source: HubSource, commit: string): Promise<void> {
+  const path = refPath(home, source);
   await mkdir(dirname(path), { recursive: true });
   await writeFile(`${path}.${process.pid}`, commit);
   await rename(`${path}.${process.pid}`, path);
@@ -187,7 +200,9 @@ async function fetchAll(source: HubSource, context: FetchContext): Promise<Store
   const partial = partialFolder(folder);
   await mkdir(partial, { recursive: true });
   const bytesTotal = files.reduce((sum, file) => sum + file.size, 0);
-  await requireSpace(partial, bytesTotal, formatSource(source));
+  let bytesMissing = bytesTotal;
+  for (const { path, size } of files) bytesMissing -= Math.min(size, await bytesOnDisk(join(partial, basename(path))));
+  await requireSpace(partial, bytesMissing, formatSource(source));
 
   const stored: StoredFile[] = [];
   let finished = 0;
@@ -224,7 +239,7 @@ async function fetchAll(source: HubSource, context: FetchContext): Promise<Store
 async function requireSpace(folder: string, bytes: number, source: string): Promise<void> {
   const { bavail, bsize } = await statfs(folder);
   if (bavail * bsize >= bytes) return;
-  throw new StvError('disk_full', `${source} needs ${bytes} bytes and ${folder} has ${bavail * bsize} left.`);
+  throw new StvError('disk_full', `${source} needs ${bytes} more bytes and ${folder} has ${bavail * bsize} left.`);
 }
 
 async function chooseFiles(
@@ -259,6 +274,7 @@ async function chooseFiles(
 
   const names = [...all.keys()].filter((name) => !/[\\/]/u.test(name));
   const weights = weightFiles(names);
+  if (weights.length === 1 && weights[0] === INDEX) throw missing(`shards model-*-of-*.safetensors for its ${INDEX}`);
   if (weights.length > 0) {
     const wanted = names.filter((name) => CONFIG_FILES.has(name));
     for (const name of ['config.json', 'tokenizer.json']) if (!wanted.includes(name)) throw missing(name);
@@ -274,11 +290,10 @@ async function chooseFiles(
   );
 }
 
-/** The safetensors of the model itself: sharded with an index, or one file. */
+/** The safetensors of the model itself: one file, which may have an index all the same, or sharded with an index. */
 function weightFiles(names: readonly string[]): readonly string[] {
-  const index = 'model.safetensors.index.json';
-  if (names.includes(index)) return [index, ...names.filter((name) => SHARD.test(name))];
   if (names.includes('model.safetensors')) return ['model.safetensors'];
+  if (names.includes(INDEX)) return [INDEX, ...names.filter((name) => SHARD.test(name))];
   const others = names.filter((name) => name.endsWith('.safetensors'));
   return others.length === 1 ? others : [];
 }

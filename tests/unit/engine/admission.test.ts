@@ -115,6 +115,23 @@ describe('Admission, refusing many', () => {
     expect(times.filter((time) => time === 20_000)).toHaveLength(15);
   });
 
+  it('tells times of the present burst after a pause, not of the time in which nobody asked', () => {
+    const clock = { now: 0 };
+    const admission = new Admission({ maxQueuedSequences: 4, maxQueuedTokens: 1_000_000 }, () => clock.now);
+    const refusal = (): number => errorOf(() => admission.reserve(one)).retryAfterMs as number;
+    for (let i = 0; i < 20; i++) admission.reserve(one).start();
+    clock.now += 3_600_000;
+    const burst = Array.from({ length: 4 }, () => admission.reserve(one));
+    expect([refusal(), refusal()], 'nothing is known yet').toEqual([1000, 1000]);
+    for (const ticket of burst) {
+      clock.now += 200;
+      ticket.start();
+      admission.reserve(one);
+    }
+    clock.now += 1000; // 4 in 1600 ms
+    expect([refusal(), refusal()]).toEqual([400, 800]);
+  });
+
   it('does not let one key wait for what another was told', () => {
     const { admission, refusal } = fullQueue('a');
     expect([refusal(), refusal(), refusal()]).toEqual([500, 1000, 1500]);

@@ -248,6 +248,30 @@ describe('EngineCore', () => {
     expect(driver.result(1).finish).toEqual({ reason: 'length' });
   });
 
+  it('orders by what a token of a prompt costs, not by the much slower tokens of an answer', () => {
+    const driver = new CoreDriver(
+      {
+        ...{ numSlots: 1, maxLanes: 1, maxBatchedTokens: 256, maxLength: 1024 },
+        onForward: ([lane]) => {
+          const count = lane?.tokens.length ?? 0;
+          driver.nowMs += count === 1 ? 10 : count / 10;
+        },
+      },
+      { reusePrefixes: false },
+    );
+    const prompt = (length: number): number[] => Array.from({ length }, (_, i) => i % 250);
+    for (let id = 0; id < 30; id++) driver.add(spec(id, prompt(200), { maxTokens: 1 }));
+    driver.run();
+    driver.add(spec(30, [1, 2], { maxTokens: 200 }));
+    for (let step = 0; step < 100; step++) driver.step();
+    driver.add(spec(31, prompt(500), { maxTokens: 1 })); // 50 ms
+    for (let step = 0; step < 50; step++) driver.step();
+    driver.add(spec(32, prompt(20), { maxTokens: 1 })); // half a second later
+    const order: number[] = [];
+    while (driver.core.hasWork) for (const { id, finish } of driver.step()) if (finish !== undefined) order.push(id);
+    expect(order).toEqual([30, 31, 32]);
+  });
+
   it('frees the slot of a cancelled request before the next step, whether it waits, prefills or decodes', () => {
     const driver = new CoreDriver({ numSlots: 1, maxLanes: 1, maxBatchedTokens: 8 }, { chunkTokens: 8 });
     driver.add(spec(0, [1, 2, 3], { maxTokens: 50 }));

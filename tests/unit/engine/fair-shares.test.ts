@@ -20,13 +20,15 @@ const OPTIONS: SchedulerOptions = {
 const MAX_PROMPT = 200;
 const MAX_OUTPUT = 60;
 
-/** Parties that keep a number of requests waiting, whatever is served. */
+/** Parties that keep a number of requests waiting, whatever is served, or open, until they are answered. */
 class Crowd {
   readonly scheduler: Scheduler;
   readonly computed = new Map<string, number>();
   /** Steps between arrival and first computation, by party. */
   readonly waits = new Map<string, number[]>();
   readonly #waiting = new Map<string, Set<number>>();
+  /** Requests that wait or run, by party. */
+  readonly #numOpen = new Map<string, number>();
   readonly #nameOf = new Map<number, string>();
   readonly #rng: Rng;
   #numSteps = 0;
@@ -46,14 +48,22 @@ class Crowd {
   ): void {
     const waiting = this.#waiting.get(name) ?? new Set();
     this.#waiting.set(name, waiting);
-    while (waiting.size < depth) {
-      const id = this.#nextId++;
-      const prompt = Array.from({ length: 1 + this.#draw(sizes.prompt) }, () => this.#draw(1000));
-      const request = { maxTokens: 1 + this.#draw(sizes.output), shareKey: name, ...changes };
-      this.scheduler.add(spec(id, prompt, request), { nowMs: this.#numSteps, msPerToken: 1 / 64 });
-      waiting.add(id);
-      this.#nameOf.set(id, name);
-    }
+    while (waiting.size < depth) waiting.add(this.#send(name, sizes, changes));
+  }
+
+  /** Sends the next request of a party where its last one is done. */
+  ask(name: string, sizes: { prompt: number; output: number }): void {
+    if ((this.#numOpen.get(name) ?? 0) === 0) this.#send(name, sizes);
+  }
+
+  #send(name: string, sizes: { prompt: number; output: number }, changes: Partial<SequenceSpec> = {}): number {
+    const id = this.#nextId++;
+    const prompt = Array.from({ length: 1 + this.#draw(sizes.prompt) }, () => this.#draw(1000));
+    const request = { maxTokens: 1 + this.#draw(sizes.output), shareKey: name, ...changes };
+    this.scheduler.add(spec(id, prompt, request), { nowMs: this.#numSteps, msPerToken: 1 / 64 });
+    this.#nameOf.set(id, name);
+    this.#numOpen.set(name, (this.#numOpen.get(name) ?? 0) + 1);
+    return id;
   }
 
   step(): void {
@@ -65,7 +75,9 @@ class Crowd {
       this.scheduler.advance(sequence, numTokens);
       if (sequence.numMissingTokens > 0) continue;
       sequence.append(this.#draw(1000));
-      if (sequence.numTokensLeft === 0) this.scheduler.remove(sequence, { keepContent: true });
+      if (sequence.numTokensLeft > 0) continue;
+      this.scheduler.remove(sequence, { keepContent: true });
+      this.#numOpen.set(name, (this.#numOpen.get(name) as number) - 1);
     }
     if (this.#numSteps % 25 === 0) this.scheduler.checkIntegrity();
   }
@@ -115,6 +127,28 @@ describe('shares of API keys', () => {
     );
   }, 60_000);
 
+  it.each([
+    ['of the same size', { prompt: 60, output: 20 }],
+    ['of a larger size', { prompt: MAX_PROMPT, output: MAX_OUTPUT }],
+    ['of a smaller size', { prompt: 10, output: 2 }],
+  ])(
+    'are about equal where more keys than lanes send one request at a time, %s, beside a backlog',
+    (_, sizes) => {
+      const crowd = new Crowd(7);
+      const names = Array.from({ length: 6 }, (_each, i) => `key-${i}`);
+      for (let step = 0; step < 6000; step++) {
+        crowd.fill('backlog', 20, { prompt: 60, output: 20 });
+        for (const name of names) crowd.ask(name, sizes);
+        crowd.step();
+      }
+      const shares = names.map((name) => crowd.computed.get(name) as number);
+      const backlog = crowd.computed.get('backlog') as number;
+      expect(backlog).toBeGreaterThan(0.8 * Math.max(...shares));
+      expect(backlog).toBeLessThan(1.5 * Math.min(...shares));
+    },
+    60_000,
+  );
+
   it('let a key that asks seldom pass the backlog of one that asks much', () => {
     const crowd = new Crowd(3);
     for (let step = 0; step < 4000; step++) {
@@ -150,6 +184,32 @@ describe('shares of API keys', () => {
     const [ofBatch, ofPeople] = ['batch', 'people'].map((name) => other.computed.get(name) as number);
     expect((ofBatch as number) / (ofPeople as number)).toBeGreaterThan(0.15);
     expect((ofBatch as number) / (ofPeople as number)).toBeLessThan(0.35);
+  }, 60_000);
+
+  it('leave batch work a quarter of what a key gets, also where more keys than lanes send one request at a time', () => {
+    const crowd = new Crowd(8);
+    const names = Array.from({ length: 6 }, (_, i) => `key-${i}`);
+    for (let step = 0; step < 12_000; step++) {
+      crowd.fill('batch', 100, { prompt: 60, output: 20 }, { priority: 'batch' });
+      for (const name of names) crowd.ask(name, { prompt: 60, output: 20 });
+      crowd.step();
+    }
+    const shares = names.map((name) => crowd.computed.get(name) as number);
+    const ofBatch = crowd.computed.get('batch') as number;
+    expect(ofBatch).toBeGreaterThan(0.15 * Math.max(...shares));
+    expect(ofBatch).toBeLessThan(0.35 * Math.min(...shares));
+  }, 60_000);
+
+  it('are remembered of so many parties at most, and leave a backlog its turn, however many keys send one request each', () => {
+    const crowd = new Crowd(9, { maxLanes: 1 });
+    let numKeys = 0;
+    for (let step = 0; step < 10_000; step++) {
+      crowd.fill('backlog', 2, { prompt: 60, output: 20 });
+      while (crowd.scheduler.numWaiting < 5) crowd.ask(`key-${numKeys++}`, { prompt: 60, output: 20 });
+      crowd.step(); // more flows without sequences than there is room for would throw
+    }
+    const all = [...crowd.computed.values()].reduce((sum, computed) => sum + computed, 0);
+    expect(crowd.computed.get('backlog')).toBeGreaterThan(all / 50); // as one of those that wait or are remembered
   }, 60_000);
 
   it('forget parties that are gone', () => {

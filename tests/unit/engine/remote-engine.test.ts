@@ -148,6 +148,28 @@ describe('a score', () => {
     expect(server.seen.map(({ body }) => body.top_logprobs)).toEqual([20, 20]);
   });
 
+  it('after refusals with an answer between asks for log-probabilities again', async () => {
+    const { server, engine } = await start();
+    const vote = answer('wrong', null);
+    for (let times = 0; times < 3; times++) {
+      server.next(sendJson({}, 400), vote, sendJson({}, 422), vote, good);
+      for (const method of ['vote', 'vote', 'first-token']) expect((await score(engine)).method).toBe(method);
+    }
+  });
+
+  it.each([
+    [401, 'remote_unavailable'],
+    [403, 'remote_unavailable'],
+    [404, 'unsupported_parameter'],
+    [405, 'unsupported_parameter'],
+  ])('that fails with status %i says nothing about log-probabilities', async (status, code) => {
+    const { server, engine } = await start();
+    server.next(...Array.from({ length: 3 }, () => sendJson({}, status)), good);
+    for (let times = 0; times < 3; times++) await expect(score(engine)).rejects.toMatchObject({ code });
+    expect((await score(engine)).method).toBe('first-token');
+    expect(server.seen.map(({ body }) => body.top_logprobs)).toEqual([20, 20, 20, 20]);
+  });
+
   it('does not ask again where a text came without any', async () => {
     const { server, engine } = await start();
     server.next(answer('wrong', null), answer('wrong', null));

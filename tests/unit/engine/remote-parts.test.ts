@@ -78,6 +78,41 @@ describe('CircuitBreaker', () => {
     expect(breaker.failuresInARow).toBe(0);
   });
 
+  it('counts only the failures of calls beside the work', () => {
+    const breaker = fresh();
+    for (let times = 0; times < 3; times++) {
+      const aside = breaker.enter({ isAside: true });
+      aside.progress();
+      aside.succeed();
+      fail(breaker, 1);
+    }
+    expect(breaker.state).toBe('open');
+    expectStvError(() => breaker.enter({ isAside: true }), 'remote_unavailable');
+    const other = fresh();
+    for (let times = 0; times < 3; times++) other.enter({ isAside: true }).fail();
+    expect(other.state).toBe('open');
+  });
+
+  it('lets calls beside the work pass when half-open, as many as come, and waits for the work to close it', () => {
+    const breaker = fresh();
+    fail(breaker, 3);
+    at.ms = 100;
+    const asides = [1, 2, 3].map(() => breaker.enter({ isAside: true }));
+    for (const aside of asides) {
+      aside.progress();
+      aside.succeed();
+    }
+    expect(breaker.state).toBe('half-open');
+    const trial = breaker.enter();
+    expectStvError(() => breaker.enter({ isAside: true }), 'remote_unavailable');
+    trial.leave();
+    breaker.enter({ isAside: true }).fail();
+    expect(breaker.state).toBe('open');
+    at.ms += 200;
+    breaker.enter().succeed();
+    expect(breaker.state).toBe('closed');
+  });
+
   it('ignores late results of attempts from before it opened', () => {
     const breaker = fresh();
     const slow = breaker.enter();
@@ -189,42 +224,41 @@ describe('CallSignal', () => {
 });
 
 describe('inert text', () => {
-  const mark = fc.constantFrom(
-    '<|im_end|>',
-    '<｜end▁of▁sentence｜>',
-    '</s>',
-    '[/INST]',
-    '<<SYS>>',
-    '<end_of_turn>',
-    '<think>',
-    '<bos>',
-  );
-  const text = fc.array(fc.oneof(mark, fc.string())).map((parts) => parts.join(''));
+  const marks = [
+    ...['<|im_end|>', '<｜end▁of▁sentence｜>', '</s>', '[/INST]', '<<SYS>>', '<end_of_turn>', '<think>', '<bos>'],
+    ...['<|turn>', '<turn|>', '<|channel>', '<|tool_response>', '<|"|>', '[|endofturn|]', '[|assistant|]'],
+    ...['<seed:eos>', '</seed:think>', '[e~[', ']~b]', ']~!b[', '<EOS_TOKEN>', '<BOS_TOKEN>', '<end_of_utterance>'],
+  ];
+  const text = fc.array(fc.oneof(fc.constantFrom(...marks), fc.string())).map((parts) => parts.join(''));
+  const expectInert = (value: string): void => {
+    const broken = breakMarks(value);
+    for (const each of marks) expect(broken).not.toContain(each);
+    expect(broken.replaceAll('\u2060', '')).toBe(value.replaceAll('\u2060', ''));
+    const pieces = splitMarks(value);
+    expect(pieces.join('')).toBe(value);
+    for (const piece of pieces) for (const each of marks) expect(piece).not.toContain(each);
+  };
 
   it('leaves no mark in the text or in a piece, and takes nothing away', () => {
-    const marks = [
-      '<|im_end|>',
-      '<｜end▁of▁sentence｜>',
-      '</s>',
-      '[/INST]',
-      '<<SYS>>',
-      '<end_of_turn>',
-      '<think>',
-      '<bos>',
-    ];
-    fc.assert(
-      fc.property(text, (value) => {
-        const broken = breakMarks(value);
-        for (const each of marks) expect(broken).not.toContain(each);
-        expect(broken.replaceAll('\u2060', '')).toBe(value.replaceAll('\u2060', ''));
-        const pieces = splitMarks(value);
-        expect(pieces.join('')).toBe(value);
-        for (const piece of pieces) for (const each of marks) expect(piece).not.toContain(each);
-      }),
-    );
+    fc.assert(fc.property(text, expectInert));
   });
 
-  it.each(['2 < 3 and [1, 2] | 4 > 1', '<b>bold</b>', 'a || b', '\\[x\\] <verdict>'])('does not touch %s', (value) => {
+  it.each(['[e~[e~[e~[', ']~b]~b]~!b[e~[', '<|[/INST]|>', '<|[|assistant|]|turn|>', '<|channel><turn|>turn|>'])(
+    'leaves none of those that overlap in %s',
+    expectInert,
+  );
+
+  it('reads a long text of beginnings once', () => {
+    for (const begun of ['<', '<|', '<a', '[|a', '[', ']~', '[e~', '<seed:', `<|${'a'.repeat(70)}`]) {
+      const value = begun.repeat(1_000_000 / begun.length);
+      expect(breakMarks(value).replaceAll('\u2060', '')).toBe(value);
+    }
+  });
+
+  it.each([
+    ...['2 < 3 and [1, 2] | 4 > 1', '<b>bold</b>', 'a || b', '\\[x\\] <verdict>', '|x| + |y|', 'a<|b|', '|a|<|b|,c>d'],
+    ...['E[|x|]', 'E[|X-Y|]', '<x|y>', '|0> + <1|', '<x|>', '[e, ~]', 'a]~b', '<seed>', 'eos_token'],
+  ])('does not touch %s', (value) => {
     expect(breakMarks(value)).toBe(value);
   });
 });
@@ -449,7 +483,7 @@ it('bounds the tokens of a prompt by the bytes that are sent, with what breaks i
   const sent = (prompt: Prompt): any =>
     generateCall({ ...sampled, prompt }, profile, { maxTokens: 1, tokens: undefined }).body;
   const marks = fc
-    .array(fc.constantFrom('<s>', '</s>', '<|x|>', '[INST]', '<think>', 'word '))
+    .array(fc.constantFrom('<s>', '</s>', '<|x|>', '[INST]', '<think>', '<|turn>', '[e~[e~[', 'word '))
     .map((all) => all.join(''));
   fc.assert(
     fc.property(marks, marks, (text, assistantPrefix) => {

@@ -201,10 +201,27 @@ describe('Scheduler', () => {
     for (let step = 0; step < 20; step++) simulation.step(true);
     for (let id = 4; id < 16; id++) add(id, 'k', 'interactive');
     for (let step = 0; step < 10; step++) simulation.step(true);
-    const last = add(16, 'k', 'interactive');
+    const last = add(16, 'other', 'interactive');
     for (let step = 0; step < 60; step++) simulation.step(true);
     expect(simulation.numPreemptions).toBe(1);
     expect(simulation.startedAt.get(last.id)).toBeLessThanOrEqual(last.arrivedAtMs + 1);
+  });
+
+  it('sends no batch work back for a key that has got more than its share beside it', () => {
+    const simulation = new Simulation({ ...OPTIONS, batchDelayMs: 10 });
+    const add = (id: number, shareKey: string, priority: 'batch' | 'interactive'): Sequence =>
+      simulation.scheduler.add(spec(id, [id, 1, 2, 3], { shareKey, priority, maxTokens: 400 }), {
+        nowMs: simulation.numSteps,
+        msPerToken: 1 / 48,
+      });
+    for (const id of [0, 1]) add(id, `batch-${id}`, 'batch');
+    for (let step = 0; step < 20; step++) simulation.step(true);
+    for (let id = 2; id < 8; id++) add(id, 'k', 'interactive');
+    for (let step = 0; step < 200; step++) simulation.step(true);
+    const last = add(8, 'k', 'interactive'); // k has had six times as much as each of the others
+    for (let step = 0; step < 100; step++) simulation.step(true);
+    expect(simulation.numPreemptions).toBe(0);
+    expect(simulation.startedAt.has(last.id)).toBe(false);
   });
 
   it('never gives a step without a lane, also where a suspect is all that there is to admit', () => {

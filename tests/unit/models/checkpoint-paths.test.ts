@@ -45,6 +45,15 @@ describe('a folder that holds only a GGUF file', () => {
     expect((await pull(pack.roles.generator.source, { cacheDir: temporaryFolder() })).path).toBe(file);
   });
 
+  it('has the tokenizer of that file too where it has a config.json but no tokenizer.json', async () => {
+    const folder = temporaryFolder();
+    const file = put(goldenGgufPath('tiny-llama'), folder);
+    put(goldenPath('tiny-llama', 'config.json'), folder);
+    const { pulled, text } = await load(folder);
+    expect(pulled.path).toBe(folder);
+    expect(text.encodeText('a step')).toEqual((await load(file)).text.encodeText('a step'));
+  });
+
   it('has to hold one, which would be named otherwise', async () => {
     const folder = temporaryFolder();
     for (const name of ['a.gguf', 'b.gguf']) put(goldenGgufPath('tiny-llama'), folder, name);
@@ -75,5 +84,26 @@ describe('the path of a graph', () => {
     const { manifest, text } = await load(graph);
     expect(manifest).toMatchObject({ onnx: { path: graph } });
     expect(text.encodeText('a step')).toEqual((await load(folder)).text.encodeText('a step'));
+  });
+
+  it('has genai_config.json beside it in place of config.json', async () => {
+    const models = temporaryFolder();
+    const folder = path.join(models, 'genai');
+    mkdirSync(folder);
+    for (const file of ['tokenizer.json', 'tokenizer_config.json']) put(goldenPath('tiny-llama', file), folder);
+    const write = (length: number): void =>
+      writeFileSync(
+        path.join(folder, 'genai_config.json'),
+        JSON.stringify({ model: { vocab_size: 288, context_length: length } }),
+      );
+    write(64);
+    const graph = path.join(folder, 'model.onnx');
+    writeFileSync(graph, GRAPH);
+    const { manifest, text } = await load(graph);
+    expect(manifest).toMatchObject({ onnx: { path: graph, vocabSize: 288, maxPositionEmbeddings: 64 } });
+    expect(text.encodeText('a step')).toEqual((await load(folder)).text.encodeText('a step'));
+    expect(await listFolders([models])).toContainEqual({ name: 'genai', kind: 'checkpoint' });
+    write(32);
+    expect((await load(graph)).manifest.sourceDigest).not.toBe(manifest.sourceDigest);
   });
 });

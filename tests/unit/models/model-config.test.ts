@@ -160,6 +160,7 @@ describe('modelConfigFromJson', () => {
     ['another scaling', { rope_scaling: { rope_type: 'longrope', factor: 2 } }, '"longrope"'],
     ['rotation by layer type', { rope_parameters: { full_attention: {} } }, 'differs between layers'],
     ['no model type', { model_type: undefined }, 'no model_type'],
+    ['a head that attention cannot rotate', { head_dim: 40 }, 'head_dim 40 is not a multiple of 16'],
   ])('refuses %s as unsupported', (_, change, message) => {
     expectStvError(() => parse(change), 'architecture_unsupported', '/m/config.json', message, 'llama, qwen2, qwen3');
   });

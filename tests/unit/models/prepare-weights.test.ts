@@ -16,6 +16,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { openCheckpoint } from '../../../src/models/open-checkpoint.ts';
+import { ownerOf } from '../../../src/models/partial-folder.ts';
 import { type PrepareProgress, prepareModel } from '../../../src/models/prepare-model.ts';
 import { type PreparedManifest, readManifest, WEIGHTS_FILE } from '../../../src/models/prepared-model.ts';
 import { goldenGgufPath, goldenPath } from '../../support/goldens.ts';
@@ -80,13 +81,14 @@ describe('the folder', () => {
     expect(await phases()).toEqual(new Set(['hash', 'weights']));
   });
 
-  it('holds what writeTokenizer writes, and does not appear when that fails', async () => {
+  it('holds what writeTokenizer writes, and is not begun when that fails', async () => {
     const cacheDir = temporaryFolder();
     const fail = (): never => {
       throw new Error('no tokenizer');
     };
     const options = { checkpoint: LLAMA, cacheDir, weights: 'int8' } as const;
     await expect(prepareModel({ ...options, writeTokenizer: fail })).rejects.toThrow('no tokenizer');
+    expect(writeSync).toHaveBeenCalledTimes(0);
     expect(readdirSync(cacheDir)).toEqual(['hashes.json']);
     const { dir } = await prepareModel({
       ...options,
@@ -120,25 +122,29 @@ describe('the folder', () => {
     const cacheDir = temporaryFolder();
     const folderOf = (owner: string): string => join(cacheDir, `x.partial-${owner}-${randomUUID()}`);
     // above the largest process number that Linux gives
-    const dead = folderOf(`${hostname()}-4194305`);
-    // a container that starts again has the name and the number of the one that was killed
-    const same = folderOf(`${hostname()}-${process.pid}`);
-    const alive = folderOf(`${hostname()}-${process.ppid}`);
+    const dead = folderOf(ownerOf(4194305));
+    const same = folderOf(ownerOf(process.pid));
+    const alive = folderOf(ownerOf(process.ppid));
     // a number that some other process has by now
-    const reused = folderOf(`${hostname()}-${process.ppid}`);
+    const reused = folderOf(ownerOf(process.ppid));
     const foreign = folderOf('elsewhere-1');
     const longer = folderOf(`${hostname()}-${process.pid}-4194305`);
-    // … unless it is another one's that shares the disk, and writes at this moment
-    const twin = folderOf(`${hostname()}-${process.pid}`);
-    const folders = [dead, same, reused, twin, alive, foreign, longer];
-    for (const folder of folders) mkdirSync(folder);
+    // containers of one host name that share the disk: one was killed, one writes at this moment, one has only begun to
+    const killed = folderOf(`${hostname()}-1.4194305`);
+    const twin = folderOf(`${hostname()}-1.${process.pid}`);
+    const begun = folderOf(`${hostname()}-1.4194305`);
+    const older = folderOf(`${hostname()}-4194305`);
+    const gone = [dead, same, reused, killed, older];
+    const left = [twin, begun, alive, foreign, longer];
+    for (const folder of [...gone, ...left]) mkdirSync(folder);
     writeFileSync(join(twin, 'weights.bin'), 'x');
     const anHourAgo = Date.now() / 1000 - 3600;
-    for (const folder of [same, twin]) utimesSync(folder, anHourAgo, anHourAgo);
+    for (const folder of [same, twin, killed, older]) utimesSync(folder, anHourAgo, anHourAgo);
     const twoDaysAgo = Date.now() / 1000 - 48 * 3600;
     utimesSync(reused, twoDaysAgo, twoDaysAgo);
     await prepareModel({ checkpoint: LLAMA, cacheDir, weights: 'int8' });
-    expect(folders.map((folder) => existsSync(folder))).toEqual([false, false, false, true, true, true, true]);
+    expect(gone.filter((folder) => existsSync(folder))).toEqual([]);
+    expect(left.filter((folder) => !existsSync(folder))).toEqual([]);
   });
 
   it('does not take away what the same process writes at the same time', async () => {
