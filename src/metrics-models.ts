@@ -40,6 +40,26 @@ export function addModelMetrics(registry: Registry, swap: () => ModelSwap | unde
   });
 }
 
+/** A metric that has a label `model`. */
+interface ModelMetric {
+  get(): Promise<{ readonly values: readonly { readonly labels: Labels }[] }>;
+  remove(labels: Labels): void;
+}
+
+type Labels = Readonly<Partial<Record<string, string | number>>>;
+
+/** Removes what was counted for models that are not among the `loaded`: names hold a digest, so each swap would leave its own for good. */
+export async function forgetModels(metrics: readonly ModelMetric[], loaded: ReadonlySet<string>): Promise<void> {
+  for (const metric of metrics) {
+    const { values } = await metric.get();
+    for (const { labels } of values) {
+      // of a histogram, each bucket has a label more
+      const { le: _, ...own } = labels;
+      if (!loaded.has(String(own['model']))) metric.remove(own);
+    }
+  }
+}
+
 function loadedBy(swap: ModelSwap | undefined) {
   if (swap?.current === undefined) return [];
   return [

@@ -6,7 +6,8 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { EngineStatus } from './engine/engine.ts';
 import type { EngineStats } from './engine/engine-stats.ts';
-import { addModelMetrics } from './metrics-models.ts';
+import { EngineGauges, type Teller } from './metrics-engines.ts';
+import { addModelMetrics, forgetModels } from './metrics-models.ts';
 import { addRemoteMetrics } from './metrics-remote.ts';
 import type { ModelSwap } from './model-swap.ts';
 import type { SolveEvent } from './stv/solve-events.ts';
@@ -19,7 +20,8 @@ export interface Metrics {
   countError(code: string): void;
   observeVerification(mode: 'full' | 'score', verdict: string, agreement: number): void;
   observeSolveEvent(event: SolveEvent): void;
-  observeEngine(stats: EngineStats): void;
+  /** `engine`: the one that tells it; absent = the only one. */
+  observeEngine(stats: EngineStats, engine?: Teller): void;
   /** Streams that are open now. */
   openStreams(change: 1 | -1): void;
   /** Asked at each scrape; set when the engine is there. */
@@ -35,6 +37,8 @@ type Stats<T extends EngineStats['type']> = Extract<EngineStats, { readonly type
 const latencyBuckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 640];
 
 const lagResolutionMs = 10;
+
+const theOnlyEngine: Teller = {};
 
 export function createMetrics(): Metrics {
   const registry = new Registry();
@@ -184,19 +188,32 @@ export function createMetrics(): Metrics {
     ...byModel,
   });
   const evictions = new Counter({ name: 'stv_evictions_total', help: 'Cached prefixes given up', ...byModel });
-  const slots = new Gauge({
-    name: 'stv_kv_cache_slots',
-    help: 'Cache slots, by what they hold',
-    labelNames: ['model', 'state'],
-    registers,
-  });
-  const queuedTokens = new Gauge({ name: 'stv_queued_tokens', help: 'Prompt tokens that wait', registers });
   const hostEvents = new Counter({
     name: 'stv_engine_host_events_total',
     help: 'Starts, crashes and hangs of the engine host',
     labelNames: ['event'],
     registers,
   });
+  const gauges = new EngineGauges(registry);
+  /** What is counted by model. */
+  const ofModels = [
+    requests,
+    engineErrors,
+    promptTokens,
+    outputTokens,
+    hitTokens,
+    queryTokens,
+    drafted,
+    queue,
+    firstToken,
+    interToken,
+    duration,
+    steps,
+    width,
+    stepTokens,
+    preemptions,
+    evictions,
+  ];
 
   const lag = monitorEventLoopDelay({ resolution: lagResolutionMs });
   lag.enable();
@@ -284,16 +301,15 @@ export function createMetrics(): Metrics {
     queryTokens.inc({ model }, step.prefixQueryTokens);
     preemptions.inc({ model }, step.numPreemptions);
     evictions.inc({ model }, step.numEvictions);
-    observeSlots(model, step.slotsUsed, step.slotsCached);
-  }
-
-  function observeSlots(model: string, used: number, cached: number): void {
-    slots.set({ model, state: 'used' }, used);
-    slots.set({ model, state: 'cached' }, cached);
   }
 
   return {
     async expose() {
+      if (models?.current !== undefined) {
+        const loaded = [models.current, ...models.draining].map(({ engine }) => engine);
+        gauges.keep(new Set(loaded));
+        await forgetModels(ofModels, new Set(loaded.flatMap((engine) => engine.models()).map(({ name }) => name)));
+      }
       return { contentType: registry.contentType, text: await registry.metrics() };
     },
     observeHttp: (route, method, status, seconds) => http.observe({ route, method, status }, seconds),
@@ -314,7 +330,8 @@ export function createMetrics(): Metrics {
       addTokens('generator', event.usage.generator);
       addTokens('verifier', event.usage.verifier);
     },
-    observeEngine(stats) {
+    observeEngine(stats, engine = theOnlyEngine) {
+      gauges.observe(stats, engine);
       switch (stats.type) {
         case 'request':
           observeRequest(stats);
@@ -322,17 +339,15 @@ export function createMetrics(): Metrics {
         case 'step':
           observeStep(stats);
           break;
-        case 'slots':
-          observeSlots(stats.model, stats.used, stats.cached);
-          break;
         case 'error':
           engineErrors.inc({ model: stats.model, code: stats.code });
           break;
-        case 'queue':
-          queuedTokens.set(stats.queuedTokens);
-          break;
         case 'host':
           hostEvents.inc({ event: stats.event });
+          break;
+        // held at the moment, not counted
+        case 'slots':
+        case 'queue':
           break;
       }
     },

@@ -14,6 +14,7 @@ import { registerAdmin } from './routes/admin.ts';
 import { installAuth } from './routes/auth.ts';
 import { registerChatCompletions } from './routes/chat-completions.ts';
 import { registerCompletions } from './routes/completions.ts';
+import { watchConnections } from './routes/connections.ts';
 import {
   answerClientError,
   answerExpectation,
@@ -102,6 +103,7 @@ export function buildServer(deps: ServerDeps): App {
   // answers are checked against their schemas by the tests; at run time a second serializer could only disagree with the type
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   installErrorHandling(app, { maxBodyBytes: config.maxBodyBytes, onError: (code) => deps.metrics.countError(code) });
+  watchConnections(app, config.slowReaderMs);
   installRequestTrail(app, deps);
   installSecurityHeaders(app, config);
   app.addHook('onRequest', refuseWithoutHost);

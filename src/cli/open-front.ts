@@ -84,7 +84,7 @@ export async function openFront(config: Config, { keys, serving, models }: Front
     traffic,
     attach(engine) {
       metrics.setEngineStatus(() => engine.status());
-      engine.onStats((stats) => metrics.observeEngine(stats));
+      engine.onStats((stats) => metrics.observeEngine(stats, engine));
     },
     async close() {
       const closed = app.close();

@@ -1,15 +1,36 @@
 /** The engine as one API key has it: its share is named, what it uses is charged, and nothing begins when its tokens are used up. */
-import type { Engine, GenerationEvent } from '../engine/engine.ts';
+import type { Engine, GenerationEvent, ScoreRequest } from '../engine/engine.ts';
+import { type ErrorCode, toStvError } from '../errors.ts';
 import type { QuotaLedger } from './quota-ledger.ts';
+
+/** With these a request ends before the engine has taken it: they cost nothing. */
+const refusals: ReadonlySet<ErrorCode> = new Set([
+  'invalid_value',
+  'unsupported_parameter',
+  'context_length_exceeded',
+  'model_not_found',
+  'queue_full',
+  'quota_exceeded',
+  'not_ready',
+  'draining',
+  'request_quarantined',
+  'remote_unavailable',
+]);
 
 export function meterEngine(engine: Engine, key: string, ledger: QuotaLedger): Engine {
   return {
     generate: (request, options) => metered(() => engine.generate({ ...request, shareKey: key }, options), key, ledger),
     async score(request, options) {
       ledger.checkTokens(key);
-      const result = await engine.score({ ...request, shareKey: key }, options);
-      ledger.spend(key, result.usage.promptTokens + result.usage.completionTokens);
-      return result;
+      try {
+        const result = await engine.score({ ...request, shareKey: key }, options);
+        ledger.spend(key, result.usage.promptTokens + result.usage.completionTokens);
+        return result;
+      } catch (thrown) {
+        // not awaited: counting takes a moment, and whoever cancelled waits for nothing
+        if (!refusals.has(toStvError(thrown).code)) void chargePrompt(engine, request, key, ledger);
+        throw thrown;
+      }
     },
     models: () => engine.models(),
     tokenize: (model, text) => engine.tokenize(model, text),
@@ -42,6 +63,16 @@ async function* metered(
   } finally {
     ledger.spend(key, tokens);
   }
+}
+
+/** A score that failed tells no usage: its prompt stands for it, and nothing where the engine cannot count any more. */
+async function chargePrompt(
+  engine: Engine,
+  { model, prompt }: ScoreRequest,
+  key: string,
+  ledger: QuotaLedger,
+): Promise<void> {
+  ledger.spend(key, await engine.countTokens(model, prompt).catch(() => 0));
 }
 
 /** Counts a stored run, which outlives its request, among what its key has going on; others are counted by their request. */

@@ -5,11 +5,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { StvError } from '../errors.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
-import { chatMessages, stopStrings, unsupportedParameter } from './openai-params.ts';
+import { chatMessages, unsupportedParameter } from './openai-params.ts';
 import {
   isCutOff,
   isSideBySide,
   reasoningText,
+  refuseForSolve,
   solveBodyOf,
   startSolve,
   summaryOf,
@@ -69,24 +70,17 @@ export async function answerChatSolve(
 }
 
 function chatSolveBody(body: ChatBody, maxTextLength: number): SolveBody {
-  for (const [name, isGiven] of [
-    ['logprobs', body.logprobs === true],
-    ['top_logprobs', (body.top_logprobs ?? 0) > 0],
-    ['logit_bias', Object.keys(body.logit_bias ?? {}).length > 0],
-    ['prediction', body.prediction !== undefined],
-  ] as const) {
-    if (isGiven)
-      throw unsupportedParameter(name, `The parameter \`${name}\` is not supported with the model \`solve\`.`);
-  }
   if ((body.n ?? 1) > 1) {
     throw unsupportedParameter(
       'n',
       'The model `solve` gives one choice; `x_solve.chains` sets how many chains look for it.',
     );
   }
-  if (stopStrings(body.stop).length > 0) {
-    throw unsupportedParameter('stop', 'The parameter `stop` is not supported with the model `solve`.');
-  }
+  refuseForSolve(body, {
+    logprobs: body.logprobs === true,
+    top_logprobs: (body.top_logprobs ?? 0) > 0,
+    prediction: body.prediction !== undefined,
+  });
   return solveBodyOf(
     chatMessages(body),
     { ...body, max_tokens: body.max_completion_tokens ?? body.max_tokens },

@@ -1,6 +1,7 @@
 /** `POST /v1/completions`: raw text continued, without a chat template; `echo` and `logprobs` as evaluation harnesses need them. */
 import type { Engine, GenerateRequest, Prompt, TokenLogprob, Usage } from '../engine/engine.ts';
 import { type Choice, type ChoiceEvent, collectChoices, generateChoices, requestUsage } from './choices.ts';
+import { blameTokens } from './error-field.ts';
 import { serviceFor } from './limits.ts';
 import {
   checkProduct,
@@ -90,7 +91,7 @@ export function registerCompletions(app: App, deps: RouteDeps): void {
 
 /** The text that `echo` repeats. */
 async function textOf(engine: Engine, model: string, prompt: Prompt): Promise<string> {
-  if (prompt.kind === 'tokens') return engine.detokenize(model, prompt.tokens);
+  if (prompt.kind === 'tokens') return engine.detokenize(model, prompt.tokens).catch(blameTokens('prompt'));
   return prompt.kind === 'text' ? prompt.text : '';
 }
 

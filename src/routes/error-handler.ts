@@ -182,6 +182,11 @@ export function errorHeaders(wire: WireError): Record<string, string> {
   return headers;
 }
 
+/** Under which an error is counted. */
+export function codeOf({ body: { error } }: WireError): string {
+  return error.code ?? error.type;
+}
+
 /** Codes worth a log line that wakes somebody; the rest are the caller's mistakes or the moment's load. */
 export function isDefect(wire: WireError): boolean {
   return wire.status === 500;
@@ -197,6 +202,8 @@ export interface ErrorHandlerOptions {
 export function installErrorHandling(app: FastifyInstance, options: ErrorHandlerOptions): void {
   const known: { method: string; pattern: RegExp }[] = [];
   app.addHook('onRoute', (route) => {
+    // takes preflight requests for any path, and is no route of its own
+    if (route.url === '*') return;
     const pattern = new RegExp(`^${route.url.replaceAll(/:[^/]+/g, '[^/]+').replaceAll('*', '.*')}/?$`);
     for (const method of [route.method].flat()) known.push({ method, pattern });
   });
@@ -209,7 +216,7 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
     }
     const mapped = toWireError(thrown, request.id);
     const wire = mapped.status === 413 ? withSizes(mapped, request, options.maxBodyBytes) : mapped;
-    options.onError(wire.body.error.code ?? wire.body.error.type);
+    options.onError(codeOf(wire));
     if (isDefect(wire)) request.log.error({ err: thrown }, 'request failed');
     else request.log.debug({ status: wire.status, code: wire.body.error.code }, 'request refused');
     sendWireError(reply, wire);
@@ -232,7 +239,7 @@ export function installErrorHandling(app: FastifyInstance, options: ErrorHandler
             ),
           }
         : { status: 404, body: body('There is no such route on this server.', 'not_found_error', 'not_found') };
-    options.onError(wire.body.error.code ?? wire.body.error.type);
+    options.onError(codeOf(wire));
     if (wire.status === 405) reply.header('allow', allowed.join(', '));
     sendWireError(reply, wire);
   }
@@ -258,7 +265,9 @@ export function sendWireError(reply: FastifyReply, wire: WireError): void {
 
 /** For failures before a request object exists: answers on the bare socket in the same form. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  // behind what waits for a reader no answer arrives, and the connection would stay open
+  const isStuck = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && socket.writableLength > 0;
+  if (error.code === 'ECONNRESET' || !socket.writable || isStuck) {
     socket.destroy();
     return;
   }

@@ -1,5 +1,6 @@
 /** `/health/*`: three different questions. Alive: the process answers. Ready: both roles can serve. Progress: work moves. */
 import { Type } from 'typebox';
+import type { Engine } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
 import { toWireError } from './error-handler.ts';
 import type { App, RouteDeps } from './route-deps.ts';
@@ -25,8 +26,8 @@ const Progress = strictObject(progressFields, { title: 'Progress' });
 const NoProgress = strictObject({ ...progressFields, error: ErrorObject }, { title: 'NoProgress' });
 
 export function registerHealth(app: App, deps: RouteDeps): void {
-  /** When work was first seen that has not ended since; an age before that says nothing about it. */
-  let busySince: number | undefined;
+  /** The engine that has work, and when that was first seen; an age before that says nothing about it. */
+  let busy: { readonly engine: Engine; readonly sinceMs: number } | undefined;
   app.get(
     '/health/live',
     {
@@ -73,16 +74,21 @@ export function registerHealth(app: App, deps: RouteDeps): void {
     },
     async (_request, reply) => {
       const current = deps.serving.state;
-      const engine = 'service' in current ? current.service?.engine.status() : undefined;
-      const isBusy = engine !== undefined && engine.running + engine.waiting > 0;
-      busySince = isBusy ? (busySince ?? Date.now()) : undefined;
-      const progress = progressOf(deps, busySince === undefined ? 0 : Date.now() - busySince);
+      const engine = 'service' in current ? current.service?.engine : undefined;
+      if (engine === undefined || !hasWork(engine)) busy = undefined;
+      else if (busy?.engine !== engine) busy = { engine, sinceMs: Date.now() };
+      const progress = progressOf(deps, busy === undefined ? 0 : Date.now() - busy.sinceMs);
       if (['ok', 'idle', 'draining'].includes(progress.status)) return progress;
       reply.code(503);
       const reason = progress.status === 'stalled' ? 'Work waits and nothing has moved for the limit.' : null;
       return { ...progress, error: errorOf(progress.status, reason) };
     },
   );
+}
+
+function hasWork(engine: Engine): boolean {
+  const { running, waiting } = engine.status();
+  return running + waiting > 0;
 }
 
 function errorOf(status: string, reason: string | null) {

@@ -2,7 +2,7 @@
  * How much each address and each key may ask for: requests per minute (fixed windows, in memory), and the quotas of the ledger
  * for requests that generate. All of it before the body is read.
  */
-import rateLimit from '@fastify/rate-limit';
+import rateLimit, { type RateLimitOptions } from '@fastify/rate-limit';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { ApiKeys } from '../api-keys.ts';
 import { type Config, isLoopback } from '../config.ts';
@@ -60,7 +60,9 @@ interface LimitSources {
 export function createLimitChecks(app: App, { config, keys, ledger }: LimitSources): LimitChecks {
   const defaults = defaultLimits(config);
   app.decorateRequest('leaveQuota');
-  app.register(rateLimit, { global: false, cache: maxTracked, ipv6Subnet, timeWindow: windowMs });
+  app.register(rateLimit, { global: false, ipv6Subnet, timeWindow: windowMs });
+  // each counter has a store of its own
+  const store: RateLimitOptions = { cache: maxTracked };
   const perMinuteOf = (request: FastifyRequest): number | undefined =>
     limitOf('requests_per_minute', request.apiKey.limits, defaults);
   // made at the first request, when the plugin is there
@@ -68,10 +70,14 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
   let byKey: Counter | undefined;
   return {
     async address(request, reply) {
+      // nothing is known any more of a connection that its client has reset
+      if ((request.ip as string | undefined) === undefined) {
+        throw new StvError('cancelled', 'The client closed the connection.');
+      }
       const limit = config.addressRequestsPerMinute;
       // where keys are required, loopback may be a proxy with everybody behind it
       if (limit === 0 || (!keys.isRequired && isLoopback(request.ip))) return;
-      byAddress ??= app.createRateLimit({ max: limit });
+      byAddress ??= app.createRateLimit({ ...store, max: limit });
       const { isOver, ttl } = await count(byAddress, request, reply);
       if (!isOver) return;
       const name = 'address_requests_per_minute';
@@ -88,6 +94,7 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
       const limit = perMinuteOf(request);
       if (limit !== undefined) {
         byKey ??= app.createRateLimit({
+          ...store,
           max: (each) => perMinuteOf(each) ?? 0,
           keyGenerator: (each) => each.apiKey.id,
         });
@@ -97,7 +104,7 @@ export function createLimitChecks(app: App, { config, keys, ledger }: LimitSourc
       if (!isGeneration(request)) return;
       const leave = await ledger.admit(apiKey, request.routeOptions.config.isLight);
       request.leaveQuota = leave;
-      if (reply.raw.closed) leave();
+      if (reply.raw.destroyed) leave();
       else reply.raw.once('close', leave);
       addTokenHeaders(reply, ledger, apiKey.id);
     },

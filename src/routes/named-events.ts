@@ -45,15 +45,9 @@ export async function streamFrames(
   deps: RouteDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  deps.metrics.openStreams(1);
-  try {
-    await sendEvents(request, reply, frames, {
-      heartbeatMs: deps.config.heartbeatMs,
-      slowReaderMs: deps.config.slowReaderMs,
-      signal,
-      onError: (wire) => [{ event: 'error', data: JSON.stringify(wire.body) }],
-    });
-  } finally {
-    deps.metrics.openStreams(-1);
-  }
+  await sendEvents(request, reply, frames, {
+    deps,
+    signal,
+    onError: (wire) => [{ event: 'error', data: JSON.stringify(wire.body) }],
+  });
 }

@@ -68,10 +68,12 @@ interface WireGeneration {
   readonly logit_bias?: Readonly<Record<string, number>> | undefined;
 }
 
-function roleDefaults(model: ModelInfo, pack: LoopPack) {
-  const isRole = (role: string): boolean => model.aliases.includes(role);
-  if (isRole('generator')) return pack.defaults.generator;
-  return isRole('verifier') ? pack.defaults.verifier : undefined;
+/** Of the role that the request's name of the model says; where that is a full name, of the model's first role. */
+function roleDefaults(name: string, { aliases }: ModelInfo, pack: LoopPack) {
+  const isRole = (role: string): boolean => aliases.includes(role);
+  const named = aliases.includes(name) ? name.split('/').at(-1) : undefined;
+  if (isRole('verifier') && (named === 'verifier' || !isRole('generator'))) return pack.defaults.verifier;
+  return isRole('generator') ? pack.defaults.generator : undefined;
 }
 
 /** Sampling of a chat: the pack's defaults of the role. Completions are raw text, so they begin from neutral values. */
@@ -95,17 +97,27 @@ export function samplingParams(
   };
 }
 
-export function chatSampling(body: WireGeneration, seed: number, model: ModelInfo, pack: LoopPack): SamplingParams {
-  return samplingParams(body, seed, roleDefaults(model, pack)?.sampling);
+/** A body that names its model. */
+interface Named {
+  readonly model: string;
+}
+
+export function chatSampling(
+  body: WireGeneration & Named,
+  seed: number,
+  model: ModelInfo,
+  pack: LoopPack,
+): SamplingParams {
+  return samplingParams(body, seed, roleDefaults(body.model, model, pack)?.sampling);
 }
 
 /** `max_completion_tokens` is the newer name and wins. */
 export function chatMaxTokens(
-  body: { readonly max_tokens?: number | undefined; readonly max_completion_tokens?: number | undefined },
+  body: Named & { readonly max_tokens?: number | undefined; readonly max_completion_tokens?: number | undefined },
   model: ModelInfo,
   pack: LoopPack,
 ): number {
-  return body.max_completion_tokens ?? body.max_tokens ?? roleDefaults(model, pack)?.maxTokens ?? 1024;
+  return body.max_completion_tokens ?? body.max_tokens ?? roleDefaults(body.model, model, pack)?.maxTokens ?? 1024;
 }
 
 export function stopStrings(stop: string | readonly string[] | undefined): readonly string[] {

@@ -3,9 +3,11 @@ import type { FastifyRequest } from 'fastify';
 import type { Static } from 'typebox';
 import type { ChatMessage } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
+import type { FoundRun } from '../runs/run-registry.ts';
 import type { SolveAnswer, SolveEvent } from '../stv/solve-events.ts';
 import type { TokenUsage } from '../stv/usage.ts';
-import { seedOf } from './openai-params.ts';
+import { aboutField } from './error-field.ts';
+import { seedOf, stopStrings, unsupportedParameter } from './openai-params.ts';
 import { refusable } from './refusable.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import type { RouteDeps } from './route-deps.ts';
@@ -26,6 +28,31 @@ interface SolveParams {
   readonly max_tokens?: number | undefined;
   readonly seed?: number | undefined;
   readonly x_solve?: Omit<SolveBody, 'problem'> | undefined;
+}
+
+/** What an OpenAI body may ask of a generation and the loop has no place for. */
+interface GenerationParams {
+  readonly stop?: string | readonly string[] | undefined;
+  readonly logit_bias?: Readonly<Record<string, number>> | undefined;
+  readonly presence_penalty?: number | undefined;
+  readonly frequency_penalty?: number | undefined;
+  readonly repetition_penalty?: number | undefined;
+}
+
+/** Throws `unsupported_parameter` for the first of these that would change the output; `others` are those of the route alone. */
+export function refuseForSolve(body: GenerationParams, others: Readonly<Record<string, boolean>>): void {
+  const given = {
+    ...others,
+    stop: stopStrings(body.stop).length > 0,
+    logit_bias: Object.keys(body.logit_bias ?? {}).length > 0,
+    presence_penalty: (body.presence_penalty ?? 0) !== 0,
+    frequency_penalty: (body.frequency_penalty ?? 0) !== 0,
+    repetition_penalty: (body.repetition_penalty ?? 1) !== 1,
+  };
+  for (const [name, isGiven] of Object.entries(given)) {
+    if (isGiven)
+      throw unsupportedParameter(name, `The parameter \`${name}\` is not supported with the model \`solve\`.`);
+  }
 }
 
 /** The body of `POST /solve` that an OpenAI body means; `field` is where its messages stand. */
@@ -61,16 +88,39 @@ export async function startSolve(
   deps: RouteDeps,
   signal: AbortSignal,
 ): Promise<AsyncIterable<SolveEvent>> {
-  const found = await deps.runs.start({
+  const found = await start(request, solveBody, deps).catch(throwInXSolve);
+  if (solveBody.store === true) request.leaveQuota?.();
+  else if (found.kind === 'live') holdFor(found.live, signal);
+  const events = eventsInXSolve(deps.runs.events(found, 0, signal));
+  return solveBody.store === true ? events : refusable(events);
+}
+
+async function start(request: FastifyRequest, solveBody: SolveBody, deps: RouteDeps): Promise<FoundRun> {
+  return deps.runs.start({
     request: { ...toSolveRequest(solveBody, makeId('slv'), deps.config), ...traceContextOf(request) },
     owner: ownerOf(request),
     isStored: solveBody.store === true,
     label: solveBody.label,
   });
-  if (solveBody.store === true) request.leaveQuota?.();
-  else if (found.kind === 'live') holdFor(found.live, signal);
-  const events = deps.runs.events(found, 0, signal);
-  return solveBody.store === true ? events : refusable(events);
+}
+
+/** The options of a run that can be wrong although the body fits its schema. */
+const option = '(?:accept|chains|max_rounds|generator|verifier|store)\\b';
+const isOption = new RegExp(`^${option}`);
+const beforeOption = new RegExp(`\`(?=${option})`, 'g');
+
+/** What is wrong with an option, under the name that it has in these bodies. Always throws. */
+function throwInXSolve(thrown: unknown): never {
+  if (!(thrown instanceof StvError) || !isOption.test(thrown.param ?? '')) throw thrown;
+  throw aboutField(thrown, `x_solve.${thrown.param}`, thrown.message.replaceAll(beforeOption, '`x_solve.'));
+}
+
+async function* eventsInXSolve(events: AsyncIterable<SolveEvent>): AsyncGenerator<SolveEvent> {
+  try {
+    yield* events;
+  } catch (thrown) {
+    throwInXSolve(thrown);
+  }
 }
 
 /** Texts that grow at the same time cannot share one stream of reasoning; they come whole, when they are finished. */

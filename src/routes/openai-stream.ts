@@ -17,15 +17,9 @@ export async function streamOpenAi(
   deps: RouteDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  deps.metrics.openStreams(1);
-  try {
-    await sendEvents(request, reply, chunkFrames(chunks), {
-      heartbeatMs: deps.config.heartbeatMs,
-      slowReaderMs: deps.config.slowReaderMs,
-      signal,
-      onError: (wire) => [{ data: JSON.stringify(wire.body) }, done],
-    });
-  } finally {
-    deps.metrics.openStreams(-1);
-  }
+  await sendEvents(request, reply, chunkFrames(chunks), {
+    deps,
+    signal,
+    onError: (wire) => [{ data: JSON.stringify(wire.body) }, done],
+  });
 }

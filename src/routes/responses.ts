@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { GenerateRequest, SamplingParams } from '../engine/engine.ts';
 import { StvError } from '../errors.ts';
 import type { Service } from '../serving.ts';
+import { aboutField } from './error-field.ts';
 import { serviceFor } from './limits.ts';
 import {
   chatMaxTokens,
@@ -13,9 +14,8 @@ import {
   samplingParams,
   seedOf,
   stopStrings,
-  unsupportedParameter,
 } from './openai-params.ts';
-import { solveBodyOf, startSolve } from './openai-solve.ts';
+import { refuseForSolve, solveBodyOf, startSolve } from './openai-solve.ts';
 import { chatLogprobs, wireUsage } from './openai-wire.ts';
 import { drawSeed, makeId } from './request-id.ts';
 import { type ResponseEvent, type ResponseHead, ResponseRecord } from './response-record.ts';
@@ -54,10 +54,11 @@ export function registerResponses(app: App, deps: RouteDeps): void {
       const body: ResponseBody = request.body;
       refuseUnsupported(body, unsupportedInResponses);
       const signal = clientSignal(reply);
-      const { record, events } =
+      const { record, events: begun } =
         body.model === 'solve'
           ? await solveResponse(request, body, service, deps, signal)
           : generateResponse(body, service, signal);
+      const events = aboutInput(begun);
       if (body.stream === true) return streamResponse(request, reply, events, record, deps, signal);
       for await (const _ of events) if (signal.aborted) break;
       if (record.isOpen) throw new StvError('cancelled', 'The client closed the connection.');
@@ -66,12 +67,26 @@ export function registerResponses(app: App, deps: RouteDeps): void {
   );
 }
 
+/** The engine calls what it is given `messages`; here they come as `input`. */
+async function* aboutInput(events: AsyncIterable<ResponseEvent>): AsyncGenerator<ResponseEvent> {
+  try {
+    yield* events;
+  } catch (thrown) {
+    const isInput = thrown instanceof StvError && thrown.param === 'messages';
+    throw isInput ? aboutField(thrown, 'input') : thrown;
+  }
+}
+
 interface Responding {
   readonly record: ResponseRecord;
   readonly events: AsyncIterable<ResponseEvent>;
 }
 
-function headOf(body: ResponseBody, sampling: Omit<SamplingParams, 'seed'>): ResponseHead {
+function headOf(
+  body: ResponseBody,
+  sampling: Omit<SamplingParams, 'seed'>,
+  maxTokens: number | undefined,
+): ResponseHead {
   return {
     id: makeId('resp'),
     created_at: Math.floor(Date.now() / 1000),
@@ -82,7 +97,7 @@ function headOf(body: ResponseBody, sampling: Omit<SamplingParams, 'seed'>): Res
     presence_penalty: sampling.presencePenalty,
     frequency_penalty: sampling.frequencyPenalty,
     top_logprobs: body.top_logprobs ?? 0,
-    max_output_tokens: body.max_output_tokens ?? null,
+    max_output_tokens: maxTokens ?? null,
     text: { format: { type: 'text' } },
     metadata: body.metadata ?? {},
     safety_identifier: body.safety_identifier ?? null,
@@ -104,7 +119,7 @@ function generateResponse(body: ResponseBody, service: Service, signal: AbortSig
   const { engine, pack } = service;
   const model = findModel(engine, body.model);
   const sampling = chatSampling(body, seedOf(body.seed, 0, drawSeed), model, pack);
-  const head = headOf(body, sampling);
+  const head = headOf(body, sampling, body.max_output_tokens);
   const record = new ResponseRecord(head);
   const logprobs = logprobsOf(body);
   const request: GenerateRequest = {
@@ -112,7 +127,7 @@ function generateResponse(body: ResponseBody, service: Service, signal: AbortSig
     model: model.name,
     prompt: { kind: 'chat', messages: responseMessages(body) },
     sampling,
-    maxTokens: chatMaxTokens({ max_tokens: body.max_output_tokens }, model, pack),
+    maxTokens: chatMaxTokens({ model: body.model, max_tokens: body.max_output_tokens }, model, pack),
     stop: stopStrings(body.stop),
     ...(logprobs === undefined ? {} : { logprobs }),
     priority: 'interactive',
@@ -161,19 +176,18 @@ async function solveResponse(
   deps: RouteDeps,
   signal: AbortSignal,
 ): Promise<Responding> {
-  for (const [name, isGiven] of [
-    ['top_logprobs', (body.top_logprobs ?? 0) > 0],
-    ['include', logprobsOf(body) !== undefined],
-    ['stop', stopStrings(body.stop).length > 0],
-  ] as const) {
-    if (isGiven)
-      throw unsupportedParameter(name, `The parameter \`${name}\` is not supported with the model \`solve\`.`);
-  }
+  refuseForSolve(body, {
+    top_logprobs: (body.top_logprobs ?? 0) > 0,
+    include: logprobsOf(body) !== undefined,
+  });
   const params = { ...body, max_tokens: body.max_output_tokens };
   const { maxTextLength } = deps.config;
   const solveBody = solveBodyOf(responseMessages(body), params, { field: 'input', maxTextLength });
   const events = await startSolve(request, solveBody, deps, signal);
-  const record = new ResponseRecord(headOf(body, samplingParams(body, 0, pack.defaults.generator.sampling)));
+  // what `x_solve` says of the generator holds over the fields of the route
+  const { generator = {} } = solveBody;
+  const sampling = samplingParams(generator, 0, pack.defaults.generator.sampling);
+  const record = new ResponseRecord(headOf(body, sampling, generator.max_tokens));
   return { record, events: solvedResponse(events, solveBody, record) };
 }
 
@@ -195,15 +209,9 @@ async function streamResponse(
   deps: RouteDeps,
   signal: AbortSignal,
 ): Promise<void> {
-  deps.metrics.openStreams(1);
-  try {
-    await sendEvents(request, reply, responseFrames(events), {
-      heartbeatMs: deps.config.heartbeatMs,
-      slowReaderMs: deps.config.slowReaderMs,
-      signal,
-      onError: (wire) => [...record.fail(wire.body.error).map(frameOf), { data: '[DONE]' }],
-    });
-  } finally {
-    deps.metrics.openStreams(-1);
-  }
+  await sendEvents(request, reply, responseFrames(events), {
+    deps,
+    signal,
+    onError: (wire) => [...record.fail(wire.body.error).map(frameOf), { data: '[DONE]' }],
+  });
 }

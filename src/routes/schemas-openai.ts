@@ -239,7 +239,9 @@ export const Model = strictObject(
     context_length: nullable(index),
     remote: Type.Boolean(),
     loop_digest: Type.Optional(
-      Type.String({ description: 'Of `solve`: of the prompts, formats, calibration and sampling defaults that it goes by' }),
+      Type.String({
+        description: 'Of `solve`: of the prompts, formats, calibration and sampling defaults that it goes by',
+      }),
     ),
   },
   { title: 'Model' },

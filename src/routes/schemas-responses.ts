@@ -5,7 +5,7 @@
 import { type Static, type TProperties, type TSchema, Type } from 'typebox';
 import { GENERATION_BOUNDS } from '../engine/sampling-params.ts';
 import { created, ErrorObject, type Limits, nullable, oneOf, seedField, strictObject } from './schemas.ts';
-import { bounded, contentPart, maxMessages, SolveSummary, stopString } from './schemas-openai.ts';
+import { bounded, contentPart, logitBias, maxMessages, SolveSummary, stopString } from './schemas-openai.ts';
 import { solveOptions } from './schemas-solve.ts';
 
 const metadata = Type.Record(Type.String(), Type.String({ maxLength: 512 }), {
@@ -42,6 +42,8 @@ export function responseBody(limits: Limits) {
       min_p: bounded('minP'),
       presence_penalty: bounded('presencePenalty'),
       frequency_penalty: bounded('frequencyPenalty'),
+      repetition_penalty: bounded('repetitionPenalty'),
+      logit_bias: Type.Optional(logitBias),
       seed: Type.Optional(seedField),
       stop: Type.Optional(
         Type.Union([stopString, Type.Array(stopString, { maxItems: GENERATION_BOUNDS.maxStopStrings })], {

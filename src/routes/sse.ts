@@ -1,10 +1,11 @@
 /**
- * Server-sent events: one write per event, early headers, heartbeat comments, back-pressure with a cut-off for readers
- * that take nothing, and the socket's closing as an AbortSignal. Knows no event by name.
+ * Server-sent events: one write per event, early headers, heartbeat comments, back-pressure (`connections.ts` cuts off readers that
+ * take nothing), and the socket's closing as an AbortSignal. Knows no event by name.
  */
 import type { ServerResponse } from 'node:http';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { toWireError, type WireError } from './error-handler.ts';
+import { codeOf, toWireError, type WireError } from './error-handler.ts';
+import type { RouteDeps } from './route-deps.ts';
 
 export interface Frame {
   readonly event?: string;
@@ -38,8 +39,7 @@ export function clientSignal(reply: FastifyReply): AbortSignal {
 }
 
 export interface StreamOptions {
-  readonly heartbeatMs: number;
-  readonly slowReaderMs: number;
+  readonly deps: Pick<RouteDeps, 'config' | 'metrics'>;
   /** How long a failure may still become a status instead of an `error` event; then the headers go out. */
   readonly headerDelayMs?: number;
   readonly signal: AbortSignal;
@@ -57,13 +57,28 @@ export async function sendEvents(
   frames: AsyncIterable<Frame>,
   options: StreamOptions,
 ): Promise<void> {
+  const { metrics } = options.deps;
+  metrics.openStreams(1);
+  try {
+    await send(request, reply, frames, options);
+  } finally {
+    metrics.openStreams(-1);
+  }
+}
+
+async function send(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  frames: AsyncIterable<Frame>,
+  options: StreamOptions,
+): Promise<void> {
   const iterator = frames[Symbol.asyncIterator]();
   const first = iterator.next();
   // A rejection is handled by whoever awaits `first` below; this only keeps the early one from counting as unhandled.
   first.catch(() => {});
   await settledWithin(first, options.headerDelayMs ?? 2000);
 
-  const stream = openStream(request, reply, options);
+  const stream = openStream(reply, options);
   try {
     let next = await first;
     while (!next.done && !options.signal.aborted) {
@@ -74,6 +89,7 @@ export async function sendEvents(
   } catch (thrown) {
     if (!options.signal.aborted) {
       const wire = toWireError(thrown, request.id);
+      options.deps.metrics.countError(codeOf(wire));
       request.log.warn({ code: wire.body.error.code, err: wire.status === 500 ? thrown : undefined }, 'stream failed');
       for (const frame of options.onError(wire)) await stream.write(encodeFrame(frame));
     }
@@ -101,16 +117,8 @@ interface OpenStream {
   end(): void;
 }
 
-function openStream(request: FastifyRequest, reply: FastifyReply, options: StreamOptions): OpenStream {
+function openStream(reply: FastifyReply, options: StreamOptions): OpenStream {
   const raw = reply.raw;
-  const cutOff = (): void => {
-    const { slowReaderMs } = options;
-    request.log.error(
-      { slowReaderMs, unreadBytes: raw.writableLength },
-      'the reader of a stream took nothing; cut off',
-    );
-    raw.destroy();
-  };
   reply.hijack();
   raw.writeHead(200, {
     ...(reply.getHeaders() as Record<string, string>),
@@ -123,13 +131,13 @@ function openStream(request: FastifyRequest, reply: FastifyReply, options: Strea
     heartbeat.refresh();
     // a reader behind on events needs no comments
     if (!raw.writableNeedDrain && !raw.writableEnded) raw.write(': keep-alive\n\n');
-  }, options.heartbeatMs);
+  }, options.deps.config.heartbeatMs);
   heartbeat.unref();
   return {
     async write(chunk) {
       if (options.signal.aborted || raw.destroyed) return;
       heartbeat.refresh();
-      if (!raw.write(chunk)) await drained(raw, options.slowReaderMs, cutOff);
+      if (!raw.write(chunk)) await drained(raw);
     },
     end() {
       clearTimeout(heartbeat);
@@ -138,19 +146,14 @@ function openStream(request: FastifyRequest, reply: FastifyReply, options: Strea
   };
 }
 
-/** Waits until the reader has taken what was written; calls `cutOff`, which closes the connection, when that takes `limitMs`. */
-function drained(raw: ServerResponse, limitMs: number, cutOff: () => void): Promise<void> {
+/** Waits until the reader has taken what was written, or the connection is closed. */
+function drained(raw: ServerResponse): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
-      clearTimeout(timer);
       raw.off('drain', done);
       raw.off('close', done);
       resolve();
     };
-    const timer = setTimeout(() => {
-      cutOff();
-      done();
-    }, limitMs);
     raw.once('drain', done);
     raw.once('close', done);
     if (raw.destroyed) done();

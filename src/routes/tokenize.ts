@@ -1,6 +1,6 @@
 /** `POST /tokenize` and `POST /detokenize`: a model's tokens as numbers; the only routes on which they are seen. */
 import type { Engine } from '../engine/engine.ts';
-import { StvError } from '../errors.ts';
+import { blameTokens } from './error-field.ts';
 import { dropNulls, findModel } from './openai-params.ts';
 import type { App, RouteDeps } from './route-deps.ts';
 import { inferenceErrors, jsonAnswer } from './schemas.ts';
@@ -43,7 +43,7 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
     async (request) => {
       const { engine } = deps.serving.require();
       const { model, tokens } = request.body;
-      return { text: await engine.detokenize(nameOf(engine, model), tokens).catch(blameTokens) };
+      return { text: await engine.detokenize(nameOf(engine, model), tokens).catch(blameTokens('tokens')) };
     },
   );
 }
@@ -51,10 +51,4 @@ export function registerTokenize(app: App, deps: RouteDeps): void {
 /** The loop has no tokenizer of its own, so `solve` is no model here. */
 function nameOf(engine: Engine, model: string): string {
   return findModel(engine, model, []).name;
-}
-
-/** The engine does not know under which name the ids came. */
-function blameTokens(thrown: unknown): never {
-  if (!(thrown instanceof StvError) || thrown.code !== 'invalid_value') throw thrown;
-  throw new StvError(thrown.code, thrown.message, { param: 'tokens', cause: thrown });
 }

@@ -49,7 +49,8 @@ export function toValidationError(errors: readonly ErrorObject[]): StvError {
     const param = join(field, String(error.params['missingProperty']));
     return new StvError('invalid_value', `The field \`${param}\` is required.`, { param });
   }
-  const subject = field === '' ? 'The body' : `\`${field}\``;
+  const place = field === '' ? 'The body' : `\`${field}\``;
+  const subject = error.propertyName === undefined ? place : `${place} has a key that`;
   const message = `${subject} ${expectation(error)}, got ${describe(error)}.`;
   return new StvError('invalid_value', message, field === '' ? {} : { param: field });
 }
@@ -60,7 +61,8 @@ export function toValidationError(errors: readonly ErrorObject[]): StvError {
  */
 function selectError(errors: readonly ErrorObject[]): ErrorObject | undefined {
   const union = errors.findLast((error) => error.keyword === 'anyOf');
-  if (union === undefined) return errors.find((error) => error.keyword === 'propertyNames') ?? errors[0];
+  // of a key that is wrong, what is wrong with it
+  if (union === undefined) return errors.find((error) => error.propertyName !== undefined) ?? errors[0];
   const branches = union.schema as readonly BranchSchema[];
   const meant = branches.flatMap((branch, index) => (isMeant(branch, union.data) ? [index] : []));
   if (meant.length !== 1) return union;
@@ -116,8 +118,6 @@ function expectation(error: ErrorObject): string {
       return `must be ${JSON.stringify(params['allowedValue'])}`;
     case 'pattern':
       return `must match ${params['pattern']}`;
-    case 'propertyNames':
-      return 'has a key that is too long or empty';
     case 'anyOf': {
       const hint = error.parentSchema?.['description'];
       return typeof hint === 'string' ? `must be ${hint}` : 'fits none of the forms this field can have';

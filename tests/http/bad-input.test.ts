@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { connect } from 'node:net';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { buildApp, closeApp, createApp, listen, type TestApp } from './build-app.ts';
 import { call, expectComponent, post } from './contract.ts';
@@ -76,7 +78,15 @@ const refused: Refused[] = [
   ['/solve', { problem: 'p', budget: { tokens: 0 } }, 'budget.tokens', 'invalid_value', 'at least 1'],
   ['/solve', { problem: 'p', generator: { modle: 'x' } }, 'generator.modle', 'unknown_field'],
   ['/solve', { problem: 'p', metadata: { k: 'v'.repeat(513) } }, 'metadata.k', 'invalid_value', '512', '513'],
-  ['/solve', { problem: 'p', metadata: { ['k'.repeat(65)]: 'v' } }, 'metadata', 'invalid_value'],
+  [
+    '/solve',
+    { problem: 'p', metadata: { ['k'.repeat(65)]: 'v' } },
+    'metadata',
+    'invalid_value',
+    'at most 64',
+    'got 65',
+  ],
+  ['/solve', { problem: 'p', metadata: { '': 'v' } }, 'metadata', 'invalid_value', 'a key', 'at least 1', 'got 0'],
   [
     '/solve',
     { problem: 'p', metadata: Object.fromEntries(Array.from({ length: 17 }, (_, i) => [`k${i}`, 'v'])) },
@@ -117,9 +127,34 @@ const refused: Refused[] = [
     'messages.0.role',
     'unsupported_parameter',
   ],
-  ['/v1/chat/completions', { ...chat, logit_bias: { a: 1 } }, 'logit_bias', 'invalid_value'],
+  ['/v1/chat/completions', { ...chat, logit_bias: { a: 1 } }, 'logit_bias', 'invalid_value', 'a key', '[0-9]', '"a"'],
+  [
+    '/v1/chat/completions',
+    { ...chat, logit_bias: { ['7'.repeat(40)]: 1 } },
+    'logit_bias',
+    'invalid_value',
+    '40 UTF-16',
+  ],
+  ['/v1/responses', { model: 'generator', input: 'x', logit_bias: { a: 1 } }, 'logit_bias', 'invalid_value'],
+  ['/v1/responses', { model: 'generator', input: 'x', logit_bias: { 7: '1' } }, 'logit_bias.7', 'invalid_value'],
+  ['/v1/responses', { model: 'generator', input: 'x', repetition_penalty: '2' }, 'repetition_penalty', 'invalid_value'],
   ['/v1/chat/completions', { ...chat, model: 'solve', n: 2 }, 'n', 'unsupported_parameter'],
   ['/v1/chat/completions', { ...chat, model: 'solve', x_solve: { rounds: 2 } }, 'x_solve.rounds', 'unknown_field'],
+  [
+    '/v1/chat/completions',
+    { ...chat, model: 'solve', x_solve: { accept: { rule: 'votes', k: 4, n: 3 } } },
+    'x_solve.accept.k',
+    'invalid_value',
+    '`x_solve.accept.k`',
+    '`x_solve.accept.n`',
+  ],
+  [
+    '/v1/responses',
+    { model: 'solve', input: 'x', x_solve: { store: true } },
+    'x_solve.store',
+    'unsupported_parameter',
+    'run store',
+  ],
   ['/v1/completions', { model: 'generator', prompt: 'x', best_of: 2 }, 'best_of', 'unsupported_parameter'],
   ['/v1/completions', { model: 'generator', prompt: 'x', suffix: 'y' }, 'suffix', 'unsupported_parameter'],
   [
@@ -198,6 +233,16 @@ describe('values and fields', () => {
       expect(answer.json().error.code).toBe('model_not_found');
     },
   );
+
+  it.each([
+    ['/v1/chat/completions', chat],
+    ['/v1/responses', { input: 'x' }],
+  ])('%s: names a model of `x_solve` that does not exist', async (url, body) => {
+    const answer = await post(shared.app, url, { ...body, model: 'solve', x_solve: { generator: { model: 'nope' } } });
+    expect(answer.statusCode, answer.body).toBe(404);
+    expect(answer.json().error).toMatchObject({ code: 'model_not_found', param: 'x_solve.generator.model' });
+    expect(answer.json().error.message).toContain('`x_solve.generator.model`');
+  });
 });
 
 describe('requests that are no JSON of ours', () => {
@@ -330,6 +375,23 @@ describe('below HTTP', () => {
     );
     expect(answer).toMatch(/^HTTP\/1.1 408 /);
     expectComponent('Error', bodyOf(answer));
+  });
+
+  it('a body that comes too slowly behind an answer that nobody reads ends the connection', async () => {
+    const { app } = await buildApp({
+      engine: { reply: () => 'x'.repeat(40_000_000) },
+      config: { requestTimeoutMs: 200 },
+    });
+    const body = JSON.stringify({ problem: 'p', attempt: 'a', feedback: 'f' });
+    const head = 'Host: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length:';
+    const socket = connect(Number(new URL(await listen(app)).port), '127.0.0.1');
+    socket.on('error', () => {});
+    socket.pause();
+    socket.write(`POST /refine HTTP/1.1\r\n${head} ${body.length}\r\n\r\n${body}GET /health/live HTTP/1.1\r\nHo`);
+    await once(app.server, 'connection');
+    const numConnections = promisify(app.server.getConnections.bind(app.server));
+    await expect.poll(numConnections, { timeout: 8000 }).toBe(0);
+    socket.destroy();
   });
 
   it('a request without the header Host is 400', async () => {

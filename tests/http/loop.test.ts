@@ -1,13 +1,19 @@
 import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
+import { promisify } from 'node:util';
 import { Client } from 'undici';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { StvError } from '../../src/errors.ts';
+import type { TraceRecord } from '../../src/stv/traces.ts';
 import { collectSse, readSse } from '../support/read-sse.ts';
 import { buildApp, closeApp, createApp, listen, type TestApp } from './build-app.ts';
 import { call, expectComponent, expectEvent, type ParsedEvent, parseEvents, post } from './contract.ts';
 
 let shared: TestApp;
+
+function numConnections({ server }: TestApp['app']): Promise<number> {
+  return promisify(server.getConnections.bind(server))();
+}
 
 beforeAll(async () => {
   shared = await createApp();
@@ -331,6 +337,7 @@ describe('failures', () => {
     expect(events.at(-1)?.event).toBe('error');
     expectEvent('verify', 'error', events.at(-1)?.data);
     expect(events.filter(({ event }) => event === 'error' || event === 'verification-end')).toHaveLength(1);
+    expect((await app.inject('/metrics')).body).toContain('stv_errors_total{code="engine_crashed"} 1');
   });
 
   it('before the models are loaded every route says so', async () => {
@@ -458,6 +465,56 @@ describe('over a socket', () => {
     response.pause();
     await vi.waitFor(() => expect(engine.numOpen).toBe(0), { timeout: 8000 });
     request.destroy();
+  });
+
+  it.each([
+    ['a JSON answer', { method: 'POST', path: '/refine' }, { ...refineBody, max_tokens: 2000 }],
+    ['traces', { method: 'GET', path: '/traces' }, undefined],
+  ])('cuts off a reader that takes nothing of %s', async (_name, target, body) => {
+    const { app, runs } = await buildApp({
+      engine: { reply: () => `${'x'.repeat(20_000)} `.repeat(2000) },
+      config: { slowReaderMs: 150, maxOutputTokens: 8192 },
+    });
+    const trace = { traceId: 't', problem: 'x'.repeat(1_000_000) } as TraceRecord;
+    vi.spyOn(runs, 'traces').mockResolvedValue(Array(50).fill(trace));
+    const { port } = new URL(await listen(app));
+    const request = httpRequest({
+      ...target,
+      host: '127.0.0.1',
+      port,
+      headers: { 'content-type': 'application/json' },
+    });
+    request.on('error', () => {});
+    request.end(body === undefined ? undefined : JSON.stringify(body));
+    const [response] = await once(request, 'response');
+    response.on('error', () => {});
+    response.pause();
+    await vi.waitFor(async () => expect(await numConnections(app)).toBe(0), { timeout: 8000 });
+    request.destroy();
+  });
+
+  it('keeps the connection of a reader that only waits, for an answer or between two', async () => {
+    const { app } = await buildApp({ engine: { delayMs: 150 }, config: { slowReaderMs: 100, keepAliveTimeoutMs: 0 } });
+    const client = new Client(await listen(app));
+    const ask = async (): Promise<number> => {
+      const answer = await client.request({
+        method: 'POST',
+        path: '/refine',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(refineBody),
+      });
+      await answer.body.dump();
+      return answer.statusCode;
+    };
+    let connections = 0;
+    app.server.on('connection', () => {
+      connections += 1;
+    });
+    expect(await ask()).toBe(200);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    expect(await ask()).toBe(200);
+    expect(connections).toBe(1);
+    await client.close();
   });
 
   it('collects a whole stream with a standard parser', async () => {

@@ -119,6 +119,28 @@ describe('the official client', () => {
     });
   });
 
+  it.each([
+    ['generator', 0, 64],
+    ['verifier', 0.7, 9],
+    ['both/verifier', 0.7, 9],
+    ['both@sha256:0', 0, 64],
+  ])(
+    'of one model in both roles, `%s` has the defaults of the role it names',
+    async (model, temperature, maxTokens) => {
+      const { app, engine, serving } = await buildApp();
+      const aliases = ['generator', 'both/generator', 'verifier', 'both/verifier'];
+      const info = { name: 'both@sha256:0', aliases, digest: 'sha256:0', contextLength: 4096, remote: false };
+      vi.spyOn(engine, 'models').mockReturnValue([info]);
+      const { generator } = testPack.defaults;
+      const verifier = { sampling: { ...generator.sampling, temperature: 0.7 }, maxTokens: 9 };
+      serving.swap({ engine, pack: { ...testPack, defaults: { generator, verifier } } });
+      await post(app, '/v1/chat/completions', { ...params, model });
+      await post(app, '/v1/responses', { model, input: 'x' });
+      for (const request of engine.requests) expect(request).toMatchObject({ maxTokens, sampling: { temperature } });
+      expect(engine.requests).toHaveLength(2);
+    },
+  );
+
   it('lists and finds models by alias and full name', async () => {
     const models = [];
     for await (const model of client.models.list()) models.push(model.id);
@@ -371,13 +393,17 @@ describe('model `solve`', () => {
   });
 
   it('refuses what it cannot follow, not what asks for nothing', async () => {
-    const nothing = { logprobs: false, top_logprobs: 0, logit_bias: {}, n: 1, stop: [] };
+    const penalties = { presence_penalty: 0, frequency_penalty: 0, repetition_penalty: 1 };
+    const nothing = { logprobs: false, top_logprobs: 0, logit_bias: {}, n: 1, stop: [], ...penalties };
     expect((await post(shared.app, '/v1/chat/completions', { ...solve, ...nothing })).statusCode).toBe(200);
     for (const extra of [
       { logprobs: true },
       { top_logprobs: 1 },
       { logit_bias: { '7': 1 } },
       { prediction: { type: 'content', content: 'one' } },
+      { presence_penalty: 0.5 },
+      { frequency_penalty: -0.5 },
+      { repetition_penalty: 1.1 },
     ]) {
       const answer = await post(shared.app, '/v1/chat/completions', { ...solve, ...extra });
       expect(answer.statusCode, answer.body).toBe(400);
@@ -410,6 +436,7 @@ describe('tokens', () => {
     for (const [url, body, param] of [
       ['/detokenize', { model: 'generator', tokens: [104, 260] }, 'tokens'],
       ['/v1/completions', { model: 'generator', prompt: [104, 260] }, 'prompt'],
+      ['/v1/completions', { model: 'generator', prompt: [104, 260], echo: true }, 'prompt'],
       ['/v1/completions', { model: 'generator', prompt: 'hi', logit_bias: { 260: 5 } }, 'logit_bias'],
       ['/v1/chat/completions', { model: 'generator', messages, logit_bias: { 260: 5 }, stream: true }, 'logit_bias'],
     ] as const) {

@@ -3,10 +3,13 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { type ApiKeys, loadApiKeys } from '../../src/api-keys.ts';
 import { loadConfig } from '../../src/config.ts';
+import type { EngineStats } from '../../src/engine/engine-stats.ts';
+import type { ModelSwap } from '../../src/model-swap.ts';
 import { describeContract } from '../../src/server.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
-import { buildApp } from './build-app.ts';
+import { buildApp, testPack } from './build-app.ts';
 import { call, committed, expectComponent, post } from './contract.ts';
+import { TestEngine } from './test-engine.ts';
 
 describe('health', () => {
   it('is live before it is ready, and says why not', async () => {
@@ -18,7 +21,6 @@ describe('health', () => {
     const error = { message: 'Converting weights.', type: 'overloaded_error', code: 'not_ready', param: null };
     expect(early.json()).toEqual({ status: 'loading', reason: 'Converting weights.', error });
     expect((await call(app, { url: '/health/progress' })).statusCode).toBe(503);
-    const { testPack } = await import('./build-app.ts');
     serving.ready({ engine, pack: testPack });
     expect((await call(app, { url: '/health/ready' })).json()).toEqual({ status: 'ready', reason: null });
     serving.drain();
@@ -37,7 +39,7 @@ describe('health', () => {
 
   it('progress is 503 when work waits and nothing moves for the limit, not before', async () => {
     const stuck = { running: 1, waiting: 2, lastStepMsAgo: 900_000, lastTokenMsAgo: 900_000 };
-    const { app } = await buildApp({ engine: { status: stuck }, config: { stallSeconds: 1 } });
+    const { app, serving } = await buildApp({ engine: { status: stuck }, config: { stallSeconds: 1 } });
     // a long idle time before this work says nothing about it
     const first = await call(app, { url: '/health/progress' });
     expect([first.statusCode, first.json().status]).toEqual([200, 'ok']);
@@ -52,6 +54,9 @@ describe('health', () => {
       last_step_ms_ago: 900_000,
       last_token_ms_ago: 900_000,
     });
+    // what came in its place has just begun
+    serving.swap({ engine: new TestEngine({ status: stuck }), pack: testPack });
+    expect((await call(app, { url: '/health/progress' })).json().status).toBe('ok');
   });
 
   it('progress of an idle server is 200', async () => {
@@ -63,6 +68,22 @@ describe('health', () => {
     });
   });
 });
+
+const endedRequest = {
+  type: 'request',
+  model: 'm',
+  kind: 'generate',
+  finishReason: 'stop',
+  usage: {
+    promptTokens: 10,
+    cachedTokens: 4,
+    completionTokens: 5,
+    acceptedPredictionTokens: 2,
+    rejectedPredictionTokens: 1,
+  },
+  timings: { queueMs: 1, prefillMs: 2, decodeMs: 40 },
+  firstTokenMs: 3,
+} as const satisfies EngineStats;
 
 describe('metrics', () => {
   it('count verdicts, runs, tokens and errors without any text of a user', async () => {
@@ -87,21 +108,7 @@ describe('metrics', () => {
   it('take what the engine tells', async () => {
     const { app, metrics } = await buildApp();
     metrics.setEngineStatus(() => ({ state: 'ready', running: 3, waiting: 4, lastStepMsAgo: 1, lastTokenMsAgo: 2000 }));
-    metrics.observeEngine({
-      type: 'request',
-      model: 'm',
-      kind: 'generate',
-      finishReason: 'stop',
-      usage: {
-        promptTokens: 10,
-        cachedTokens: 4,
-        completionTokens: 5,
-        acceptedPredictionTokens: 2,
-        rejectedPredictionTokens: 1,
-      },
-      timings: { queueMs: 1, prefillMs: 2, decodeMs: 40 },
-      firstTokenMs: 3,
-    });
+    metrics.observeEngine(endedRequest);
     const step = {
       numLanes: 2,
       numTokens: 9,
@@ -143,6 +150,48 @@ describe('metrics', () => {
       'stv_inter_token_latency_seconds_sum{model="m"} 0.01',
     ]) {
       expect(text).toContain(line);
+    }
+  });
+
+  it('add up what two engines hold during a swap, and forget models that are loaded no more', async () => {
+    const { app, metrics } = await buildApp();
+    const engineOf = (...names: string[]) => ({ models: () => names.map((name) => ({ name, aliases: [] })) });
+    const old = { engine: engineOf('both', 'old') };
+    const current = { engine: engineOf('both', 'new') };
+    const models = { current: old, draining: [] as object[], counts: {} };
+    metrics.setModels(models as unknown as ModelSwap);
+    const expose = async () => (await app.inject('/metrics')).body;
+    const hold = (tokens: number, used: number, { engine }: typeof old) => {
+      metrics.observeEngine({ type: 'queue', queuedRequests: 1, queuedTokens: tokens }, engine);
+      for (const { name } of engine.models()) {
+        metrics.observeEngine({ type: 'slots', model: name, used, cached: 0 }, engine);
+        metrics.observeEngine({ type: 'error', model: name, code: 'queue_full' }, engine);
+      }
+    };
+    hold(5, 2, old);
+    models.current = current;
+    models.draining = [old];
+    hold(7, 3, current);
+    const during = await expose();
+    for (const line of [
+      'stv_queued_tokens 12',
+      'stv_kv_cache_slots{model="both",state="used"} 5',
+      'stv_kv_cache_slots{model="old",state="used"} 2',
+      'stv_engine_errors_total{model="old",code="queue_full"} 1',
+    ]) {
+      expect(during).toContain(line);
+    }
+    metrics.observeEngine({ ...endedRequest, model: 'old' });
+    models.draining = [];
+    const after = await expose();
+    expect(after).not.toContain('model="old"');
+    for (const line of [
+      'stv_queued_tokens 7',
+      'stv_kv_cache_slots{model="both",state="used"} 3',
+      'stv_engine_errors_total{model="both",code="queue_full"} 2',
+      'stv_engine_errors_total{model="new",code="queue_full"} 1',
+    ]) {
+      expect(after).toContain(line);
     }
   });
 

@@ -1,8 +1,9 @@
 import OpenAI, { APIError } from 'openai';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { StvError } from '../../src/errors.ts';
+import { startFakeEngine } from '../support/fake-engine.ts';
 import { expectResponse, expectResponseStream, textCases } from '../support/open-responses.ts';
-import { buildApp, createApp, listen, type TestApp } from './build-app.ts';
+import { buildApp, createApp, listen, type TestApp, testPack } from './build-app.ts';
 import { expectComponent, parseEvents, post } from './contract.ts';
 
 let shared: TestApp;
@@ -197,15 +198,25 @@ describe('the official client', () => {
     const { app } = await buildApp({
       engine: {
         reply: () => {
-          throw new StvError('context_length_exceeded', 'The prompt is too long.', { param: 'input' });
+          throw new StvError('queue_full', 'Busy.');
         },
       },
     });
     const answer = await post(app, route, { ...body, stream: true });
-    expect(answer.statusCode).toBe(400);
-    expect(answer.json().error.code).toBe('context_length_exceeded');
+    expect(answer.statusCode).toBe(429);
+    expect(answer.json().error.code).toBe('queue_full');
     await expect(client.responses.create({ ...body, model: 'nope' })).rejects.toMatchObject({ status: 404 });
   });
+});
+
+it.each([true, false])('an input that is too long is named as such (stream: %s)', async (isStream) => {
+  const { app, serving } = await buildApp();
+  const { engine } = await startFakeEngine();
+  onTestFinished(() => engine.close());
+  serving.swap({ engine, pack: testPack });
+  const answer = await post(app, route, { ...body, input: 'x'.repeat(600), stream: isStream });
+  expect(answer.statusCode, answer.body).toBe(400);
+  expect(answer.json().error).toMatchObject({ code: 'context_length_exceeded', param: 'input' });
 });
 
 describe('model `solve`', () => {
@@ -279,9 +290,25 @@ describe('model `solve`', () => {
   it.each([
     ['stop', { stop: 'x' }],
     ['top_logprobs', { top_logprobs: 2 }],
+    ['logit_bias', { logit_bias: { 7: 1 } }],
+    ['presence_penalty', { presence_penalty: 1 }],
+    ['frequency_penalty', { frequency_penalty: 1 }],
+    ['repetition_penalty', { repetition_penalty: 2 }],
   ])('refuses %s', async (param, extra) => {
     const answer = await post(shared.app, route, { ...request, ...extra });
     expect(answer.json().error).toMatchObject({ code: 'unsupported_parameter', param });
+  });
+
+  it('reports the sampling that was in force', async () => {
+    const generator = { temperature: 0.4, top_p: 0.8, max_tokens: 7 };
+    const given = { temperature: 1, top_p: 0.9, max_output_tokens: 9 };
+    const { engine } = shared;
+    const json = (
+      await post(shared.app, route, { ...request, ...given, x_solve: { max_rounds: 0, generator } })
+    ).json();
+    expect(json).toMatchObject({ temperature: 0.4, top_p: 0.8, max_output_tokens: 7 });
+    expect(engine.requests.at(-2)).toMatchObject({ maxTokens: 7, sampling: { temperature: 0.4, topP: 0.8 } });
+    expect((await post(shared.app, route, { ...request, ...given })).json()).toMatchObject(given);
   });
 
   it('needs a user message', async () => {

@@ -25,16 +25,17 @@ describe('the calls of one run', () => {
   ] as const)('%j are refused before anything is begun', async (options, field, product) => {
     const { app, engine, runs } = await buildApp();
     const chat = { model: 'solve', messages: [{ role: 'user', content: 'p' }], x_solve: options };
-    for (const [url, body] of [
-      ['/solve', { problem: 'p', ...options }],
-      ['/v1/chat/completions', chat],
+    for (const [url, body, at] of [
+      ['/solve', { problem: 'p', ...options }, ''],
+      ['/v1/chat/completions', chat, 'x_solve.'],
     ] as const) {
       const answer = await post(app, url, body);
       expect(answer.statusCode, answer.body).toBe(400);
       const { error } = answer.json();
       expect(error).toMatchObject({ code: 'invalid_value', type: 'invalid_request_error' });
-      expect(error.param).toMatch(/max_rounds$/);
-      for (const part of ['`chains`', '`max_rounds`', `\`${field}\``, `at most ${maxCalls}`, product]) {
+      expect(error.param).toBe(`${at}max_rounds`);
+      for (const name of ['chains', 'max_rounds', field]) expect(error.message).toContain(`\`${at}${name}\``);
+      for (const part of [`at most ${maxCalls}`, product]) {
         expect(error.message).toContain(part);
       }
     }

@@ -47,6 +47,8 @@ describe('headers', () => {
     for (const origin of ['https://evil.example', 'null', 'https://lab.example.evil.example', 'http://lab.example']) {
       expect((await preflight(origin)).headers).not.toHaveProperty('access-control-allow-origin');
     }
+    expect((await app.inject('/v2/nothing')).statusCode, 'a path of no route has no methods').toBe(404);
+    expect((await app.inject('/verify')).headers['allow']).toBe('POST');
     const { app: closed } = await buildApp();
     const answer = await closed.inject({ url: '/health/live', headers: { origin: 'https://lab.example' } });
     expect(answer.headers).not.toHaveProperty('access-control-allow-origin');

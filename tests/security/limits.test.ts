@@ -1,12 +1,20 @@
 /** Quotas of keys and addresses: what is refused, how it is said, what survives a restart, and that no key sees another's. */
+import net from 'node:net';
 import path from 'node:path';
+import fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { type ApiKeys, loadApiKeys } from '../../src/api-keys.ts';
+import { loadConfig } from '../../src/config.ts';
 import { StvError } from '../../src/errors.ts';
+import { meterEngine } from '../../src/quotas/metered-engine.ts';
+import { QuotaLedger } from '../../src/quotas/quota-ledger.ts';
+import { createLimitChecks } from '../../src/routes/limits.ts';
+import type { App } from '../../src/routes/route-deps.ts';
 import { openDatabase } from '../../src/store/open-database.ts';
 import { SqlQuotaStore } from '../../src/store/sql-quota-store.ts';
 import { SqlRunStore } from '../../src/store/sql-run-store.ts';
 import { buildApp, listen, type TestApp } from '../http/build-app.ts';
+import { TestEngine } from '../http/test-engine.ts';
 import { temporaryFolder } from '../support/temporary-folder.ts';
 
 function keysOf(...lines: string[]): ApiKeys {
@@ -89,6 +97,27 @@ describe('requests per minute', () => {
     expect((await ask(alone, 'none')).headers).not.toHaveProperty('x-ratelimit-limit');
   });
 
+  it('remember more addresses than ask in a minute', async () => {
+    const app: App = fastify();
+    const config = loadConfig({ env: {}, cwd: '/nonexistent', flags: { addressRequestsPerMinute: 1 } });
+    const limits = createLimitChecks(app, { config, keys: keysOf('a'), ledger: new QuotaLedger() });
+    await app.ready();
+    const reply = { headers: () => undefined } as unknown as FastifyReply;
+    const from = (ip: string) => limits.address({ ip, routeOptions: {} } as FastifyRequest, reply);
+    await from('203.0.113.1');
+    for (let i = 0; i < 10_000; i++) await from(`10.0.${i >> 8}.${i & 255}`);
+    await expect(from('203.0.113.1')).rejects.toMatchObject({ code: 'quota_exceeded' });
+  });
+
+  it('end a request whose client has gone, without a word of a defect', async () => {
+    const { app } = await buildApp({ keys: keysOf('a infer one') });
+    const address = await listen(app);
+    app.server.on('connection', (socket) => Object.defineProperty(socket, 'remoteAddress', { value: undefined }));
+    const answer = await fetch(`${address}/health/live`);
+    expect(answer.status).toBe(499);
+    expect(await answer.json()).toMatchObject({ error: { code: 'cancelled' } });
+  });
+
   it('believe X-Forwarded-For of configured proxies only', async () => {
     const config = { addressRequestsPerMinute: 1 };
     const from = (built: TestApp, address: string, forwarded: string) =>
@@ -163,6 +192,29 @@ describe('quotas of a day', () => {
   });
 });
 
+describe('the tokens of a score', () => {
+  const prompt = { kind: 'text', text: 'one two three' } as const;
+  const score = { id: 's', model: 'verifier', prompt, candidates: ['a', 'b'], priority: 'interactive' } as const;
+
+  it.each([
+    ['cancelled', 3],
+    ['deadline_exceeded', 3],
+    ['engine_crashed', 3],
+    ['queue_full', 0],
+    ['not_ready', 0],
+    ['invalid_value', 0],
+  ] as const)('that ends as %s: %i are charged', async (code, tokens) => {
+    const accept = (): never => {
+      throw new StvError(code, 'It ended early.');
+    };
+    const ledger = new QuotaLedger({ defaults: { tokens_per_day: 100 } });
+    const engine = meterEngine(new TestEngine({ accept }), 'key', ledger);
+    await expect(engine.score(score)).rejects.toMatchObject({ code });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(ledger.tokensLeft('key')?.remaining).toBe(100 - tokens);
+  });
+});
+
 describe('concurrent requests', () => {
   it('are bounded for a key, free their place however they end, and name their share', async () => {
     const built = await buildApp({
@@ -182,6 +234,24 @@ describe('concurrent requests', () => {
     const tokenized = await ask(built, 'a', '/tokenize', { model: 'generator', text: 'x' });
     expect(tokenized.statusCode).toBe(200);
     expect(new Set(built.engine.requests.map(({ shareKey }) => shareKey))).toEqual(new Set(['one', 'two']));
+  });
+
+  it('leave their place when their connection closes before it was their turn on it', async () => {
+    const built = await buildApp({
+      keys: keysOf('a infer one concurrent=1', 'b infer two'),
+      engine: { reply: () => 'one two three', delayMs: 30 },
+    });
+    const { port } = new URL(await listen(built.app));
+    const body = JSON.stringify(chat);
+    const requestOf = (key: string): string =>
+      `POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${key}\r\n` +
+      `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    const socket = net.connect(Number(port), '127.0.0.1');
+    socket.write(requestOf('b') + requestOf('a'));
+    await expect.poll(() => built.engine.numOpen).toBe(2);
+    socket.destroy();
+    await expect.poll(async () => (await ask(built, 'a')).statusCode).toBe(200);
+    expect(built.engine.aborted).toHaveLength(2);
   });
 
   it('count a stored run once, and as long as it goes on, whoever hangs up', async () => {
