@@ -9,16 +9,17 @@ VERDICT = re.compile(r"<verdict>\s*(\w+)\s*</verdict>")
 _BOXED = re.compile(r"\\boxed\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _FRACTION = re.compile(r"(-?)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+_NUMBER = re.compile(r"[-−]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:/\d+|\.\d+)?")
 
 
 def final_answer(text: str) -> str:
-    """The last boxed answer, with whatever braces it holds; without a box the last number. Empty where a box is begun and none is
-    closed: a number in front of it is no answer."""
+    """The last boxed answer, with whatever braces it holds; without a box the last number, in plain digits. Empty where a box is begun
+    and none is closed: a number in front of it is no answer."""
     boxed = [found for start in _BOXED.finditer(text) if (found := _closed(text, start.end())) is not None]
     if boxed or r"\boxed" in text:
         return boxed[-1].strip() if boxed else ""
-    numbers = re.findall(r"-?\d+(?:/\d+|\.\d+)?", text)
-    return numbers[-1] if numbers else ""
+    numbers = _NUMBER.findall(text)
+    return _digits(numbers[-1]) if numbers else ""
 
 
 def _closed(text: str, start: int) -> str | None:
@@ -48,11 +49,17 @@ def same_answer(one: str, other: str) -> bool:
 
 def _number(text: str) -> Fraction:
     """Raises ValueError for what is no plain number, with or without LaTeX's way to write a fraction."""
-    text = text.strip().strip("$").strip()
+    text = text.strip().strip("$").strip().replace("−", "-")
     if "e" in text.lower():
         raise ValueError("an exponent can name a number that no memory holds")
-    fraction = _FRACTION.fullmatch(text)
-    return Fraction("{}{}/{}".format(*fraction.groups()) if fraction else text)
+    if fraction := _FRACTION.fullmatch(text):
+        return Fraction("{}{}/{}".format(*fraction.groups()))
+    return Fraction(_digits(text) if _NUMBER.fullmatch(text) else text)
+
+
+def _digits(number: str) -> str:
+    """−1,200 as -1200."""
+    return number.replace("−", "-").replace(",", "")
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict | None = None) -> float:

@@ -25,6 +25,13 @@ READINGS = [answers, reward_file()]
         (r"\boxed{4}, so \boxed{\frac{7}{", "4"),
         ("Step 1: 3 + 4 = 7", "7"),
         ("none", ""),
+        ("x = −5", "-5"),
+        ("The answer is 1,200.", "1200"),
+        ("between −1,234,567.5 and", "-1234567.5"),
+        ("7 − 12 = −5/2", "-5/2"),
+        ("one of 1,2000", "2000"),
+        ("a, b: 3, 4", "4"),
+        (r"\boxed{1,200}", "1,200"),
     ],
 )
 def test_final_answer(reading: Any, text: str, answer: str) -> None:
@@ -34,9 +41,16 @@ def test_final_answer(reading: Any, text: str, answer: str) -> None:
 @pytest.mark.parametrize("reading", READINGS, ids=["package", "reward file"])
 def test_a_fraction_is_a_number_without_math_verify(reading: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "math_verify", None)
-    for one, other in ((r"\frac{1}{2}", "1/2"), (r"$-\dfrac{4}{6}$", "-2/3"), ("0.5", r"\tfrac{1}{2}"), ("a  b", "a b")):
+    for one, other in (
+        (r"\frac{1}{2}", "1/2"),
+        (r"$-\dfrac{4}{6}$", "-2/3"),
+        ("0.5", r"\tfrac{1}{2}"),
+        ("a  b", "a b"),
+        ("−5", "-5"),
+        ("1,200", "1200"),
+    ):
         assert reading.same_answer(one, other), (one, other)
-    for one, other in ((r"\frac{1}{2}", "2"), (r"\frac{1}{0}", "0"), ("", "5")):
+    for one, other in ((r"\frac{1}{2}", "2"), (r"\frac{1}{0}", "0"), ("", "5"), ("1,2", "12")):
         assert not reading.same_answer(one, other), (one, other)
 
 

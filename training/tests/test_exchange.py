@@ -107,6 +107,10 @@ def test_rows_for_verl(tmp_path: Path) -> None:
     [
         ({"problem": "2x = 4", "attempt": ""}, "row 1: `attempt`"),
         ({"problem": "2x = 4", "attempt": "x = 2"}, "row 1: `correct`"),
+        ({"problem": "2 + 2", "attempt": "4", "correct": True, "answer": 4}, r"a\.jsonl, row 1: `answer` must be a text, not 4"),
+        ({"problem": "2 + 2", "attempt": "4", "correct": True, "answer": 0}, "row 1: `answer`"),
+        ({"problem": "2 + 2", "attempt": "4", "correct": True, "reference": ["4"]}, "row 1: `reference`"),
+        ({"problem": "2 + 2", "attempt": "5", "correct": False, "feedback": {"step": 1}}, "row 1: `feedback`"),
         ({"problem": "2x = 4", "attempt": "x = 2", "correct": True}, "one class only"),
     ],
 )

@@ -22,6 +22,7 @@ from stv_train.hf.train import GENERATOR, VERIFIER, read_graded, train_hf  # noq
 from stv_train.model import Llama  # noqa: E402
 from stv_train.run import Run  # noqa: E402
 from stv_train.sampler import Completion, Sampling  # noqa: E402
+from stv_train.tokenizer import END, PAD  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "src" / "stv_train" / "templates"
@@ -120,11 +121,45 @@ def test_the_teacher_is_the_model_without_its_adapter(checkpoint: Path) -> None:
     assert first == student.sample([[5, 6, 7], [8]], Sampling(1.0, 5, 2), 3) and all(1 <= len(c.ids) <= 5 for c in first)
 
 
+def test_sampling_does_as_it_is_told_whatever_the_checkpoint_wants(checkpoint: Path) -> None:
+    """A penalty changes which token is the likeliest, so that what is sampled would not be what is scored."""
+    prompts = [[5, 6, 7], [8, 9]]
+
+    def sampled() -> list[list[Completion]]:
+        model, tokens = load_checkpoint(str(checkpoint))
+        policy = LoraPolicy(with_adapters(model, (VERIFIER,), 2, 4, 1), VERIFIER, tokens)
+        return [policy.sample(prompts, Sampling(temperature, 12, 2), 3) for temperature in (0.0, 1.0)]
+
+    plain = sampled()
+    file = checkpoint / "generation_config.json"
+    wanted = {"repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "suppress_tokens": [plain[0][0].ids[0]], "min_new_tokens": 12}
+    file.write_text(json.dumps(json.loads(file.read_text()) | wanted))
+    assert sampled() == plain
+    kept = load_checkpoint(str(checkpoint))[0].generation_config
+    assert (kept.eos_token_id, kept.pad_token_id) == (END, PAD)
+
+
+def test_the_verdict_alone_is_asked_of_right_and_of_wrong_attempts(tmp_path: Path, checkpoint: Path) -> None:
+    run = run_of(tmp_path, checkpoint, verifier__score_share="0.15")
+    _, tokens = load_checkpoint(str(checkpoint))
+    setting = hf_train.HfSetting(run, tokens, hf_train.PackPrompts(TEMPLATES, tokens))
+    rows = [{"problem": "2 + 2", "attempt": str(said), "answer": "4", "correct": said == 4} for said in (4, 5)]
+    tasks = [task for seed in range(200) for task in hf_train.stv_tasks(setting, rows, seed)]
+    share = {truth: [task.is_score for task in tasks if task.truth == truth] for truth in ("accept", "reject")}
+    for scored in share.values():
+        assert len(scored) == 400 and 0.08 < sum(scored) / 400 < 0.22
+
+
 def test_bad_input_is_named(tmp_path: Path, checkpoint: Path) -> None:
     with pytest.raises(TrainError, match=r"needs hf\.checkpoint"):
         train_hf(Run(load_config(ROOT / "configs" / "smollm2-lora.toml", {"run.out": str(tmp_path / "run")})))
     with pytest.raises(TrainError, match="cannot be loaded"):
         load_checkpoint(str(tmp_path / "nothing"))
+    weights = (checkpoint / "model.safetensors").read_bytes()
+    (checkpoint / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(TrainError, match="cannot be loaded"):
+        load_checkpoint(str(checkpoint))
+    (checkpoint / "model.safetensors").write_bytes(weights)
     file = checkpoint / "tokenizer_config.json"
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "chat_template"}))
     (checkpoint / "chat_template.jinja").unlink(missing_ok=True)

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from . import prompts
+from .errors import OutsideDomain
 from .tasks.checking import OK, Check, check
 from .tasks.equation_levels import NAMES
 from .tasks.expression import Bin, Num
 from .tasks.mistakes import beginning, slip, student_attempt
-from .tasks.problems import TASKS, canonical_calculation, kinds_of, make_outside, make_problem, read_problem, split_of
+from .tasks.outside import make_outside
+from .tasks.problems import TASKS, canonical_calculation, kinds_of, make_problem, read_problem, split_of
 from .tasks.steps import Leaf, Problem, attempt_lines, solution_text, solve, standing_after
 from .tokenizer import END, PackTokenizer
 
@@ -267,12 +269,12 @@ def _drill_number(rng: Random) -> int:
     return rng.randint(0, 20) if pick < 0.35 else rng.randint(0, 99) if pick < 0.75 else rng.randint(100, 700)
 
 
-def outside_attempt(rng: Random) -> str:
+def outside_attempt(rng: Random, split: str = "train") -> str:
     """What someone may hand in for a problem that is outside: worked steps, a bare answer, or anything else."""
     if rng.random() < 0.5:
         task = rng.choice(list(TASKS))
-        return solution_text(solve(make_problem(task, rng.randint(1, TASKS[task]), rng)))
-    return rng.choice((OUTSIDE_ANSWER, make_outside(rng), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
+        return solution_text(solve(make_problem(task, rng.randint(1, TASKS[task]), rng, split)))
+    return rng.choice((OUTSIDE_ANSWER, make_outside(rng, split), f"x = {rng.randint(1, 40)}", str(rng.randint(1, 99))))
 
 
 def begun_attempt(problem: Problem, rng: Random, right: bool) -> tuple[str, Check]:
@@ -300,11 +302,16 @@ def corrected(problem: Problem, attempt: str, result: Check) -> str:
     if result.correct:
         return solution_text(lines)
     kept = lines[: (result.first_error or 1) - (0 if result.kind == "unfinished" else 1)]
-    line = standing_after(problem, kept)
-    while (step := line.next()) is not None:
-        line = step[0]
-        kept.append(line.text())
-    return solution_text(kept or [line.text()])
+    while True:
+        line, rest = standing_after(problem, kept), list[str]()
+        try:
+            while (step := line.next()) is not None:
+                line = step[0]
+                rest.append(line.text())
+        except OutsideDomain:
+            kept.pop()  # a right line with numbers that this pack does not reach
+        else:
+            return solution_text([*kept, *rest] or [line.text()])
 
 
 def _as_typed(attempt: str, rng: Random) -> str:

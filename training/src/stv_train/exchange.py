@@ -51,6 +51,9 @@ def graded_rows(path: Path) -> list[dict[str, Any]]:
                 raise TrainError(f"{path}, row {number}: `{key}` must be a text that is not empty, not {one.get(key)!r}.")
         if not isinstance(one.get("correct"), bool):
             raise TrainError(f"{path}, row {number}: `correct` must be true or false, not {one.get('correct')!r}.")
+        for key in ("answer", "reference", "feedback"):
+            if one.get(key) is not None and not isinstance(one[key], str):
+                raise TrainError(f"{path}, row {number}: `{key}` must be a text, not {one[key]!r}.")
     if not rows:
         raise TrainError(f"{path} holds no attempt.")
     return rows

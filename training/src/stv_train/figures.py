@@ -41,18 +41,28 @@ class Chain:
 
 
 def load_served(run: Run) -> dict[str, Any]:
-    """`evaluation/served.json` without the pairs whose weights or sampling are others by now, or whose files an evaluation that was
-    broken off has taken away; empty before `stv-train evaluate`."""
+    """`evaluation/served.json` without the pairs whose weights, sampling or problems are others by now, or whose files an evaluation that
+    was broken off has taken away; empty before `stv-train evaluate`."""
     path = run.folder / "evaluation" / "served.json"
     if not path.exists():
         return {}
+    data: dict[str, Any] = read_json(path)
+    asked: dict[str, str] = data.get("problems", {})
+    changed = {name for name, digest in asked.items() if not (file := problems_path(run, name)).exists() or file_digest(file) != digest}
 
     def is_current(one: dict[str, Any]) -> bool:
+        if any(found["set"] in changed for found in one["sets"].values()):
+            return False
         files = [run.folder / found[key] for found in one["sets"].values() for key in ("report", "results")]
         return one.get("identity") == served_identity(run, one["generator"], one["verifier"]) and all(map(Path.exists, files))
 
-    data: dict[str, Any] = read_json(path)
-    return data | {"pairs": {name: one for name, one in data["pairs"].items() if is_current(one)}}
+    kept = {name: one for name, one in data["pairs"].items() if is_current(one)}
+    return data | {"pairs": kept, "larger": None if "loop" in changed else data.get("larger")}
+
+
+def problems_path(run: Run, name: str) -> Path:
+    """The problems of a set, as `stv eval` reads them."""
+    return run.folder / "evaluation" / "problems" / f"{name}.jsonl"
 
 
 def served_identity(run: Run, generator: str, verifier: str) -> str:
@@ -89,7 +99,7 @@ def chains_of(run: Run, served: dict[str, Any], pair: str, bins: tuple[str, ...]
     found = served.get("pairs", {}).get(pair, {}).get("sets", {}).get(job)
     if not found:
         return {}
-    return read_chains(run.folder / found["results"], run.folder / "evaluation" / "problems" / f"{found['set']}.jsonl", bins)
+    return read_chains(run.folder / found["results"], problems_path(run, found["set"]), bins)
 
 
 def read_chains(results: Path, problems: Path, bins: tuple[str, ...] | None = None) -> dict[str, list[Chain]]:
@@ -235,7 +245,8 @@ def goals(run: Run, served: dict[str, Any]) -> list[Goal]:
         note = _difference(both["difference"])
         if longer:
             # Whatever is trained on from a generator errs elsewhere than it does, so only a control shows what the verifier brought.
-            note += f"; RLVR continued instead {compare(longer, rlvr, first=True)['ratio']['value']:.2f}x"
+            instead = compare(longer, rlvr, first=True)["ratio"]["value"]
+            note += "; RLVR continued instead " + ("-" if instead is None else f"{instead:.2f}x")
         text = "pass@1 without a verifier on hard: ViL over the converged RLVR generator"
         found.append(Goal(text, both["ratio"], 1.3, "x", note))
     return found

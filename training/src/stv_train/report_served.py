@@ -78,7 +78,7 @@ def served_sections(run: Run) -> list[str]:
     head = (
         "## Evaluation of what is served\n\n"
         f"Packs of this run behind the server (stv {served['server']}), int8 graphs, through `stv eval`: test problems that nothing was "
-        f"trained or tuned on, {settings.chains} chains, up to {settings.rounds} refinements, generator at temperature "
+        f"trained or tuned on, {_asked(run, served)}generator at temperature "
         f"{run.config.export.temperature:g}, verifier at {run.config.export.verifier_temperature:g}. Bins by the right "
         f"answers of `{settings.generator}` in 32 samples (PyTorch): Hardest 0, Hard below 0.2; the evaluated attempts are other "
         "samples. Right is what states the right final answer. Intervals: 95 %, bootstrap over "
@@ -87,6 +87,13 @@ def served_sections(run: Run) -> list[str]:
     )
     sections = (goals_section, _pairs, _rounds, _verification, _rivals, _coverage, _second, _other_sets)
     return [head, *(section(run, served) for section in sections)]
+
+
+def _asked(run: Run, served: dict[str, Any]) -> str:
+    """What the reports themselves say: the configuration may be another by now."""
+    settings = [report["settings"] for pair in served["pairs"] if (report := report_of(run, served, pair))]
+    said = dict.fromkeys(f"{one['chains']} chains, up to {one['max_rounds']} refinements" for one in settings)
+    return "".join(f"{text}, " for text in said)
 
 
 def goals_section(run: Run, served: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from .tasks import problems
+from .tasks import outside, problems
 
 SPECIALS = ("<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 PAD, END = 0, 4
@@ -59,7 +59,7 @@ def _visible(text: str) -> str:
 def _words() -> list[str]:
     wordings = [text for text, _ in problems._EQUATION_WORDING + problems._CALCULATION_WORDING]
     wordings += [text for group in problems._PERCENT_WORDING.values() for text, _ in group]
-    wordings += [*problems._OUTSIDE, _FEEDBACK_WORDS, " ".join(problems._PLACES), " ".join(problems._THINGS)]
+    wordings += [*outside.TEMPLATES["train"], _FEEDBACK_WORDS, " ".join(outside.PLACES), " ".join(outside.THINGS)]
     found = {word for text in wordings for word in re.findall(r"[A-Za-z]{2,}", re.sub(r"\{\w+\}", " ", text))}
     return sorted(found)
 

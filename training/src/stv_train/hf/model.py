@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..errors import TrainError
@@ -35,7 +36,7 @@ def load_checkpoint(source: str) -> tuple[Any, HfTokens]:
     """Model in float32 and tokenizer of a folder, a GGUF file or a hub's name. Raises TrainError for what cannot be loaded, and
     where there is no chat template: the prompts would have no form."""
     try:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     except ImportError:
         raise TrainError("Real checkpoints need transformers and peft: pip install 'stv-train[hf]'.") from None
     path = Path(source)
@@ -43,10 +44,14 @@ def load_checkpoint(source: str) -> tuple[Any, HfTokens]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **more)
         model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **more)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise TrainError(f"The checkpoint {source} cannot be loaded: {error}") from error
     if not tokenizer.chat_template:
         raise TrainError(f"The checkpoint {source} has no chat template; hf.checkpoint must be a chat model.")
+    # What else a checkpoint wants done to its samples, a penalty on repetition say, is unknown to the losses. `generate` takes what it is
+    # not given from here, whatever configuration it is passed.
+    theirs = model.generation_config
+    model.generation_config = GenerationConfig.from_dict({"eos_token_id": theirs.eos_token_id, "pad_token_id": theirs.pad_token_id})
     return model, HfTokens(tokenizer)
 
 

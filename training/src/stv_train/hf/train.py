@@ -185,11 +185,10 @@ def _stv_step(
     setting: HfSetting, peft_model: Any, optimizer: LoraAdamW, rows: list[dict[str, Any]], step: int, factor: float
 ) -> dict[str, float]:
     """One step of STV: reviews by the student (adapter on), scored by the same model with the reference in its prompt (adapter off)."""
-    config, tokens = setting.config.hf, setting.tokenizer
+    tokens = setting.tokenizer
     seed = setting.run.config.run.seed + 20_000 + step
     student, teacher = LoraPolicy(peft_model, VERIFIER, tokens), BasePolicy(peft_model, VERIFIER, tokens)
-    scored = round(setting.config.verifier.score_share * config.batch)
-    tasks = [stv_task(setting, one, at < scored) for at, one in enumerate(balanced(rows, config.batch, seed))]
+    tasks = stv_tasks(setting, rows, seed)
     sampled = student.sample([tokens.encode(t.student) for t in tasks], review_sampling(setting), seed)
     peft_model.set_adapter(VERIFIER)
     facts = update_step(setting, "stv", student, teacher, optimizer, tasks, sampled, None, factor)
@@ -200,6 +199,13 @@ def review_sampling(setting: HfSetting) -> Sampling:
     """At the temperature that the verifier's gradient is taken at."""
     config = setting.config.hf
     return Sampling(setting.config.verifier.temperature, config.max_new_tokens, config.sample_batch)
+
+
+def stv_tasks(setting: HfSetting, rows: list[dict[str, Any]], seed: int) -> list[Task]:
+    """A batch of reviews to sample. Which of them is the verdict alone is drawn for each: at fixed places of a balanced batch it would
+    always be asked of the same class, and learned without looking."""
+    rng, share = Random(f"{seed}:score"), setting.config.verifier.score_share
+    return [stv_task(setting, one, rng.random() < share) for one in balanced(rows, setting.config.hf.batch, seed)]
 
 
 def stv_task(setting: HfSetting, row: dict[str, Any], is_score: bool = False) -> Task:

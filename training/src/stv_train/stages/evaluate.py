@@ -12,12 +12,13 @@ from typing import Any
 from ..documents import outside_attempt
 from ..errors import TrainError
 from ..export import export_pack, load_export
-from ..figures import Pair, served_identity
+from ..figures import Pair, problems_path, served_identity
 from ..files import file_digest, read_jsonl, write_json, write_jsonl
 from ..larger import larger_pass_at_1
 from ..run import Run, fingerprint
 from ..server import server_command, server_version
-from ..tasks.problems import make_outside, read_problem
+from ..tasks.outside import TEMPLATES, make_outside
+from ..tasks.problems import read_problem
 from .bins import Binned, attempts_to_verify, binned_problems
 from .data import problem_row
 from .loops import VERIFIERS, run_loops
@@ -54,6 +55,8 @@ def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
     version = server_version(command)
     exported = load_export(run, folder)
     pack = Pair(exported["generator"], exported["verifier"])
+    # The controls come last: until they are there, those of an earlier evaluation would pass for them.
+    (evaluation_folder(run) / "loops.json").unlink(missing_ok=True)
     sets = _problem_sets(run)
     results: dict[str, Any] = {}
     for number, pair in enumerate(pairs := pairs_of(run, pack), 1):
@@ -73,6 +76,7 @@ def evaluate_served(run: Run, folder: Path) -> dict[str, Any]:
     made: dict[str, Any] = {
         "server": version,
         "pack": pack.name,
+        "problems": {name: file_digest(path) for name, path in sets.items()},
         "pairs": results,
         "seconds": round(sum(job["seconds"] or 0.0 for found in results.values() for job in found["sets"].values()), 1),
         "larger": larger_pass_at_1(run, sets["loop"]),
@@ -111,13 +115,13 @@ def _problem_sets(run: Run) -> dict[str, Path]:
     """The held-out sets as files for `stv eval`, drawn once: `loop` by bin, `attempts` with their first wrong step,
     `outside`, and `gym` where the run has problems of reasoning-gym."""
     config = run.config.evaluate
-    folder = evaluation_folder(run) / "problems"
-    paths = {name: folder / f"{name}.jsonl" for name in ("loop", "attempts", "outside")}
+    paths = {name: problems_path(run, name) for name in ("loop", "attempts", "outside")}
     identity = fingerprint(
         *(run.config.run.seed, config.problems, config.attempts, run.config.data.tasks, run.config.export.temperature),
         file_digest(run.folder / config.generator / "weights.safetensors"),
+        TEMPLATES["test"],
     )
-    marker = folder / "identity"
+    marker = paths["loop"].with_name("identity")
     if not marker.exists() or marker.read_text() != identity:
         generator = run.load_model(config.generator)
         began = time.monotonic()
@@ -134,7 +138,8 @@ def _problem_sets(run: Run) -> dict[str, Path]:
         ]
         write_jsonl(paths["attempts"], rows)
         rng = Random(f"{run.config.run.seed}:outside")
-        outside = [{"id": f"o{at}", "problem": make_outside(rng), "attempt": outside_attempt(rng)} for at in range(config.attempts)]
+        handed_in = ((make_outside(rng, "test"), outside_attempt(rng, "test")) for _ in range(config.attempts))
+        outside = [{"id": f"o{at}", "problem": text, "attempt": attempt} for at, (text, attempt) in enumerate(handed_in)]
         # No answer is right: the only fitting verdict is `undetermined`.
         write_jsonl(paths["outside"], ({**one, "answer": "none", "bin": "outside"} for one in outside))
         marker.write_text(identity)
@@ -143,7 +148,7 @@ def _problem_sets(run: Run) -> dict[str, Path]:
         chosen = [one for one in read_jsonl(gym) if one["task"] != "outside" and one["split"] != "train"]
         rows = [one | {"group": one["source"], "bin": "gym"} for one in chosen]
         if rows:
-            paths["gym"] = folder / "gym.jsonl"
+            paths["gym"] = problems_path(run, "gym")
             write_jsonl(paths["gym"], rows)
     return paths
 

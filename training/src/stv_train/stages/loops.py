@@ -153,7 +153,10 @@ def protocols(run: Run) -> list[Protocol]:
 
 def run_loops(run: Run, problems: list[Binned], chains: int, name: str) -> None:
     """All protocols on each bin of `problems`, from the same first attempts, into `evaluation/NAME.json`. Each loop is kept: what these
-    very models already did is not done again. Raises Interrupted behind the loop in which `run` was told to stop."""
+    very models already did is not done again. Raises Interrupted behind the loop in which `run` was told to stop; what an earlier call
+    wrote is gone then."""
+    path = run.folder / "evaluation" / f"{name}.json"
+    path.unlink(missing_ok=True)
     rounds, generator = run.config.evaluate.rounds, run.load_model(run.config.evaluate.generator)
     asked = [(one.problem.text, one.bin) for one in problems]
     drawn = fingerprint(asked, chains, rounds, run.config.run.seed, weights_digest(generator), attempt_sampling(run), review_sampling(run))
@@ -182,7 +185,7 @@ def run_loops(run: Run, problems: list[Binned], chains: int, name: str) -> None:
                 + " ".join(f"{v:.1%}" for v in loop["pass_at_1"])
                 + f"  accepted {loop['accept_rate'][-1]:.1%}  precision {loop['precision'][-1]:.1%}"
             )
-    write_json(run.folder / "evaluation" / f"{name}.json", found)
+    write_json(path, found)
 
 
 def probe_loops(run: Run) -> None:

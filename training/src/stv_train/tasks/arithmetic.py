@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import gcd, lcm
 
 from ..errors import OutsideDomain
-from .expression import MAX_NUMBER, Bin, Expr, Member, Neg, Num, canonical, linear, member_key, members, number_text, parse, variables
+from .expression import (
+    MAX_NUMBER,
+    Bin,
+    Expr,
+    Member,
+    Neg,
+    Num,
+    canonical,
+    linear,
+    member_key,
+    members,
+    number_text,
+    parse,
+    read_number,
+    variables,
+)
 from .steps import MAX_SKIPPED, ByTheBook, Claim, Leaf, Line, Origin, Undo
 
 COPY = Origin("copy")
+_PERCENT = re.compile(r"(\d+(?:/\d+|\.\d+)?) ?%")
 Path = tuple[str, ...]
 
 
@@ -300,6 +317,8 @@ class Statement(ByTheBook):
     """`30 * 2 = 60`: a line about the whole calculation, or about a part of it that the last value takes the place of."""
 
     parts: tuple[Expr, ...]
+    in_percent: bool = False
+    """The last value was written with the sign, `20/80 = 25%`: it answers what percent the first one is."""
 
     def text(self) -> str:
         return " = ".join(_text(part) for part in self.parts)
@@ -312,11 +331,13 @@ class Statement(ByTheBook):
 
     def with_leaves(self, leaves: list[Leaf]) -> Statement:
         rest = list(leaves)
-        return Statement(tuple(_fill(part, rest) for part in self.parts))
+        return replace(self, parts=tuple(_fill(part, rest) for part in self.parts))
 
     def after(self, previous: Line) -> Line | None:
         if any(linear(left)[1] != linear(right)[1] for left, right in pairwise(self.parts)):
             return None
+        if self.in_percent and isinstance(previous, Expression | PercentQuestion) and self._percent() == previous.value():
+            return Expression(Num(self._percent().numerator, self._percent().denominator))
         if (made := self._within(previous)) is not None:
             return Expression(made)
         return Expression(self.parts[-1]) if self._is_whole(previous) else None
@@ -348,11 +369,14 @@ class Statement(ByTheBook):
         same = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
         return same and self._within(previous) is None
 
+    def _percent(self) -> Fraction:
+        return 100 * linear(self.parts[-1])[1]
+
     def answer(self) -> Fraction | None:
         return None
 
     def stated(self) -> Fraction | None:
-        return Expression(self.parts[-1]).answer()
+        return self._percent() if self.in_percent else Expression(self.parts[-1]).answer()
 
     def next(self) -> tuple[Line, list[Origin]] | None:
         return None
@@ -413,6 +437,23 @@ def read_expression(text: str) -> Expression:
         raise OutsideDomain("a calculation has no unknown")
     linear(tree)
     return Expression(_without_signs(tree))
+
+
+def read_share_line(text: str, question: PercentQuestion) -> Expression | Statement:
+    """Reads a line about what percent one number is of another; raises OutsideDomain otherwise. `25%` alone states 25, and so it does
+    behind what is worth 25 without the sign, `20/80 * 100 = 25%`. Joined with anything else it is hundredths: `20/80 = 25%`."""
+    bare = read_calculation_line(text.replace("%", ""))
+    if "%" not in text or isinstance(bare, Expression):
+        return bare
+    parts = [part.strip() for part in text.split("=") if part.strip()]
+    if "%" not in parts[0] and linear(bare.parts[0])[1] == question.value():
+        return bare
+    hundredths = (read_expression(_PERCENT.sub(_in_hundredths, part)).tree for part in parts)
+    return Statement(tuple(hundredths), in_percent=_PERCENT.fullmatch(parts[-1]) is not None)
+
+
+def _in_hundredths(percent: re.Match[str]) -> str:
+    return _num_text(_over_hundred(read_number(percent[1]).value))
 
 
 def read_calculation_line(text: str) -> Expression | Statement:

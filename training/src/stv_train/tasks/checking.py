@@ -215,7 +215,20 @@ def _missing(expected: Line, line: Line) -> str:
 
 
 def check(problem: Problem, attempt: str) -> Check:
-    """Exact: an attempt is right when every line follows from the one before and the last states the answer."""
+    """Exact: an attempt is right when every line follows from the one before and the last states the answer. No text raises."""
+    result = _check(problem, attempt)
+    if result.correct:
+        return result
+    # A right attempt states its answer itself. The review of a wrong one is read by whoever does it again.
+    seen, last = _seen(problem, attempt), len(result.worked) - 1
+    kept = (
+        tuple(text for text in worked if not _leaks(text if at == last else f"{text}, {OK}", problem.answer, seen))
+        for at, worked in enumerate(result.worked)
+    )
+    return replace(result, worked=tuple(kept))
+
+
+def _check(problem: Problem, attempt: str) -> Check:
     texts = attempt_lines(attempt)
     if not texts:
         return Check(False, 0, 1, "there is no solution.", "", "empty", ((),))
@@ -229,7 +242,7 @@ def check(problem: Problem, attempt: str) -> Check:
             standing = line.after(previous)
         except OutsideDomain:
             return Check(False, len(texts), number, UNREADABLE, _next_text(previous), "unreadable", (*done, ()))
-        found = review_line(problem, previous, line, standing is not None)
+        found = _reviewed(problem, previous, line, standing is not None)
         told = [*found.skipped, found.finding]
         if any(told) and leaks(", ".join(told), problem, attempt):
             found = LineReview((), found.finding and NOT_FOLLOWING, found.kind, found.expected)
@@ -239,14 +252,24 @@ def check(problem: Problem, attempt: str) -> Check:
             return Check(False, len(texts), number, found.finding, expected, found.kind, tuple(done))
         previous = standing
     if previous.answer() is None:
-        step = previous.next()
-        return Check(False, len(texts), len(texts), UNFINISHED, step[0].text() if step else "", "unfinished", tuple(done))
+        return Check(False, len(texts), len(texts), UNFINISHED, _next_text(previous), "unfinished", tuple(done))
     return Check(True, len(texts), worked=tuple(done))
 
 
+def _reviewed(problem: Problem, previous: Line, line: Line, follows: bool) -> LineReview:
+    """Nothing is worked out where a line that was written leads to numbers that this pack does not reach."""
+    try:
+        return review_line(problem, previous, line, follows)
+    except OutsideDomain:
+        return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
+
+
 def _next_text(line: Line) -> str:
-    """The canonical line below `line`; `line` itself where nothing is left to do."""
-    step = line.next()
+    """The canonical line below `line`; `line` itself where nothing is left to do, or nothing that this pack can."""
+    try:
+        step = line.next()
+    except OutsideDomain:
+        step = None
     return step[0].text() if step else line.text()
 
 
@@ -267,24 +290,57 @@ def objections(feedback: str) -> list[str]:
 
 
 _CONFIRMED = re.compile(r"[^,:\n]* is (-?[\w/]+), here \1(?![\w/])")
-_NUMBER = re.compile(r"(?<![\d/])-?\d+(?:/\d+)?(?![\d/])")
+_NUMBER = re.compile(r"(?<![\d/.])-?\d+(?:/\d+|\.\d+)?(?![\d/]|\.\d)")
+_QUOTIENT = re.compile(r"(= *)?(-?\d+) +/ +(\d+)$", re.MULTILINE)
 
 
 def leaks(feedback: str, problem: Problem, attempt: str) -> bool:
     """True when the feedback gives the answer away: states it as such, or holds a number equal to it that neither the
     problem nor the attempt shows. The step number of `Step k:` is not such a number, and a step that is called `ok`, or a number
     that is found where the attempt has it (`2 + 3 is 5, here 5`), only repeats what the attempt says."""
-    body = _CONFIRMED.sub("", re.sub(r"\bStep \d+\b", "", feedback))
-    shown = {_fraction(found) for found in _NUMBER.findall(problem.text + "\n" + "\n".join(attempt_lines(attempt)))}
-    shown |= {-value for value in shown if value is not None}  # 8x - 3 shows -3
-    stated = {_fraction(found) for found in re.findall(r"(?: is | = )(-?\d+(?:/\d+)?)(?![\d/a-z])", "\n".join(objections(body)))}
-    if problem.answer in stated:
+    return _leaks(feedback, problem.answer, _seen(problem, attempt))
+
+
+_Seen = tuple[set[Fraction | None], set[Fraction | None]]
+"""The numbers that the attempt shows, and those that the problem or the attempt shows."""
+
+
+def _seen(problem: Problem, attempt: str) -> _Seen:
+    written = _shown("\n".join(attempt_lines(attempt)))
+    return written, written | _shown(problem.text)
+
+
+def _leaks(feedback: str, answer: Fraction, seen: _Seen) -> bool:
+    written, shown = seen
+
+    def repeated(found: re.Match[str]) -> str:
+        return "" if _numbers(found[1]) <= written else found[0]
+
+    body = _CONFIRMED.sub(repeated, re.sub(r"\bStep \d+\b", "", feedback))
+    stated = re.findall(r"(?: is | = )(-?\d+(?:/\d+|\.\d+)?)(?![\d/a-z]|\.\d)", "\n".join(objections(body)))
+    if answer in {_fraction(found) for found in stated}:
         return True
-    return problem.answer in {_fraction(found) for found in _NUMBER.findall(body)} - shown
+    return answer in _numbers(body) - shown
+
+
+def _numbers(text: str) -> set[Fraction | None]:
+    return {_fraction(found) for found in _NUMBER.findall(text)}
+
+
+def _shown(text: str) -> set[Fraction | None]:
+    """The numbers in what somebody wrote, of either sign: 8x - 3 shows -3. `x = 10 / 2` shows 5 as `x = 10/2` does; `84 / 12` alone is
+    still to be worked out."""
+    found = _numbers(text)
+    for equals, top, bottom in _QUOTIENT.findall(text):
+        value = _fraction(f"{top}/{bottom}")
+        if value is not None and (equals or value.denominator == int(bottom)):
+            found.add(value)
+    return found | {-value for value in found if value is not None}
 
 
 def _fraction(text: str) -> Fraction | None:
+    """None where it is none, or longer than Python reads."""
     try:
         return Fraction(text)
-    except ZeroDivisionError:
+    except (ValueError, ZeroDivisionError):
         return None

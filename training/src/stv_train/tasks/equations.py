@@ -23,6 +23,7 @@ from .terms import (
     chained,
     count_leaves,
     fill_side,
+    folded,
     side_leaves,
     side_shape,
     side_text,
@@ -504,6 +505,6 @@ def canonical_equation(equation: Equation) -> str:
 
 
 def _sorted_side(side: Side) -> Side:
-    """Terms in the order of their texts, also those in brackets."""
-    ordered = (replace(t, group=_sorted_side(t.group)) if t.group is not None else t for t in side)
+    """Terms in the order of their texts, also those in brackets; products of numbers as what they are."""
+    ordered = (replace(t, group=_sorted_side(t.group)) if t.group is not None else t for t in map(folded, side))
     return tuple(sorted(ordered, key=lambda t: side_text((t,), "x")))

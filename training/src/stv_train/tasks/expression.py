@@ -53,7 +53,10 @@ _TOKEN = re.compile(r"\s*(?:(?P<num>\d+\.\d+%?|\d+/\d+(?![\d.])|\d+%?)|(?P<var>[
 _SAME_OP = {"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", ":": "/"}
 
 
-def _number(text: str) -> Num:
+def read_number(text: str) -> Num:
+    """Reads 3, 3/4, 0.75 or 75%. Raises OutsideDomain for what is too large, and where it divides by zero."""
+    if len(text) > MAX_TEXT:
+        raise OutsideDomain("a number is too large")
     percent = text.endswith("%")
     text = text.rstrip("%")
     if "/" in text:
@@ -82,7 +85,7 @@ def _tokens(text: str) -> list[str | Num | Var]:
         if match is None:
             raise OutsideDomain(f"cannot read {text[at : at + 12]!r}")
         if match["num"]:
-            out.append(_number(match["num"]))
+            out.append(read_number(match["num"]))
         elif match["var"]:
             out.append(Var(match["var"]))
         else:

@@ -1,4 +1,7 @@
-"""The terms of a linear expression in one unknown: read, written, counted, added up."""
+"""The terms of a linear expression in one unknown: read, written, counted, added up.
+
+`10/2` is one term, a number as it is written. `3 * 4` is none yet: it is kept as a bracket with a factor, `3(4)`, so that a line
+with it states no answer and working it out is a step that can be checked."""
 
 from __future__ import annotations
 
@@ -46,10 +49,11 @@ def terms_of(tree: Expr) -> list[Term]:
         case Bin("*", left, right):
             if variables(left) and variables(right):
                 raise OutsideDomain("a square of the unknown is not part of this pack")
-            factor, rest = (left, right) if not variables(left) else (right, left)
-            if isinstance(rest, Bin) and rest.op in "+-" and not variables(rest) and variables(factor):
-                factor, rest = rest, factor
+            turned = variables(left) or (isinstance(right, Num) and not isinstance(left, Num))
+            factor, rest = (right, left) if turned else (left, right)
             value = linear(factor)[1]
+            if not variables(rest):
+                return [Term(value.numerator, value.denominator, group=tuple(terms_of(rest)))]
             if isinstance(factor, Num):
                 return _scaled(value, terms_of(rest), factor.numerator, factor.denominator)
             return _scaled(value, terms_of(rest), value.numerator, value.denominator)
@@ -57,6 +61,8 @@ def terms_of(tree: Expr) -> list[Term]:
             if variables(right) or not linear(right)[1]:
                 raise OutsideDomain("division by zero or by the unknown")
             value = 1 / linear(right)[1]
+            if isinstance(left, Num) and not (left.denominator == 1 and isinstance(right, Num) and right.denominator == 1):
+                return [Term(value.numerator, value.denominator, group=(Term(left.numerator, left.denominator),))]
             return _scaled(value, terms_of(left), value.numerator, value.denominator)
     raise OutsideDomain("this is no linear expression")
 
@@ -69,6 +75,13 @@ def _scaled(value: Fraction, terms: list[Term], numerator: int, denominator: int
             top, bottom = -top, -bottom
         return [replace(only, numerator=top, denominator=bottom)]
     return [Term(value.numerator, value.denominator, group=tuple(terms))]
+
+
+def folded(term: Term) -> Term:
+    """A product of numbers as the number that it is; any other term as it stands."""
+    if term.group is None or len(term.group) != 1:
+        return term
+    return folded(term.group[0]).times(term.coefficient)
 
 
 def side_value(side: Side) -> tuple[Fraction | int, Fraction | int]:
