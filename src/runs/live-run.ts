@@ -3,6 +3,7 @@
  * readers replay and follow them. A slow reader costs nothing but its own cursor. With a store no event is seen by anyone
  * before it is written.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { runFailure, type StvError, toStvError } from '../errors.ts';
 import { foldSolve, type SolveState } from '../stv/fold.ts';
 import type { NewRun } from '../stv/run-store.ts';
@@ -33,6 +34,10 @@ export interface LiveRunOptions {
 const maxEndedChars = 262_144;
 /** Events that may wait for the store before the loop has to wait too. */
 const maxUnwritten = 4096;
+/** How long a run waits for a store that is away, as while a database changes over, before it ends unrecorded. */
+const maxStoreWaitMs = 60_000;
+const firstStoreWaitMs = 250;
+const longestStoreWaitMs = 2000;
 
 export class LiveRun {
   readonly run: NewRun;
@@ -103,20 +108,10 @@ export class LiveRun {
   async record(): Promise<void> {
     const { writer } = this.#options;
     if (writer === undefined || this.isRecorded) return;
-    await this.#dropRecorded(writer);
+    ({ rest: this.#unrecorded, before: this.#recorded } = await missing(this.#unrecorded, this.#recorded, writer));
     if (this.isRecorded) return;
     await writer.write(this.#unrecorded, this.#recorded);
     this.#unrecorded = [];
-  }
-
-  /** A write that was reported as failed may have been done: its answer was lost. */
-  async #dropRecorded({ readPage }: RunWriter): Promise<void> {
-    for (let first = this.#unrecorded[0]; first !== undefined; first = this.#unrecorded[0]) {
-      const last = (await readPage(first.id - 1)).at(-1)?.id;
-      if (last === undefined) return;
-      const numStored = this.#unrecorded.filter(({ id }) => id <= last).length;
-      for (const event of this.#unrecorded.splice(0, numStored)) this.#recorded = foldSolve(this.#recorded, event);
-    }
   }
 
   cancel(reason: unknown): void {
@@ -211,8 +206,9 @@ export class LiveRun {
       const batch = this.#unwritten;
       this.#unwritten = [];
       try {
-        await writer.write(batch, this.#state);
+        await this.#persist(batch, writer);
       } catch (thrown) {
+        if (this.#isReleased) return;
         const failure = toStvError(thrown, 'storage_full', 'What the run did could not be stored.');
         if (failure.code === 'conflict') {
           this.release(takenOver());
@@ -226,6 +222,23 @@ export class LiveRun {
         return;
       }
       for (const event of batch) this.#publish(event);
+    }
+  }
+
+  /** Tried again while the store is away. Throws what the store throws, that it is away once the run was released or has waited long enough. */
+  async #persist(events: readonly SolveEvent[], writer: RunWriter): Promise<void> {
+    const until = performance.now() + maxStoreWaitMs;
+    let open: Missing = { rest: [...events], before: this.#state };
+    for (let numTries = 1; ; numTries++) {
+      try {
+        if (numTries > 1) open = await missing(open.rest, open.before, writer);
+        if (open.rest.length > 0) await writer.write(open.rest, open.before);
+        return;
+      } catch (thrown) {
+        const isAway = toStvError(thrown).code === 'not_ready';
+        if (!isAway || this.#isReleased || performance.now() > until) throw thrown;
+        await delay(Math.min(longestStoreWaitMs, firstStoreWaitMs * 2 ** (numTries - 1)), undefined, { ref: false });
+      }
     }
   }
 
@@ -258,6 +271,29 @@ export class LiveRun {
   #announce(): void {
     for (const settle of [...this.#waiting]) settle();
   }
+}
+
+/** Events that the store lacks, and the fold of all before them. */
+interface Missing {
+  readonly rest: SolveEvent[];
+  readonly before: SolveState | undefined;
+}
+
+/** A write that was reported as failed may have been done: its answer was lost. */
+async function missing(
+  events: readonly SolveEvent[],
+  before: SolveState | undefined,
+  { readPage }: RunWriter,
+): Promise<Missing> {
+  const rest = [...events];
+  let state = before;
+  for (let first = rest[0]; first !== undefined; first = rest[0]) {
+    const last = (await readPage(first.id - 1)).at(-1)?.id;
+    if (last === undefined) break;
+    const numStored = rest.filter(({ id }) => id <= last).length;
+    for (const event of rest.splice(0, numStored)) state = foldSolve(state, event);
+  }
+  return { rest, before: state };
 }
 
 /** The end of a run whose store failed says so. */

@@ -405,7 +405,9 @@ export class RunRegistry {
   /** Apart from the leases, which must not wait for it. */
   async #sweep(): Promise<void> {
     const { retention, now = Date.now } = this.#options;
-    if (retention === undefined || this.#isSweeping || now() - this.#sweptAt < sweepIntervalMs) return;
+    const sinceMs = now() - this.#sweptAt;
+    // below 0: the clock was set back, perhaps by years
+    if (retention === undefined || this.#isSweeping || (sinceMs >= 0 && sinceMs < sweepIntervalMs)) return;
     this.#sweptAt = now();
     this.#isSweeping = true;
     try {

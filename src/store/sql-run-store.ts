@@ -20,7 +20,7 @@ import { ErasedTexts } from './erased-texts.ts';
 import { FarLeases, type HeldLease } from './far-leases.ts';
 import { addEndedBytes, eraseAll, sweepPage, sweepPageSize } from './retention.ts';
 import type { Database } from './schema.ts';
-import { lostCommit, writeFailure } from './write-failure.ts';
+import { lostCommit, reading, writeFailure } from './write-failure.ts';
 
 const live: readonly RunStatus[] = ['queued', 'running', 'parked'];
 
@@ -99,15 +99,14 @@ export class SqlRunStore implements RunStore {
   }
 
   async hasKey(owner: string, idempotencyKey: string): Promise<boolean> {
-    const row = await this.#db
+    const query = this.#db
       .selectFrom('runs')
       .select('id')
       .where('owner', '=', owner)
       .where('idempotency_key', '=', idempotencyKey)
       .where('created', '>', this.#now() - keyLifetimeMs)
-      .where('status', '!=', 'failed')
-      .executeTakeFirst();
-    return row !== undefined;
+      .where('status', '!=', 'failed');
+    return (await reading(query.executeTakeFirst())) !== undefined;
   }
 
   async append(
@@ -162,49 +161,49 @@ export class SqlRunStore implements RunStore {
   }
 
   async events(id: string, after: number, limit: number): Promise<SolveEvent[]> {
-    const rows = await this.#db
+    const query = this.#db
       .selectFrom('events')
       .select('data')
       .where('run_id', '=', id)
       .where('id', '>', after)
       .orderBy('id')
-      .limit(limit)
-      .execute();
+      .limit(limit);
+    const rows = await reading(query.execute());
     return rows.map(({ data }) => JSON.parse(data) as SolveEvent);
   }
 
   async find(id: string): Promise<StoredRun | undefined> {
-    const row = await this.#db.selectFrom('runs').selectAll().where('id', '=', id).executeTakeFirst();
+    const row = await reading(this.#db.selectFrom('runs').selectAll().where('id', '=', id).executeTakeFirst());
     return row && toRun(row);
   }
 
   async list(owner: string, { limit, after }: ListOptions): Promise<StoredRun[]> {
     let query = this.#db.selectFrom('runs').selectAll().where('owner', '=', owner);
     if (after !== undefined) {
-      const last = await this.#db
+      const place = this.#db
         .selectFrom('runs')
         .select(['created', 'id'])
         .where('owner', '=', owner)
-        .where('id', '=', after)
-        .executeTakeFirst();
+        .where('id', '=', after);
+      const last = await reading(place.executeTakeFirst());
       if (last === undefined) throw new StvError('not_found', `There is no run ${after}.`, { param: 'after' });
       query = query.where(({ eb, or, and }) =>
         or([eb('created', '<', last.created), and([eb('created', '=', last.created), eb('id', '<', last.id)])]),
       );
     }
-    const rows = await query.orderBy('created', 'desc').orderBy('id', 'desc').limit(limit).execute();
+    const rows = await reading(query.orderBy('created', 'desc').orderBy('id', 'desc').limit(limit).execute());
     return rows.map(toRun);
   }
 
   async traces({ limit, after, withLabels }: TraceOptions): Promise<TraceRecord[]> {
-    const rows = await this.#db
+    const query = this.#db
       .selectFrom('traces')
       .leftJoin('labels', 'labels.run_id', 'traces.run_id')
       .select(['traces.seq', 'traces.data', 'labels.data as label'])
       .where('traces.seq', '>', after === undefined ? 0 : seqOf(after))
       .orderBy('traces.seq')
-      .limit(limit)
-      .execute();
+      .limit(limit);
+    const rows = await reading(query.execute());
     return rows.map(({ seq, data, label }) => {
       // released servers wrote no versions
       const trace = JSON.parse(data) as Omit<NewTrace, 'versions'> & Partial<Pick<NewTrace, 'versions'>>;
@@ -296,11 +295,8 @@ export class SqlRunStore implements RunStore {
   }
 
   async findShared(tokenDigest: string): Promise<StoredRun | undefined> {
-    const row = await this.#db
-      .selectFrom('runs')
-      .selectAll()
-      .where('share_digest', '=', tokenDigest)
-      .executeTakeFirst();
+    const query = this.#db.selectFrom('runs').selectAll().where('share_digest', '=', tokenDigest);
+    const row = await reading(query.executeTakeFirst());
     return row && toRun(row);
   }
 

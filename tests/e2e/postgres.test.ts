@@ -53,6 +53,20 @@ describe.skipIf(bin === undefined)('SqlRunStore on PostgreSQL', () => {
     expect((error as StvError).message).not.toContain('PRIVATE');
   });
 
+  it('says of a database that is away that it is to be asked again', async () => {
+    const other = await startPostgres(bin as string);
+    const lost = new SqlRunStore(await openDatabase(other.database('runs')));
+    await other.stop();
+    const away = { code: 'not_ready', retryAfterMs: 2000 };
+    // connections that were open are seen to be closed first
+    await vi.waitFor(async () =>
+      expect(await lost.find('nothing').catch((thrown: unknown) => thrown)).toMatchObject(away),
+    );
+    const run = { id: 'slv_away', owner: 'o', created: 1, request: { id: 'slv_away' } as SolveRequest };
+    await expect(lost.create(run, { holder: 'h', ttlMs: 1 })).rejects.toMatchObject(away);
+    await lost.close();
+  });
+
   it('outlives a database that closes its connections', async () => {
     const doomed = new SqlRunStore(await openDatabase(location));
     const killer = await openDatabase(location);

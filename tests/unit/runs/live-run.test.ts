@@ -130,6 +130,53 @@ describe('a run whose store has failed', () => {
   });
 });
 
+describe('a run whose store is away for a moment', () => {
+  const away = new StvError('not_ready', 'The store does not answer at the moment.');
+  const loop = async function* (): AsyncGenerator<SolveEvent> {
+    yield* opening;
+    await new Promise((resolve) => setImmediate(resolve));
+    yield { type: 'solve-end', id: 4, solveId: 'slv_1', status: 'accepted' } as SolveEvent;
+  };
+
+  it.each([
+    ['it was lost', false],
+    ['it was done and its answer lost', true],
+  ])('writes again, each event once, where %s', async (_, isDone) => {
+    const stored: SolveEvent[] = [];
+    let numWrites = 0;
+    const live = launch({
+      loop,
+      writer: {
+        write: async (events) => {
+          numWrites += 1;
+          if (numWrites > 1 || isDone) stored.push(...events);
+          if (numWrites === 1) throw away;
+        },
+        readPage: async (after) => stored.filter(({ id }) => id > after),
+      },
+    });
+    expect(await idsOf(live.events())).toEqual([1, 2, 3, 4]);
+    await live.done;
+    expect(live).toMatchObject({ failure: undefined, isRecorded: true, state: { answer: { status: 'accepted' } } });
+    expect(stored.map(({ id }) => id)).toEqual([1, 2, 3, 4]);
+  });
+
+  it('waits no longer once it is released', async () => {
+    const live = launch({
+      loop,
+      writer: {
+        write: async () => {
+          live.release(new StvError('draining', 'The server shuts down.'));
+          throw away;
+        },
+        readPage: async () => [],
+      },
+    });
+    await live.done;
+    expect(live).toMatchObject({ isReleased: true, isRecorded: true, failure: { code: 'draining' } });
+  });
+});
+
 describe('an idempotency key', () => {
   it('is not forgotten with a run that came before the one that has it', () => {
     const keys = new IdempotencyKeys(() => 0);

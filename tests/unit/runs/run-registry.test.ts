@@ -136,3 +136,31 @@ it('takes runs over beside such as it cannot read', async () => {
   expect((await store.find('bad_1'))?.status).toBe('parked'); // for a server that can
   await runs.close(new StvError('draining', 'The test is over.'));
 });
+
+it('goes on erasing what is too old after the clock was set back', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  onTestFinished(() => void vi.useRealTimers());
+  const store = new SqlRunStore(await openDatabase(path.join(temporaryFolder(), 'runs.db')));
+  onTestFinished(() => store.close());
+  let now = Date.now();
+  const runs = new RunRegistry({
+    async *loop() {},
+    store,
+    maxEventChars: 65_536,
+    holder: 'here',
+    retention: { maxAgeMs: 1, maxBytes: 1 },
+    now: () => now,
+  });
+  const sweep = vi.spyOn(store, 'sweep');
+  const turn = async (): Promise<number> => {
+    vi.advanceTimersByTime(5000);
+    await vi.waitFor(() => expect(sweep.mock.settledResults.every(({ type }) => type === 'fulfilled')).toBe(true));
+    return sweep.mock.calls.length;
+  };
+  runs.beginUpkeep();
+  expect(await turn()).toBe(1);
+  now -= 365 * 86_400_000;
+  expect(await turn()).toBe(2);
+  expect(await turn()).toBe(2);
+  await runs.close(new StvError('draining', 'The test is over.'));
+});

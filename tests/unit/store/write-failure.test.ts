@@ -3,7 +3,7 @@ import { sql } from 'kysely';
 import { describe, expect, it, vi } from 'vitest';
 import { openDatabase } from '../../../src/store/open-database.ts';
 import { SqlRunStore } from '../../../src/store/sql-run-store.ts';
-import { writeFailure } from '../../../src/store/write-failure.ts';
+import { reading, writeFailure } from '../../../src/store/write-failure.ts';
 import { temporaryFolder } from '../../support/temporary-folder.ts';
 
 const lease = { holder: 'a', ttlMs: 10_000 };
@@ -55,6 +55,19 @@ describe('a store that cannot be written', () => {
     const failure = writeFailure(Object.assign(new Error('x'), { code }));
     expect(failure).toMatchObject({ code: 'storage_full' });
     expect(failure?.message).not.toContain('no disk space');
+  });
+
+  it.each([
+    [{ code: 'ECONNREFUSED' }, 'x'],
+    [{ code: '57P01' }, 'terminating connection due to administrator command'],
+    [{ code: '40P01' }, 'deadlock detected'],
+    [{ code: '08006' }, 'x'],
+    [{}, 'timeout exceeded when trying to connect'],
+    [{}, 'Connection terminated unexpectedly'],
+  ])('%j %s: the store is away for the moment, to read and to write', async (fields, message) => {
+    const error = Object.assign(new Error(message), fields);
+    expect(writeFailure(error)).toMatchObject({ code: 'not_ready', retryAfterMs: 2000 });
+    await expect(reading(Promise.reject(error))).rejects.toMatchObject({ code: 'not_ready', cause: error });
   });
 
   it.each([

@@ -146,6 +146,9 @@ const forms: readonly (readonly [answer: string, forms: readonly string[]])[] = 
   ['x^2 - 4', ['x^2-4', 'x^{2} - 4', 'x² − 4', 'x^2 - 4']],
   ['(2, 3)', ['(2, 3)', '(2,3)', 'x = 2 and y = 3', '\\left(2, 3\\right)', 'x=2, y=3']],
   ['x = 2 or x = -3', ['2 and -3', 'x=2 or x=-3', '{2, -3}', '-3, 2', '\\{-3, 2\\}']],
+  ['\\pm 3', ['±3', '$\\pm 3$', '\\pm3', '± 3', 'x = ±3', '3 and -3', 'x = 3 or x = -3']],
+  ['x = 3 or x = -3', ['x = \\pm 3', 'x = ±3', '±3', '+/-3', '{-3, 3}']],
+  ['\\text{no solution}', ['no solution', '\\text{no solution}']],
   ['no solution', ['no solution', 'No solution', 'no  solution', '\\text{no solution}']],
   ['isosceles', ['isosceles', 'Isosceles', '**isosceles**']],
   ['0', ['0', '0.0', '$0$', 'x = 0']],
@@ -160,6 +163,10 @@ const assertedForms: readonly (readonly [answer: string, forms: readonly string[
   ['1', ['one', '1']],
   ['1/2', ['a half', 'one half', 'one-half']],
   ['B', ['B', '(B)', '\\text{B}']],
+  ['(C)', ['C', '(C)', '\\text{C}', '\\textbf{(C)}']],
+  ['\\textbf{(C)}', ['C', '(C)']],
+  ['2 or 3', ['two and three', 'two or three']],
+  ['\\text{True}', ['true', '\\text{True}']],
   ['yes', ['yes', '"yes"']],
   ['\\infty', ['infinity', '∞', '\\infty', '$\\infty$']],
 ];
@@ -407,6 +414,13 @@ describe('leak guard: feedback that leaks nothing', () => {
 });
 
 describe('leak guard: the rest', () => {
+  it('takes common words set as text for common words', () => {
+    const texts = { problem: 'Is 97 a prime?', solution: 'It is odd.', reference: '\\boxed{\\text{True}}' };
+    const guard = createLeakGuard(texts, { kind: 'boxed' });
+    expect(guard.redact('Step 1 is true.')).toBe('Step 1 is true.');
+    expect(guard.leaks('The answer is true.')).toBe(true);
+  });
+
   it('says nothing when the student has found the answer', () => {
     const guard = createLeakGuard(
       { problem: 'Solve 2x = 10.', solution: '2x = 10\nx = 5', reference: 'x = 5' },
@@ -564,6 +578,31 @@ describe('leak guard: forms of an answer', () => {
   });
 });
 
+describe('leak guard: both signs', () => {
+  const texts = { problem: 'Solve x^2 = 9.', solution: 'x = 9/2' };
+
+  it.each(['\\boxed{\\pm 3}', '\\boxed{x = \\pm 3}', 'x = ±3', 'x = 3 or x = -3'])('%s', (reference) => {
+    const guard = createLeakGuard({ ...texts, reference }, { kind: 'boxed' });
+    for (const feedback of [
+      'The answer is ±3.',
+      'The solutions are 3 and -3.',
+      'x should be 3 or -3.',
+      'The correct answer is x = 3 or x = -3.',
+      'x = \\pm 3',
+      'x = ±3',
+    ]) {
+      expect(guard.leaks(feedback), feedback).toBe(true);
+      expect(guard.leaks(guard.redact(feedback)), feedback).toBe(false);
+    }
+    expect(guard.leaks('The square of 3 is 9, but there is a second root.')).toBe(false);
+  });
+
+  it.each(['x = ±3', 'x = 3 or x = -3', '\\boxed{3, -3}'])('a student who wrote %s has found them', (solution) => {
+    const guard = createLeakGuard({ ...texts, solution, reference: '\\boxed{\\pm 3}' }, { kind: 'boxed' });
+    expect(guard.leaks('The solutions are 3 and -3.')).toBe(false);
+  });
+});
+
 describe('leak guard: signs', () => {
   const texts = { problem: 'Solve 7 - 2x = 1.', reference: '\\boxed{3}' };
 
@@ -651,6 +690,18 @@ describe('leak guard: sentences', () => {
   ])('of a choice: %s', (feedback) => {
     expect(createLeakGuard(options, { kind: 'boxed' }).leaks(feedback)).toBe(true);
   });
+
+  it.each(['\\boxed{(C)}', '\\boxed{\\textbf{(C)}}', '\\boxed{\\text{(C)}}', 'The answer is (C).'])(
+    'of a choice in brackets: %s',
+    (reference) => {
+      const guard = createLeakGuard({ ...options, reference }, { kind: 'boxed' });
+      for (const feedback of ['The answer is C.', 'Option C is correct.', 'The correct choice is C.']) {
+        expect(guard.leaks(feedback), feedback).toBe(true);
+      }
+      const found = createLeakGuard({ ...options, solution: '\\boxed{C}', reference }, { kind: 'boxed' });
+      expect(found.leaks('The answer is C.')).toBe(false);
+    },
+  );
 
   it('takes no article for option A', () => {
     const guard = createLeakGuard({ ...options, solution: 'B', reference: '\\boxed{A}' }, { kind: 'boxed' });

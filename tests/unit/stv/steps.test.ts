@@ -32,6 +32,18 @@ describe('splitSteps', () => {
       'a = 1\nb = 2\nc = 3\n1. check\n2. done',
       ['a = 1', 'b = 2', 'c = 3', '1. check', '2. done'],
     ],
+    [
+      'named steps with lists in them',
+      '**Step 1: Known**\n1. A pen costs 3.\n2. A book costs 5.\n3. We buy both.\n\n**Step 2: Pens**\n2 * 3 = 6',
+      ['**Step 1: Known**\n1. A pen costs 3.\n2. A book costs 5.\n3. We buy both.', '**Step 2: Pens**\n2 * 3 = 6'],
+    ],
+    ['items with lists in them', '1. a:\n   1. b\n   2. c\n2. d', ['1. a:\n   1. b\n   2. c', '2. d']],
+    ['items with lists behind a tab', '1) a\n\t1) b\n\t2) c\n2) d', ['1) a\n\t1) b\n\t2) c', '2) d']],
+    [
+      'numbers set to the right',
+      Array.from({ length: 10 }, (_, index) => `${index + 1}. a`.padStart(5)).join('\n'),
+      Array.from({ length: 10 }, (_, index) => `${index + 1}. a`),
+    ],
     ['a formula block', 'First\n$$\nx = 1\n+ 2\n$$\nThen', ['First', '$$\nx = 1\n+ 2\n$$', 'Then']],
     ['brackets of a formula', '\\[\nx = 1\n\\]\nend', ['\\[\nx = 1\n\\]', 'end']],
     [
@@ -195,9 +207,32 @@ describe('locateFromFeedback', () => {
     ['Step 2 is not right because 5 is positive. Step 3 is wrong.', 2],
     ['In step 2 the right side changes because 3 is not added.', 2],
     ['The error comes from step 2.', 2],
+    ['The value from step 2 is wrong.', 2],
+    ['From step 2 on everything is wrong.', 2],
+    ['Everything after step 1 is wrong.', undefined],
+    ['This does not follow from the first step.', undefined],
+    ['3) This does not follow from step 2.', 3],
   ])('of several steps, %j points at step %s', (feedback, step) =>
     expect(locateFromFeedback(feedback, five)?.step).toBe(step),
   );
+
+  const moves = splitSteps('2x + 3 = 15\n2x = 18\nx = 9');
+  it.each<[string, number | undefined]>([
+    ['You made an error going from "2x + 3 = 15" to "2x = 18".', 2],
+    ['"2x + 3 = 15" does not give "2x = 18".', 2],
+    ['From 2x + 3 = 15 you cannot get 2x = 18.', 2],
+    ['2x = 18 does not follow from 2x + 3 = 15.', 2],
+    ['$2x + 3 = 15$ does not lead to $2x = 18$.', 2],
+    ['"2x + 3 = 15" is wrong.', 1],
+    ['2x = 18 is wrong, so you cannot get on.', 2],
+  ])('of a move between quoted steps, %j points at step %s', (feedback, step) =>
+    expect(locateFromFeedback(feedback, moves)?.step).toBe(step),
+  );
+
+  it('finds no step within a longer one', () => {
+    const steps = splitSteps('2x = 18\nx = 18');
+    expect(locateFromFeedback('You cannot get 2x = 18.', steps)?.step).toBe(1);
+  });
 
   it('takes time in proportion to long feedback', { timeout: 30_000 }, () => {
     for (const part of ['step 1 ', 'step 1, ', 'first step ', "n't ", 'is right ', 'since ', 'not ', 'a', ', ']) {
@@ -210,6 +245,13 @@ describe('locateFromFeedback', () => {
   it('counts as the solution counts', () => {
     const numbered = 'Some words first.\nAnd more.\nStep 1: a = 1\nStep 2: b = 3';
     expect(locateFromFeedback('Step 2 is wrong.', splitSteps(numbered))?.quote).toBe('Step 2: b = 3');
+  });
+
+  it('counts no list within a step', () => {
+    const listed =
+      '**Step 1: Known**\n1. A pen costs 3.\n2. A book costs 5.\n3. We buy both.\n\n**Step 2: Pens**\n2 * 3 = 6\n\n**Step 3: Sum**\n6 + 5 = 12';
+    const feedback = 'Steps 1 and 2 are correct. Step 3: 6 + 5 is not 12.';
+    expect(locateFromFeedback(feedback, splitSteps(listed))?.quote).toBe('**Step 3: Sum**\n6 + 5 = 12');
   });
 
   it('never throws and stays in range', () => {
