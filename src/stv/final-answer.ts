@@ -75,11 +75,22 @@ function isDecimalCommaOrList(text: string): boolean {
 function toList(text: string): readonly AnswerPart[] | undefined {
   const [, open = '', inside = text, close = ''] = /^\\?([({[])(.*?)\\?([)}\]])$/s.exec(text) ?? [];
   const isOrdered = /[([]/.test(open) && /[)\]]/.test(close);
-  const pieces = inside.split(/\s*(?:;|,(?=\s)|,|\band\b|\bor\b|∪|\\cup)\s*/).filter((piece) => piece.trim() !== '');
+  const pieces = inside
+    .split(/\s*(?:;|,(?=\s)|,|\band\b|\bor\b|∪|\\cup)\s*/)
+    .filter((piece) => piece.trim() !== '')
+    .flatMap((piece) => (isOrdered ? [piece] : bothSigns(piece)));
   if (pieces.length <= 1 || pieces.length > 12) return undefined;
   const parts = pieces.map(toPart).filter((part) => part !== undefined);
   if (parts.length !== pieces.length || !parts.every(isValue)) return undefined;
   return isOrdered ? parts.map((part, index) => ({ ...part, place: `${open}${close}${index}` })) : parts;
+}
+
+/** `x = ±3` is `x = 3` and `x = -3`. */
+function bothSigns(piece: string): readonly string[] {
+  const [signed, head = ''] = /^(\s*(?:[a-z](?:_\{?\d\}?)?\s*=\s*)?)±/.exec(piece) ?? [];
+  if (signed === undefined) return [piece];
+  const size = piece.slice(signed.length);
+  return [head + size, `${head}-${size}`];
 }
 
 function isValue(part: AnswerPart): part is ValuePart {
@@ -121,10 +132,14 @@ function toPart(piece: string): AnswerPart | undefined {
   const text = piece
     .slice(head.length)
     .trim()
-    .replace(/^(?:about|approximately|≈)\s*/, '');
+    .replace(/^(?:about|approximately|≈)\s*/, '')
+    .replace(/^\{+([^{},;]*)\}+$/, '$1') // what a text command leaves; `{2,5}` is a set
+    .trim()
+    .replace(/^[([]([a-z])[)\]]$/, '$1');
   if (text === '') return undefined;
+  const isBoth = text.startsWith('±');
   const value = findWrittenValues(text)
-    .filter(({ start, end }) => start === 0 && (end === text.length || isUnit(text.slice(end))))
+    .filter(({ start, end }) => !isBoth && start === 0 && (end === text.length || isUnit(text.slice(end))))
     .sort((a, b) => b.end - a.end)[0];
   if (value !== undefined) {
     const share = /(?:%|percent)$/.test(text) ? { share: value.value / 100 } : {};

@@ -25,6 +25,10 @@ const ordinalReference = new RegExp(
 );
 /** Ends before a step that is named to compare with, or as the origin of a value. */
 const comparison = /\b(?:from|unlike|than|after)\s+(?:the\s+)?$/i;
+/** Where the origin is what goes wrong: `the error comes from step 2`, `the value from step 2`, `from step 2 on`. */
+const originBefore =
+  /\b(?:comes?|came|stems?|arises?|start(?:s|ing)?|results?|values?|numbers?)\s+from\s+(?:the\s+)?$/i;
+const onAfter = /^\)?\s+on(?:wards?)?\b/i;
 const bareItem = /^\s*(?:[-*>]\s*)?\(?(\d{1,4})[.):]\s/;
 
 const wrong =
@@ -89,15 +93,21 @@ function findReferences(clause: string, steps: readonly StepSpan[]): readonly Re
     .sort((a, b) => a.start - b.start);
 }
 
-/** The one that the objection is about: the nearest to its word, and one to compare with only when there is no other. */
+/** The one that the objection is about: the nearest to its word. One to compare with is never meant, an origin only alone. */
 function blamedReference(clause: string, references: readonly Reference[]): Reference | undefined {
+  const before = ({ start }: Reference): string => clause.slice(Math.max(0, start - 24), start);
+  const plain = references.filter((reference) => !comparison.test(before(reference)));
+  const origins = references.filter(
+    (reference) =>
+      originBefore.test(before(reference)) || onAfter.test(clause.slice(reference.end, reference.end + 12)),
+  );
+  const candidates = plain.length > 0 ? plain : origins;
   const objection = wrong.exec(clause);
-  if (objection === null) return references[0];
+  if (objection === null) return candidates[0];
   const end = objection.index + objection[0].length;
   const distance = (reference: Reference): number =>
     Math.max(objection.index - reference.end, reference.start - end, 0);
-  const plain = references.filter(({ start }) => !comparison.test(clause.slice(Math.max(0, start - 16), start)));
-  return (plain.length > 0 ? plain : references).reduce<Reference | undefined>(
+  return candidates.reduce<Reference | undefined>(
     (best, reference) => (best === undefined || distance(reference) < distance(best) ? reference : best),
     undefined,
   );
@@ -107,8 +117,8 @@ function blamedReference(clause: string, references: readonly Reference[]): Refe
 function namedStep(clause: string, steps: readonly StepSpan[]): StepSpan | undefined {
   const move = moveReference.exec(clause);
   if (move?.[2] !== undefined) return steps[toNumber(move[2]) - 1];
-  const references = findReferences(clause, steps);
-  if (references.length > 0) return blamedReference(clause, references)?.step;
+  const blamed = blamedReference(clause, findReferences(clause, steps));
+  if (blamed !== undefined) return blamed.step;
   const item = bareItem.exec(clause);
   return item?.[1] === undefined ? undefined : steps[Number(item[1]) - 1];
 }
@@ -123,26 +133,39 @@ function bare(text: string): string {
     .toLowerCase();
 }
 
-/**
- * The step that a clause quotes: the longest quotation that stands in exactly one step, or a step that stands whole in the clause.
- * `bareSteps`: the steps' own words, `bare`.
- */
+/** Joins the step that a move starts from with the one where it goes wrong: `from A to B`, `A does not give B`; not what one should get. */
+const move =
+  /(?<!\b(?:should|must|would)(?: have)? )\b(?:from|giv(?:es?|ing)|gave|gets?|getting|got|le(?:ads?|ading|d) to|follow(?:s|ed|ing)?)\b/i;
+
+/** The step that a clause quotes; of a move between several the last. `bareSteps`: the steps' own words, `bare`. */
 function quotedStep(clause: string, steps: readonly StepSpan[], bareSteps: readonly string[]): StepSpan | undefined {
+  const quoted = findQuoted(clause, bareSteps);
+  const first = quoted[0];
+  if (first === undefined) return undefined;
+  return steps[move.test(clause) ? Math.max(...quoted) : first];
+}
+
+/** Indices of the steps in which alone a quotation stands, else of those that stand whole in the clause; by the longest text. */
+function findQuoted(clause: string, bareSteps: readonly string[]): readonly number[] {
   const quotations = [...clause.matchAll(/["“`'‘$]{1,2}([^"“”`'‘’$\n]{2,400})["”`'’$]{1,2}/g)]
     .map((match) => bare(match[1] ?? ''))
     .filter((quotation) => quotation.length >= MIN_QUOTE)
     .sort((a, b) => b.length - a.length);
-  for (const quotation of quotations) {
+  const held = quotations.flatMap((quotation) => {
     const holders = bareSteps.flatMap((step, index) => (step.includes(quotation) ? [index] : []));
-    if (holders.length === 1) return steps[holders[0] ?? 0];
-  }
-  const bareClause = bare(clause);
-  let longest: number | undefined;
-  for (const [index, step] of bareSteps.entries()) {
-    if (step.length < MIN_QUOTE || !bareClause.includes(step)) continue;
-    if (longest === undefined || step.length > (bareSteps[longest]?.length ?? 0)) longest = index;
-  }
-  return longest === undefined ? undefined : steps[longest];
+    return holders.length === 1 ? holders : [];
+  });
+  if (held.length > 0) return held;
+  let rest = bare(clause);
+  return [...bareSteps.entries()]
+    .filter(([, step]) => step.length >= MIN_QUOTE && rest.includes(step))
+    .sort(([, a], [, b]) => b.length - a.length)
+    .flatMap(([index, step]) => {
+      // `x = 9` does not stand in `2x = 9`
+      if (!rest.includes(step)) return [];
+      rest = rest.replaceAll(step, '\n');
+      return [index];
+    });
 }
 
 /**

@@ -44,7 +44,9 @@ const parts: Readonly<Record<string, number>> = {
 const smallWord = `(?:${[...units, ...teens, ...tens].join('|')})`;
 const anyWord = `(?:${[...units, ...teens, ...tens, ...Object.keys(scales)].join('|')})`;
 const partWord = `(?:${Object.keys(parts).join('|')})`;
-const cardinal = `(?:(?:an?\\s+(?=${Object.keys(scales).join('|')}))?${anyWord}(?:(?:[\\s-]+|\\s+and\\s+)${anyWord}){0,12})`;
+const scaleWord = `(?:${Object.keys(scales).join('|')})`;
+/** `two hundred and three` is one number, `two and three` are two. */
+const cardinal = `(?:(?:an?\\s+(?=${scaleWord}))?${anyWord}(?:(?:[\\s-]+|(?<=${scaleWord})\\s+and\\s+)${anyWord}){0,12})`;
 /** In the plain text everything is in lower case. Order: the longer forms first. */
 export const numberWords = new RegExp(
   `\\b(?:(?:minus|negative)\\s+)?(?:${cardinal}\\s+and\\s+(?:an?|${smallWord})[\\s-]+${partWord}|(?:an?|${cardinal})[\\s-]+${partWord}|${cardinal}(?:\\s+point(?:[\\s-]+${smallWord}){1,12})?)\\b`,

@@ -25,6 +25,7 @@ const commands: Readonly<Record<string, string>> = {
   cdot: '*',
   times: '*',
   div: '/',
+  pm: '±',
   approx: '≈',
   to: '→',
   rightarrow: '→',
@@ -129,6 +130,7 @@ function readSign(original: string, index: number): readonly [string, number] {
   // `2**8` is a power, `**8**` is bold
   if (/^\*\*[\d(]/.test(original.slice(index, index + 3)) && /[\w)]/.test(original[index - 1] ?? '')) return ['^', 2];
   if (original.startsWith('**', index) || original.startsWith('__', index)) return ['', 2];
+  if (original.startsWith('+/-', index)) return ['±', 3];
   if (original.startsWith('{,}', index)) return [',', 3];
   if (original.startsWith('^\\circ', index)) return ['', 6];
   if (original.startsWith('^{\\circ}', index)) return ['', 8];

@@ -143,28 +143,31 @@ function openBlock(
 }
 
 const marker =
-  /^[ \t]*(?:[>#]+[ \t]*)?(?:[*_]{1,3})?(?:(?:step|schritt|paso|étape)[ \t]+\(?(\d{1,3})\)?(?![\d.]*\d)|\(?(\d{1,3})[.):](?=[ \t*_]|$))/i;
+  /^([ \t]*)(?:[>#]+[ \t]*)?(?:[*_]{1,3})?(?:(?:step|schritt|paso|étape)[ \t]+\(?(\d{1,3})\)?(?![\d.]*\d)|\(?(\d{1,3})[.):](?=[ \t*_]|$))/i;
 
 /**
- * Where numbered items begin, if the solution numbers its steps from 1 on without a gap, at least two of them. Bare numbers
- * count only with at most one line before the first; what stands before `Step 1` is no step, so that numbers mean what
- * the solution's own numbers mean.
+ * Where numbered items begin, if the solution numbers its steps from 1 on without a gap, at least two of them. Where steps are
+ * named, bare numbers only list what belongs to one; else they count with at most one line before the first. What stands
+ * before `Step 1` is no step, so that numbers mean what the solution's own numbers mean.
  */
 function numberedStarts(text: string, lines: readonly Line[]): readonly number[] | undefined {
-  const starts: number[] = [];
+  const named: number[] = [];
+  const bare: number[] = [];
   let numBefore = 0;
-  let isNamed = false;
+  let margin = 0;
   for (const { start, end, isContinued } of lines) {
     if (isContinued) continue;
     const line = text.slice(start, end);
-    const match = marker.exec(line);
-    const number = match === null ? undefined : Number(match[1] ?? match[2]);
-    if (number === starts.length + 1) {
-      starts.push(start);
-      isNamed ||= match?.[1] !== undefined;
-    } else if (starts.length === 0 && line.trim() !== '') numBefore++;
+    const [, indent = '', name, number] = marker.exec(line) ?? [];
+    const column = indent.replaceAll('\t', '    ').length;
+    if (bare.length === 0) margin = column;
+    if (Number(name) === named.length + 1) named.push(start);
+    // a column apart are ` 9.` and `10.`; further in stands a list within an item
+    if (Number(number) === bare.length + 1 && Math.abs(column - margin) <= 1) bare.push(start);
+    else if (bare.length === 0 && line.trim() !== '') numBefore++;
   }
-  return starts.length >= 2 && (isNamed || numBefore <= 1) ? starts : undefined;
+  if (named.length >= 2) return named;
+  return bare.length >= 2 && numBefore <= 1 ? bare : undefined;
 }
 
 /** The same for `Step 1: … Step 2: …` within one line. */

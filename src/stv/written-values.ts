@@ -45,9 +45,9 @@ export function findWrittenValues(text: string): readonly WrittenValue[] {
     for (const parsed of readings(window)) {
       for (const reading of withSuffix(window, parsed)) {
         const value = { ...reading, end: start + reading.end };
-        const [signStart, sign] = signBefore(text, start);
-        add(signStart, { ...value, value: sign * value.value });
-        if (sign < 0 && isOperation(text, signStart, start)) add(start, value);
+        const [signStart, signs] = signBefore(text, start);
+        for (const sign of signs) add(signStart, { ...value, value: sign * value.value });
+        if (signs[0] === -1 && isOperation(text, signStart, start)) add(start, value);
       }
     }
   }
@@ -85,12 +85,13 @@ function readings(window: string): readonly Parsed[] {
   return product === undefined ? parseNumbers(window, 0) : [...parseNumbers(window, 0), product];
 }
 
-/** A minus directly in front that is a sign rather than an operation, and where it begins. */
-function signBefore(text: string, start: number): readonly [number, number] {
-  const before = /(?:(?:\b(?:minus|negative)\s+)|[-+]\s?)$/.exec(text.slice(Math.max(0, start - 12), start));
-  if (before === null) return [start, 1];
+/** Where the sign directly in front begins, and what it makes of the value: `±` both. */
+function signBefore(text: string, start: number): readonly [number, readonly number[]] {
+  const before = /(?:(?:\b(?:minus|negative)\s+)|[-+±]\s?)$/.exec(text.slice(Math.max(0, start - 12), start));
+  if (before === null) return [start, [1]];
   const signStart = start - before[0].length;
-  return [signStart, before[0].startsWith('+') ? 1 : -1];
+  if (before[0].startsWith('±')) return [signStart, [1, -1]];
+  return [signStart, [before[0].startsWith('+') ? 1 : -1]];
 }
 
 /** Behind these words a minus is a sign: `x is - 3`, `x is minus 3`. */

@@ -219,6 +219,7 @@ describe('locateFromFeedback', () => {
   const moves = splitSteps('2x + 3 = 15\n2x = 18\nx = 9');
   it.each<[string, number | undefined]>([
     ['You made an error going from "2x + 3 = 15" to "2x = 18".', 2],
+    ['"2x = 18" is wrong: you should get 2x = 12, not "x = 9".', 2],
     ['"2x + 3 = 15" does not give "2x = 18".', 2],
     ['From 2x + 3 = 15 you cannot get 2x = 18.', 2],
     ['2x = 18 does not follow from 2x + 3 = 15.', 2],
