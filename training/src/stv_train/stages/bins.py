@@ -8,12 +8,12 @@ from random import Random
 
 from ..model import Llama
 from ..probes import Judged, attempt_all
-from ..run import Interrupted, Run, fingerprint, weights_digest
+from ..run import Run, fingerprint, weights_digest
 from ..sampler import Sampling
 from ..tasks.checking import states_answer
 from ..tasks.problems import all_kinds, make_problem
 from ..tasks.steps import Problem
-from .chunks import Row, kept
+from .chunks import Row, kept_or_stopped
 
 SAMPLES = 32
 FIRST = 8  # samples of every problem; an easy one is known by them and costs no more
@@ -53,11 +53,9 @@ def binned_problems(run: Run, generator: Llama, split: str, per_bin: int, temper
 
     def measured(problems: list[Problem], seed: int) -> list[Binned]:
         identity = fingerprint([problem.canonical for problem in problems], sampling, seed, digest)
-        with run.interruptible():
-            path = run.folder / "evaluation" / "bins" / f"{identity}.jsonl"
-            rows = kept(path, partial(_measure, run, generator, problems, sampling, seed))
-            if run.stopping:
-                raise Interrupted("the search for bins stopped after a round")
+        path = run.folder / "evaluation" / "bins" / f"{identity}.jsonl"
+        measure = partial(_measure, run, generator, problems, sampling, seed)
+        rows = kept_or_stopped(run, path, measure, "the search for bins stopped after a round")
         return [Binned(problem, row["bin"], row["right"]) for problem, row in zip(problems, rows, strict=True)]
 
     for number in range(200):

@@ -20,6 +20,15 @@ def kept(path: Path, draw: Callable[[], Iterable[Row]]) -> list[Row]:
     return read_jsonl(path)
 
 
+def kept_or_stopped(run: Run, path: Path, draw: Callable[[], Iterable[Row]], stopped: str) -> list[Row]:
+    """As `kept`. Raises Interrupted with `stopped` behind it where `run` was told to stop."""
+    with run.interruptible():
+        rows = kept(path, draw)
+        if run.stopping:
+            raise Interrupted(stopped)
+    return rows
+
+
 def in_chunks(run: Run, name: str, folder: Path, total: int, size: int, draw: Callable[[int, int], Iterable[Row]]) -> Iterator[list[Row]]:
     """The rows of `draw(first, count)` for attempts 0 to `total`, `size` at a time; a chunk already in `folder` is not drawn again.
     Raises Interrupted behind the chunk in which `run` was told to stop."""

@@ -15,12 +15,12 @@ from ..documents import GENERIC_FEEDBACK, review_feedback
 from ..files import read_json, write_json
 from ..model import Llama
 from ..probes import Judged, attempt_all, complete
-from ..run import Interrupted, Run, fingerprint, weights_digest
+from ..run import Run, fingerprint, weights_digest
 from ..sampler import Sampling
 from ..statistics import bootstrap
 from ..tasks.checking import check, states_answer
 from .bins import Binned, binned_problems
-from .chunks import Row, kept
+from .chunks import Row, kept_or_stopped
 
 VERIFIERS = (("untrained", "base"), ("SFT", "sft"), ("verdict RL", "verdict-rl"), ("meta-verifier RL", "meta-rl"), ("STV", "stv"))
 
@@ -169,16 +169,15 @@ def run_loops(run: Run, problems: list[Binned], chains: int, name: str) -> None:
     def loops(protocol: Protocol, bin_name: str) -> list[Row]:
         return [run_loop(run, generator, protocol, first(bin_name), rounds).as_dict()]
 
+    ways = [(protocol, weights_digest(protocol.verifier) if protocol.verifier else "") for protocol in protocols(run)]
     found: dict[str, list[Row]] = {}
     for bin_name in dict.fromkeys(one.bin for one in problems):
         found[bin_name] = []
-        for protocol in protocols(run):
-            judge = weights_digest(protocol.verifier) if protocol.verifier else ""
+        for protocol, judge in ways:
             identity = fingerprint(drawn, bin_name, protocol.name, protocol.verdict, protocol.feedback, judge)
-            with run.interruptible():
-                (loop,) = kept(run.folder / "evaluation" / "loops" / f"{identity}.jsonl", partial(loops, protocol, bin_name))
-                if run.stopping:
-                    raise Interrupted(f"the loops of {bin_name} problems stopped behind {protocol.name}")
+            file = run.folder / "evaluation" / "loops" / f"{identity}.jsonl"
+            stopped = f"the loops of {bin_name} problems stopped behind {protocol.name}"
+            (loop,) = kept_or_stopped(run, file, partial(loops, protocol, bin_name), stopped)
             found[bin_name].append(loop)
             run.say(
                 f"loop {bin_name} ({len(loop['by_problem'])} problems) {protocol.name:28} pass@1 "
