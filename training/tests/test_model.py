@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import stat
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from stv_train.tokenizer import END, PackTokenizer
 def test_exported_checkpoint_gives_the_same_logits_in_transformers(tmp_path: Path, tiny: Llama, tokenizer: PackTokenizer) -> None:
     transformers = pytest.importorskip("transformers")
     write_checkpoint(tmp_path, tiny)
+    modes = {path.name: stat.filemode(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {modes["config.json"]}, "another user reads all of it or nothing"
     other = transformers.LlamaForCausalLM.from_pretrained(tmp_path, torch_dtype=torch.float32)
     ids = torch.tensor([tokenizer.encode("<|user|>4(x - 3) = 2x + 9<|end|><|assistant|>Step 1: 4x - 12 = 2x + 9")])
     with torch.no_grad():

@@ -129,6 +129,14 @@ def test_the_review_of_a_wrong_attempt_never_works_the_answer_out(problem: str, 
     assert not leaks(review_feedback(result), read, attempt)
 
 
+@pytest.mark.parametrize("text", ["-2 / (7 - 8) - 6", "7/9 ÷ 9/9", "(7 + 2) / (-11 / 11)"])
+def test_a_wrong_attempt_is_never_empty(text: str) -> None:
+    problem, rng = read_problem(text), Random(text)
+    for _ in range(400):  # a divisor that is spoiled to 0 has no line to write; one in some forty of these
+        attempt, result = wrong_attempt(problem, rng)
+        assert attempt and not result.correct
+
+
 def test_finding_says_what_is_wrong() -> None:
     problem = read_problem("4(x - 3) + 5 = 2x + 9")
     assert check(problem, "4x - 3 + 5 = 2x + 9").feedback == "Step 1: 4 times -3 is -12, here -3, wrong."

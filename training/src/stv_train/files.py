@@ -23,8 +23,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
     try:
+        temporary.touch()
+        readers = temporary.stat().st_mode
         write(temporary)
         with open(temporary, "rb") as handle:
+            os.fchmod(handle.fileno(), readers)  # safetensors puts a file of its own there that the owner alone may read
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError, SafetensorError) as error:

@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ from ..answers import final_answer, same_answer
 from ..config import Config
 from ..errors import TrainError
 from ..export import checkpoint_hash
-from ..files import read_jsonl, write_json, write_jsonl
+from ..files import read_jsonl, write_atomically, write_json, write_jsonl
 from ..optim import schedule
 from ..probes import CUT, texts
 from ..run import Interrupted, Progress, Run, fingerprint
@@ -299,7 +300,7 @@ def export_merged(setting: HfSetting, peft_model: Any, target: Path) -> Path:
         folder.mkdir(parents=True)
         if getattr(plain, "tie_word_embeddings", False):
             state.pop("lm_head.weight", None)
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        write_atomically(folder / "model.safetensors", partial(save_file, state, metadata={"format": "pt"}))
         written = plain.to_dict() | {"torch_dtype": config.weights, "dtype": config.weights}
         written.pop("quantization_config", None)
         (folder / "config.json").write_text(json.dumps(written, indent=2, default=str) + "\n")

@@ -193,7 +193,7 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
             lines = lines[: rng.randrange(1, len(lines))]  # stops too early
         attempt = solution_text(lines)
         result = check(problem, attempt)
-        if not result.correct:
+        if lines and not result.correct:  # a first line that has no value, as `1/11 ÷ 0`, leaves none
             return attempt, result
     attempt = solution_text([problem.line.text().replace("=", "= 1 +", 1)])
     return attempt, check(problem, attempt)
