@@ -39,7 +39,15 @@ export const exampleGroups: readonly { readonly name: string; readonly examples:
     ],
   },
   {
+    name: 'Fractions and percentages (less well)',
+    examples: [
+      { name: '2/3 ÷ 4/7', problem: '2/3 ÷ 4/7' },
+      { name: '1/4 + 1/6', problem: '1/4 + 1/6' },
+      { name: '15% of 80', problem: 'What is 15% of 80?' },
+    ],
+  },
+  {
     name: 'Outside of what the bundled pack knows',
-    examples: [{ name: 'Percent', problem: 'What is 15% of 240?' }],
+    examples: [{ name: 'A quadratic equation', problem: 'x^2 - 5x + 6 = 0' }],
   },
 ];
