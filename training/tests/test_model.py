@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import stat
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,6 @@ from stv_train.tokenizer import END, PackTokenizer
 def test_exported_checkpoint_gives_the_same_logits_in_transformers(tmp_path: Path, tiny: Llama, tokenizer: PackTokenizer) -> None:
     transformers = pytest.importorskip("transformers")
     write_checkpoint(tmp_path, tiny)
-    modes = {path.name: stat.filemode(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert set(modes.values()) == {modes["config.json"]}, "another user reads all of it or nothing"
     other = transformers.LlamaForCausalLM.from_pretrained(tmp_path, torch_dtype=torch.float32)
     ids = torch.tensor([tokenizer.encode("<|user|>4(x - 3) = 2x + 9<|end|><|assistant|>Step 1: 4x - 12 = 2x + 9")])
     with torch.no_grad():
@@ -29,6 +26,12 @@ def test_exported_checkpoint_gives_the_same_logits_in_transformers(tmp_path: Pat
     text = again.apply_chat_template([{"role": "user", "content": "3x = 6"}], tokenize=False, add_generation_prompt=True)
     assert text == "<|user|>3x = 6<|end|><|assistant|>"
     assert again(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
+
+
+def test_whoever_reads_one_file_of_an_exported_checkpoint_reads_all(tmp_path: Path, tiny: Llama) -> None:
+    write_checkpoint(tmp_path, tiny)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {modes["config.json"]}, modes
 
 
 def test_an_exported_checkpoint_is_read_back_exactly(tiny: Llama) -> None:

@@ -26,12 +26,15 @@ TASK_NAMES = {"equations": "linear equations", "order": "the order of operations
 def write_checkpoint(folder: Path, model: Llama, weights: str = "float32") -> None:
     """A Hugging Face llama checkpoint with its tokenizer and chat template."""
     dtype = torch.bfloat16 if weights == "bfloat16" else torch.float32
-    state = {name: tensor.cpu().to(dtype) for name, tensor in to_hf(model).items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda part: save_file(state, part, metadata={"format": "pt"}))
+    write_weights(folder, {name: tensor.cpu().to(dtype) for name, tensor in to_hf(model).items()})
     write_json(folder / "config.json", model.config.hf() | {"torch_dtype": weights})
     write_json(folder / "generation_config.json", {"eos_token_id": END, "pad_token_id": PAD, "do_sample": True})
     write_tokenizer(folder, prompts.template_text("chat_template.jinja"), model.config.max_length)
+
+
+def write_weights(folder: Path, state: dict[str, torch.Tensor]) -> None:
+    """`model.safetensors` of a Hugging Face checkpoint; makes `folder`."""
+    write_atomically(folder / "model.safetensors", lambda part: save_file(state, part, metadata={"format": "pt"}))
 
 
 def checkpoint_hash(folder: Path) -> str:

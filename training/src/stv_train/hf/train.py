@@ -7,19 +7,17 @@ import re
 import shutil
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ..answers import final_answer, same_answer
 from ..config import Config
 from ..errors import TrainError
-from ..export import checkpoint_hash
-from ..files import read_jsonl, write_atomically, write_json, write_jsonl
+from ..export import checkpoint_hash, write_weights
+from ..files import read_jsonl, write_json, write_jsonl
 from ..optim import schedule
 from ..probes import CUT, texts
 from ..run import Interrupted, Progress, Run, fingerprint
@@ -297,10 +295,9 @@ def export_merged(setting: HfSetting, peft_model: Any, target: Path) -> Path:
         }
         folder = building / name
         plain = inner.config
-        folder.mkdir(parents=True)
         if getattr(plain, "tie_word_embeddings", False):
             state.pop("lm_head.weight", None)
-        write_atomically(folder / "model.safetensors", partial(save_file, state, metadata={"format": "pt"}))
+        write_weights(folder, state)
         written = plain.to_dict() | {"torch_dtype": config.weights, "dtype": config.weights}
         written.pop("quantization_config", None)
         (folder / "config.json").write_text(json.dumps(written, indent=2, default=str) + "\n")
