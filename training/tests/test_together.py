@@ -9,6 +9,7 @@ import pytest
 
 from stv_train.config import Config
 from stv_train.errors import TrainError
+from stv_train.files import read_jsonl
 from stv_train.run import Interrupted, Run
 from stv_train.stages import base as base_stage
 from stv_train.stages.base import Course, first_model, train_base, train_generator, train_trunk
@@ -32,6 +33,36 @@ def test_side_by_side_gives_the_weights_of_each_alone(tmp_path: Path) -> None:
         assert same(weights(together, name), weights(alone, name))
     assert not same(weights(together, "base"), weights(together, "generator"))
     train_pair(together)  # nothing is left to do
+
+
+def test_the_base_learns_from_attempts_that_the_generator_draws_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_stage, "BUFFER", 24)
+    fields = {"base__own_attempts_of": "generator", "base__own_attempts_at": "[0.1, 0.6]", "base__own_attempts": "0"}
+    fields |= {"generator__own_attempts": "6", "generator__own_attempts_at": "[0.0, 0.5]"}
+    together, alone = Run(pair(tmp_path / "together", **fields)), Run(pair(tmp_path / "alone", run__threads="1", **fields))
+    with pytest.raises(TrainError, match="attempts of the generator, which is not trained"):
+        train_base(alone)
+    for run in (together, alone):
+        train_pair(run)
+        drawn = [row["stage"] for row in read_jsonl(run.folder / "metrics.jsonl") if row["stage"].endswith("-own")]
+        assert drawn == ["generator-own"] * 2
+    assert same(weights(together, "base"), weights(alone, "base"))
+    other = Run(pair(tmp_path / "other", **fields | {"generator__muon_lr": "0.001"}))
+    assert Course(other, "base").identity != Course(together, "base").identity
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"base__own_attempts_of": "trunk"}, "must be generator or empty"),
+        ({"base__own_attempts_of": "generator", "generator__start_from": "base"}, "generator.start_from not the base"),
+        ({"base__own_attempts_of": "generator", "base__own_attempts_at": "[0.1, 0.2]", "generator__own_attempts": "4"}, "names 2 shares"),
+        ({"generator__own_attempts_of": "generator"}, "generator.own_attempts_of must be empty"),
+    ],
+)
+def test_who_draws_attempts_is_checked(tmp_path: Path, fields: dict[str, str], sentence: str) -> None:
+    with pytest.raises(TrainError, match=sentence):
+        pair(tmp_path, **fields)
 
 
 def test_both_go_on_from_what_they_have_in_common(tmp_path: Path) -> None:

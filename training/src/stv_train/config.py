@@ -74,6 +74,9 @@ class BaseConfig:
     )
     own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
     own_attempts: int = 20_000
+    own_attempts_of: str = (
+        ""  # `generator`, for the base: it takes those that the generator draws beside it instead; empty: it draws its own
+    )
     own_share: float = 0.6
     first_falling: float = 0.45  # weight of a level against the one below at the very beginning: easy problems first
     first_drill: float = 0.92  # share of drills among the documents at the very beginning
@@ -371,6 +374,23 @@ def _check_origins(config: Config) -> None:
     _need(config.base.start_from != "base", f"base.start_from must not be base: {late}")
     for section, start in (("base", config.base.start_from), ("generator", config.generator.start_from)):
         _need(start != TRUNK or config.trunk.tokens > 0, f"{section}.start_from is trunk, so trunk.tokens must be above 0.")
+    _check_drawers(config)
+
+
+def _check_drawers(config: Config) -> None:
+    base, generator = config.base, config.generator
+    for section, course in (("trunk", config.trunk), ("generator", generator)):
+        _need(not course.own_attempts_of, f"{section}.own_attempts_of must be empty, not {course.own_attempts_of!r}: it draws its own.")
+    if not base.own_attempts_of:
+        return
+    _need(base.own_attempts_of == "generator", f"base.own_attempts_of must be generator or empty, not {base.own_attempts_of!r}.")
+    independent = generator.tokens > 0 and generator.start_from not in ("", "base")
+    _need(independent, "base.own_attempts_of is generator, so generator.tokens must be above 0 and generator.start_from not the base.")
+    drawn = len(generator.own_attempts_at) if generator.own_attempts else 0
+    _need(
+        len(base.own_attempts_at) <= drawn,
+        f"base.own_attempts_at names {len(base.own_attempts_at)} shares, but the generator draws attempts {drawn} times.",
+    )
 
 
 def _check_words(config: Config) -> None:

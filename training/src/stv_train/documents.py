@@ -253,6 +253,11 @@ def drill(rng: Random) -> tuple[str, Leaf]:
 def comparison(rng: Random) -> tuple[str, str]:
     """The middle of a review, a number worked out and the one that has to agree with it, and its judgement. Attempts hold one wrong
     number in ten or more; where half of them are wrong, comparing is learned from a tenth of the tokens."""
+    lead = f"Step {rng.randint(1, 9)}: " if rng.random() < 0.5 else ""
+    if rng.random() < 0.06:
+        below = rng.randint(2, 144)
+        said = below if rng.random() < 0.5 else abs(slip(below, rng)) or 1
+        return f"{lead}over {below}, here over {said}", ", ok" if said == below else ", wrong."
     question, want = drill(rng)
     got, name = want, want.suffix
     if rng.random() < 0.5:
@@ -260,7 +265,7 @@ def comparison(rng: Random) -> tuple[str, str]:
         while got == want or (name and not got.numerator):
             got = replace(want, numerator=slip(want.numerator, rng) if rng.random() < 0.8 else rng.choice(typical))
     place = "before" if not name and rng.random() < 0.3 else "here"
-    lead = f"Step {rng.randint(1, 9)}: " if rng.random() < 0.5 else f", here {Leaf(rng.randint(1, 99), suffix=name).text()}, "
+    lead = lead or f", here {Leaf(rng.randint(1, 99), suffix=name).text()}, "
     return f"{lead}{question} is {want.text()}, {place} {got.text()}", ", ok" if got == want else ", wrong."
 
 

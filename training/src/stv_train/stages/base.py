@@ -30,6 +30,7 @@ from .chunks import Row, in_chunks
 from .rollout import CHUNK, row
 
 LOG_EVERY = 50
+POLL_SECONDS = 0.2
 BUFFER = 4096  # documents drawn, sorted by length and cut into batches at a time
 
 
@@ -59,7 +60,13 @@ class Course:
     def identity(self) -> str:
         """Of all that decides the weights."""
         c = self.run.config
-        return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, self._before)
+        drawn = "" if self.drawn_by is self else self.drawn_by.identity
+        return fingerprint(c.run.seed, c.model, c.data.tasks, c.data.falling, self.name, self.config, self._before, drawn)
+
+    @property
+    def drawn_by(self) -> Course:
+        """Whose attempts this one learns from."""
+        return Course(self.run, self.config.own_attempts_of) if self.config.own_attempts_of else self
 
     @property
     def _before(self) -> str:
@@ -75,9 +82,10 @@ def train_trunk(run: Run) -> None:
         _train(Course(run, TRUNK))
 
 
-def train_base(run: Run) -> Llama:
-    """Trains, or goes on, until `base.tokens` are seen; then measures the gates. Returns the model."""
-    return _train(Course(run, "base"))
+def train_base(run: Run, beside: bool = False) -> Llama:
+    """Trains, or goes on, until `base.tokens` are seen; then measures the gates. Returns the model. `beside`: another process trains the
+    generator meanwhile, so attempts that it has not drawn yet are waited for."""
+    return _train(Course(run, "base"), beside)
 
 
 def train_generator(run: Run) -> None:
@@ -86,7 +94,7 @@ def train_generator(run: Run) -> None:
         _train(Course(run, "generator"))
 
 
-def _train(course: Course) -> Llama:
+def _train(course: Course, beside: bool = False) -> Llama:
     run, name, config = course.run, course.name, course.config
     if run.has_model(name):
         run.say(f"{name}: already trained")
@@ -130,7 +138,7 @@ def _train(course: Course) -> Llama:
 
     with run.interruptible(), drawer() as drawn:
         while tokens < config.tokens:
-            own = own_attempts(course, model, tokens_at_buffer, checkpoint)
+            own = own_attempts(course, model, tokens_at_buffer, checkpoint, beside)
             rows = drawn.take(order_at(course, number, tokens_at_buffer, own))
             upcoming = tokens_at_buffer + sum(len(row.ids) for row in rows)
             if upcoming < config.tokens and (next_own := pool_at(course, upcoming)) in (None, own):
@@ -218,20 +226,37 @@ def order_at(course: Course, number: int, tokens: int, own: Path | None) -> Orde
 
 
 def pool_at(course: Course, tokens: int) -> Path | None:
-    """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not. The course names its
-    folder: attempts of a model that was trained otherwise are not its own."""
-    config = course.config
+    """File of the newest pool of the generator's own attempts that is due at `tokens`, whether drawn yet or not. The course that draws
+    them names its folder: attempts of a model that was trained otherwise are not its own."""
+    config, other = course.config, course.drawn_by
     due = [at for at, share in enumerate(config.own_attempts_at) if tokens >= share * config.tokens]
-    return course.run.folder / course.name / f"own-{course.identity}" / f"{due[-1]}.jsonl" if due and config.own_attempts else None
+    if not due or not other.config.own_attempts:
+        return None
+    return course.run.folder / other.name / f"own-{other.identity}" / f"{due[-1]}.jsonl"
 
 
-def own_attempts(course: Course, model: Llama, tokens: int, checkpoint: Callable[[], None]) -> Path | None:
-    """The same file, drawn first where it does not exist; that takes minutes and can be interrupted too."""
+def own_attempts(course: Course, model: Llama, tokens: int, checkpoint: Callable[[], None], beside: bool = False) -> Path | None:
+    """The same file, drawn first where it does not exist; that takes minutes and can be interrupted too. Raises TrainError where another
+    course has to draw it and is not at it."""
     path = pool_at(course, tokens)
     if path and not path.exists():
         checkpoint()
-        _draw_pool(course, model, path)
+        if course.drawn_by is course:
+            _draw_pool(course, model, path)
+        elif beside:
+            _wait_for_pool(course, path)
+        else:
+            raise TrainError(f"{course.name} learns from attempts of the {course.drawn_by.name}, which is not trained: train it first.")
     return path
+
+
+def _wait_for_pool(course: Course, path: Path) -> None:
+    run = course.run
+    run.say(f"{course.name}: waits for the attempts of the {course.drawn_by.name}")
+    while not path.exists():
+        if run.stopping:
+            raise Interrupted(f"{course.name} stopped while it waited for the attempts of the {course.drawn_by.name}")
+        time.sleep(POLL_SECONDS)
 
 
 def _draw_pool(course: Course, model: Llama, path: Path) -> None:

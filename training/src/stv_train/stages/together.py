@@ -28,15 +28,17 @@ def train_pair(run: Run) -> None:
     independent = run.config.generator.tokens and origins[1] != "base"
     missing = not run.has_model("base") and not run.has_model("generator")
     if not independent or not missing or threads < 2 or run.device.type != "cpu":
-        train_base(run)
-        train_generator(run)
+        # A base that learns from the generator's attempts comes after it.
+        first, then = (train_base, train_generator) if not run.config.base.own_attempts_of else (train_generator, train_base)
+        first(run)
+        then(run)
         return
     if TRUNK in origins:
         train_trunk(run)
     torch.set_num_threads(threads - threads // 2)
     try:
         with _generator_beside(run, threads // 2):
-            train_base(run)
+            train_base(run, beside=True)
     finally:
         torch.set_num_threads(threads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
@@ -25,7 +26,8 @@ from .expression import (
     read_number,
     variables,
 )
-from .steps import MAX_SKIPPED, ByTheBook, Claim, Leaf, Line, Origin, Undo
+from .parts import Cancelled, Multiplied, Reduced, Summed, Widened
+from .steps import MAX_SKIPPED, ByTheBook, Claim, Leaf, Line, Origin, Step, Undo, Working
 
 COPY = Origin("copy")
 _PERCENT = re.compile(r"(\d+(?:/\d+|\.\d+)?) ?%")
@@ -111,6 +113,29 @@ def _undo(node: Bin) -> Undo | None:
     return Undo(way, a.value)
 
 
+def _working(node: Bin) -> Working | None:
+    """How the result of one operation on two numbers is worked out by whole numbers; None where it is one of whole numbers itself."""
+    a, b = node.left, node.right
+    if not isinstance(a, Num) or not isinstance(b, Num) or a.denominator == b.denominator == 1:
+        return None
+    if node.op in "+-":
+        return Summed(a, b, node.op, lcm(a.denominator, b.denominator))
+    if node.op == "*":
+        return Multiplied(a, b)
+    return Multiplied(a, turned, f"{_turning(b)} is {_num_text(turned)}") if (turned := _turned(b)) is not None else None
+
+
+def _turned(num: Num) -> Num | None:
+    """1 ÷ num; None for zero."""
+    sign = 1 if num.numerator > 0 else -1
+    return Num(sign * num.denominator, abs(num.numerator)) if num.numerator else None
+
+
+def _turning(num: Num) -> str:
+    """The operation of its own that dividing by a fraction begins with, without a number that might be the answer."""
+    return f"{_num_text(num)} turned over"
+
+
 def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
     """One operation on two numbers: what takes its place, and the origins of the numbers there."""
     a, b = node.left, node.right
@@ -121,31 +146,45 @@ def _operation(node: Bin) -> tuple[Expr, list[Origin]]:
     if node.op in "+-":
         sign = 1 if node.op == "+" else -1
         if a.denominator == b.denominator:
-            return Num(a.numerator + sign * b.numerator, a.denominator), [Origin("sum", text, operands, _undo(node))]
+            return Num(a.numerator + sign * b.numerator, a.denominator), [Origin("sum", text, operands, _undo(node), _working(node))]
         common = lcm(a.denominator, b.denominator)
 
         def widened(num: Num) -> tuple[Num, Origin]:
             if num.denominator == common:
                 return num, COPY
             wide = Num(num.numerator * (common // num.denominator), common)
-            return wide, Origin("common", _num_text(num), (num.value, Fraction(common)))
+            return wide, Origin("common", _num_text(num), (num.value, Fraction(common)), working=Widened(num, common))
 
         (left, from_left), (right, from_right) = widened(a), widened(b)
         return Bin(node.op, left, right), [from_left, from_right]
     if node.op == "*":
         made = Num(a.numerator * b.numerator, a.denominator * b.denominator)
-        return made, [Origin("times", text, operands, _undo(node))]
-    if not b.numerator:
+        return made, [Origin("times", text, operands, _undo(node), _working(node))]
+    turned = _turned(b)
+    if turned is None:
         raise OutsideDomain("division by zero")
     if a.denominator == b.denominator == 1:
         value = Fraction(a.numerator, b.numerator)
-        if value.denominator == 1:
-            return Num(value.numerator), [Origin("divide", text, operands, _undo(node))]
-        sign = 1 if b.numerator > 0 else -1
-        return Num(sign * a.numerator, abs(b.numerator)), [Origin("divide", text, operands, _undo(node))]
-    sign = 1 if b.numerator > 0 else -1
-    turned = Num(sign * b.denominator, abs(b.numerator))
-    return Bin("*", a, turned), [COPY, Origin("flip", f"1 ÷ {_text(b, False)}", (b.value,))]
+        result = Num(value.numerator) if value.denominator == 1 else Num(a.numerator * turned.numerator, turned.denominator)
+        return result, [Origin("divide", text, operands, _undo(node))]
+    return Bin("*", a, turned), [COPY, Origin("flip", _turning(b), (b.value,))]
+
+
+def _cancelled(node: Bin) -> tuple[Expr, list[Origin]] | None:
+    """A fraction times a whole number with what both can be divided by taken out first, as people do in the head: 4/5 * 420 is
+    4 * 84. None where there is nothing to take out."""
+    for fraction, whole in ((node.left, node.right), (node.right, node.left)):
+        if node.op != "*" or not isinstance(fraction, Num) or not isinstance(whole, Num) or whole.denominator != 1:
+            continue
+        by = gcd(fraction.denominator, whole.numerator)
+        if by < 2 or not whole.numerator:
+            continue
+        less, rest = fraction.denominator // by, Num(whole.numerator // by)
+        left = COPY if less == 1 else Origin("cancel", _num_text(fraction), (fraction.value,), working=Cancelled(fraction, by))
+        right = Origin("cancel", f"{_num_text(whole)} / {by}", (whole.value, Fraction(by)))
+        made = Num(fraction.numerator, less)
+        return (Bin("*", made, rest), [left, right]) if fraction is node.left else (Bin("*", rest, made), [right, left])
+    return None
 
 
 def _find(tree: Expr, bracketed: bool, path: Path) -> list[tuple[tuple[int, int], Path]]:
@@ -225,9 +264,13 @@ class Expression(ByTheBook):
             return tree.value
         return None
 
-    def next(self) -> tuple[Line, list[Origin]] | None:
+    def next(self) -> Step | None:
+        return next(self.ways(), None)
+
+    def ways(self) -> Iterator[Step]:
+        """A whole number that a fraction is multiplied by is made smaller first; it may be multiplied as it is too."""
         if self.answer() is not None:
-            return None
+            return
         places = _find(self.tree, False, ())
         if not places:
             if not isinstance(self.tree, Num):
@@ -237,16 +280,27 @@ class Expression(ByTheBook):
         node = _at(self.tree, path)
         if isinstance(node, Num):
             value = node.value
-            made: Expr = Num(value.numerator, value.denominator)
-            origins = [Origin("reduce", _num_text(node), (value,))]
+            reduced = Num(value.numerator, value.denominator)
+            yield self._with(path, reduced, [Origin("reduce", _num_text(node), (value,), working=Reduced(node))])
         elif isinstance(node, Bin):
-            made, origins = _operation(node)
-        else:
-            raise OutsideDomain("nothing can be done here")
+            if (cancelled := _cancelled(node)) is not None:
+                yield self._with(path, *cancelled)
+            yield self._with(path, *_operation(node))
+
+    def _with(self, path: Path, made: Expr, origins: list[Origin]) -> Step:
         tree, origins = _replace(self.tree, path, made, origins)
         if max(max(abs(num.numerator), num.denominator) for num in _leaves(tree)) > MAX_NUMBER:
             raise OutsideDomain("the numbers grow too large")
         return Expression(tree), origins
+
+    def across(self) -> Expression | None:
+        """The line with its fractions added across, `3/8` for `2/3 + 1/5`, as is often done; None where it is no such sum."""
+        tree = self.tree
+        if not isinstance(tree, Bin) or tree.op not in "+-" or not isinstance(tree.left, Num) or not isinstance(tree.right, Num):
+            return None
+        a, b, sign = tree.left, tree.right, 1 if tree.op == "+" else -1
+        bottom = a.denominator + sign * b.denominator
+        return Expression(Num(a.numerator + sign * b.numerator, bottom)) if bottom > 0 and min(a.denominator, b.denominator) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,11 +394,14 @@ class Statement(ByTheBook):
             return Expression(Num(self._percent().numerator, self._percent().denominator))
         if (made := self._within(previous)) is not None:
             return Expression(made)
-        return Expression(self.parts[-1]) if self._is_whole(previous) else None
+        same = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
+        return Expression(self.parts[-1]) if same else None
 
     def claims(self, previous: Line) -> list[Claim]:
-        whole = self._is_whole(previous)
-        return [_claim(left, right, whole) for left, right in pairwise(self.parts)]
+        return [_claim(left, right) for left, right in pairwise(self.parts)]
+
+    def chain(self, previous: Line) -> Sequence[Line]:
+        return [Expression(part) for part in self.parts] if self._is_about_all(previous) and not self.in_percent else []
 
     def _within(self, previous: Line) -> Expr | None:
         """What stands once the last value has taken the place of a part of `previous`, or of what it becomes in a few steps that were left
@@ -365,9 +422,9 @@ class Statement(ByTheBook):
             line = step[0]
         return None
 
-    def _is_whole(self, previous: Line) -> bool:
-        same = isinstance(previous, Expression | PercentQuestion) and linear(self.parts[0])[1] == previous.value()
-        return same and self._within(previous) is None
+    def _is_about_all(self, previous: Line) -> bool:
+        """It is about no part of `previous`, or about one that is all of it once some steps are done."""
+        return self._within(previous) in (None, self.parts[-1])
 
     def _percent(self) -> Fraction:
         return 100 * linear(self.parts[-1])[1]
@@ -382,15 +439,28 @@ class Statement(ByTheBook):
         return None
 
 
-def _claim(left: Expr, right: Expr, whole: bool) -> Claim:
+def _claim(left: Expr, right: Expr) -> Claim:
     """`left = right`, with the numbers as they are written; the result of one operation as the book has it, unreduced."""
     value, said = linear(left)[1], linear(right)[1]
     got = Leaf(right.numerator, right.denominator) if isinstance(right, Num) else Leaf(said.numerator, said.denominator)
     single = isinstance(left, Bin) and isinstance(left.left, Num) and isinstance(left.right, Num)
     made = _operation(left)[0] if single and isinstance(left, Bin) else None
     want = Leaf(made.numerator, made.denominator) if isinstance(made, Num) else Leaf(value.numerator, value.denominator)
-    undo = _undo(left) if whole and isinstance(left, Bin) else None
-    return Claim(_text(left), got if value == said else want, got, undo)
+    working: Working | None = None
+    if isinstance(right, Num):
+        if isinstance(left, Bin):
+            working = _working(left)
+        elif (
+            isinstance(left, Num)
+            and left.denominator != right.denominator
+            and gcd(left.denominator, right.denominator)
+            in (
+                left.denominator,
+                right.denominator,
+            )
+        ):
+            working = Reduced(left)
+    return Claim(_text(left), got if value == said else want, got, working=working)
 
 
 def _joined(items: list[Member]) -> Expr:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import gcd
 from random import Random
 
 from ..errors import OutsideDomain
@@ -76,11 +77,16 @@ def make_fractions(level: int, rng: Random) -> Expression:
 
 
 def make_percent(level: int, rng: Random) -> PercentQuestion:
-    """1: of; 2: of, any percentage; 3: increase and decrease; 4: what percent."""
+    """1: of; 2: of, any percentage, as far as products go that are drilled; 3: increase and decrease; 4: what percent."""
     if level == 1:
         return PercentQuestion("of", Fraction(rng.choice((5, 10, 20, 25, 50, 75))), Fraction(4 * rng.randint(1, 60)))
     if level == 2:
-        return PercentQuestion("of", Fraction(rng.randint(1, 120)), Fraction(rng.randint(2, 200)))
+        while True:
+            percent, amount = rng.randint(1, 120), rng.randint(2, 200)
+            part = Fraction(percent, 100)
+            factors = part.numerator, amount // gcd(part.denominator, amount)
+            if min(factors) <= 15 and factors[0] * factors[1] <= 900:
+                return PercentQuestion("of", Fraction(percent), Fraction(amount))
     if level == 3:
         kind = rng.choice(("increase", "decrease"))
         return PercentQuestion(kind, Fraction(5 * rng.randint(1, 18)), Fraction(20 * rng.randint(1, 30)))

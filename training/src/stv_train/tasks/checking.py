@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
@@ -38,7 +39,7 @@ def claims_of(expected: Line, origins: list[Origin], line: Line) -> list[Claim]:
     """The numbers of `line`, of the shape of `expected`, that come from operations."""
     states_answer = expected.answer() is not None
     return [
-        Claim(origin.operation, want, found, origin.undo if states_answer and not want.suffix else None)
+        Claim(origin.operation, want, found, origin.undo if states_answer and not want.suffix else None, origin.working, states_answer)
         for want, found, origin in zip(expected.leaves(), line.leaves(), origins, strict=True)
         if origin.operation
     ]
@@ -64,7 +65,7 @@ def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...
     for claim in claims:
         if claim.holds:
             worked.append(claim.compared())
-        elif claim.undo is None and claim.want.value == answer and not claim.want.suffix:
+        elif claim.undo is None and claim.working is None and claim.want.value == answer and not claim.want.suffix:
             return tuple(worked), f"{claim.operation} is not {claim.got.text()}."
         else:
             return tuple(worked), f"{claim.compared()}, wrong."
@@ -74,6 +75,8 @@ def review_claims(claims: list[Claim], answer: Fraction) -> tuple[tuple[str, ...
 def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> LineReview:
     """A line that can be read, below `previous`. What it follows from is worked out before it is judged: a verifier that has to
     say `ok` or not before it has written the result would have to do the sum in its head."""
+    if chain := line.chain(previous):
+        return _review_chain(problem, previous, chain, follows)
     if stated := line.claims(previous):
         worked, finding = review_claims(stated, problem.answer)
         if follows or finding:
@@ -85,6 +88,20 @@ def review_line(problem: Problem, previous: Line, line: Line, follows: bool) -> 
     if (found := _derivation(previous, line)) is None:
         return LineReview() if follows else LineReview((), NOT_FOLLOWING, "other")
     return _review_like(problem, found, line, follows)
+
+
+def _review_chain(problem: Problem, previous: Line, chain: Sequence[Line], follows: bool) -> LineReview:
+    """Lines joined by equals signs, as if they stood below each other."""
+    done: tuple[str, ...] = ()
+    for line in chain:
+        if line.text() == previous.text():
+            continue
+        right = line.after(previous) is not None
+        found = review_line(problem, previous, line, right)
+        if not right:
+            return replace(found, skipped=done + found.skipped, finding=found.finding or NOT_FOLLOWING)
+        done, previous = done + found.skipped + found.worked, line
+    return LineReview(done) if follows else LineReview(done, NOT_FOLLOWING, "other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +196,7 @@ def _claims_of_skipped(
         done = next((claim for claim in rest if claim.want == want), None) if origins[at].kind == "copy" else None
         if done is not None:
             rest.remove(done)
-            claims.append(Claim(done.operation, want, got))
+            claims.append(replace(done, got=got, undo=None, final=False))
             kept[at] = DONE_BEFORE
     return claims, kept, rest
 

@@ -132,6 +132,9 @@ class Equation:
     def claims(self, previous: Line) -> list[Claim]:
         return []
 
+    def chain(self, previous: Line) -> list[Line]:
+        return []
+
     def stated(self) -> Fraction | None:
         return self.answer()
 

@@ -7,11 +7,13 @@ from fractions import Fraction
 from random import Random
 
 from ..errors import OutsideDomain
+from .arithmetic import Expression
 from .checking import Check, check
 from .equations import Equation
 from .steps import MAX_STEPS, Habits, Leaf, Line, Origin, Problem, Step, attempt_lines, solution_text, solve
 
 LEFT_OUT = 0.2  # share of attempts with lines left out
+ACROSS = 0.3  # share of wrong sums of fractions that are added across
 OWN_WAYS = 0.4  # share of solutions of equations that do not go by the book
 
 
@@ -69,8 +71,10 @@ def _drop_term(line: Line, rng: Random) -> Line | None:
     return replace(line, left=rest) if side == "left" else replace(line, right=rest)
 
 
-def _spoil(line: Line, origins: list[Origin], rng: Random) -> Line | None:
-    """A wrong version of a canonical line, or None where the draw changed nothing."""
+def _spoil(before: Line, line: Line, origins: list[Origin], rng: Random) -> Line | None:
+    """A wrong version of a canonical line below `before`, or None where the draw changed nothing."""
+    if isinstance(before, Expression) and rng.random() < ACROSS and (across := before.across()) is not None:
+        return across
     if rng.random() < 0.06:
         return _drop_term(line, rng)
     leaves = line.leaves()
@@ -95,11 +99,16 @@ def _statement(line: Line, origins: list[Origin], rng: Random | None = None) -> 
     return f"{origins[done[0]].operation} = {leaf.text()}"
 
 
+def _in_one(line: Line) -> Step | None:
+    """The next line with its operation done as it stands, not made smaller first."""
+    return next(reversed(list(line.ways())), None)
+
+
 def statements(problem: Problem) -> str | None:
     """A right solution of a calculation in statements; None for what is not written so."""
     lines: list[str] = []
     line = problem.line
-    while (step := line.next()) is not None:
+    while (step := _in_one(line)) is not None:
         line = step[0]
         if (text := _statement(line, step[1])) is None:
             return None
@@ -111,13 +120,13 @@ def statements(problem: Problem) -> str | None:
 def wrong_statements(problem: Problem, rng: Random) -> tuple[str, Check] | None:
     """The same with one wrong value, carried on; None for what is not written so."""
     num_steps, line = 0, problem.line
-    while (step := line.next()) is not None:
+    while (step := _in_one(line)) is not None:
         line, num_steps = step[0], num_steps + 1
     first = rng.randrange(max(num_steps, 1))
     lines: list[str] = []
     line = problem.line
     try:
-        while (step := line.next()) is not None and len(lines) < MAX_STEPS:
+        while (step := _in_one(line)) is not None and len(lines) < MAX_STEPS:
             line, origins = step
             text = _statement(line, origins, rng if len(lines) == first else None)
             if text is None:
@@ -179,9 +188,9 @@ def wrong_attempt(problem: Problem, rng: Random, more: float = 0.15, own_way: bo
         line = problem.line
         try:
             while len(lines) < MAX_STEPS and (step := _step(line, habits, rng)) is not None:
-                line, origins = step
+                before, (line, origins) = line, step
                 if len(lines) == first or (len(lines) > first and rng.random() < more):
-                    spoiled = _spoil(line, origins, rng)
+                    spoiled = _spoil(before, line, origins, rng)
                     if spoiled is not None:
                         line = problem.read(spoiled.text())
                 lines.append(line.text())
@@ -209,9 +218,9 @@ def beginning(problem: Problem, num_lines: int, rng: Random, right: bool) -> tup
         while len(lines) < num_lines + left_out:
             if (step := _step(line, habits, rng)) is None:
                 return None
-            line = step[0]
+            before, line = line, step[0]
             if not right and len(lines) == num_lines + left_out - 1:
-                if (spoiled := _spoil(*step, rng)) is None:
+                if (spoiled := _spoil(before, *step, rng)) is None:
                     return None
                 line = spoiled
             lines.append(line.text())
@@ -224,6 +233,16 @@ def beginning(problem: Problem, num_lines: int, rng: Random, right: bool) -> tup
     return (begun, result) if is_right == right and (right or result.first_error == num_lines) else None
 
 
+def _joined(problem: Problem, attempt: str, rng: Random) -> str:
+    """The last lines in one, joined by equals signs, with the problem before them or not: `2/3 + 1/5 = 10/15 + 3/15 = 13/15`."""
+    lines = [line.removesuffix("=").strip() for line in attempt_lines(attempt)]
+    if rng.random() < 0.4:
+        lines = lines[rng.choice((0, -1)) :]
+        return solution_text([" = ".join([problem.line.text(), *lines])])
+    joined = rng.choice((2, 2, 3))
+    return solution_text([*lines[:-joined], " = ".join(lines[-joined:])])
+
+
 def _leave_out(attempt: str, rng: Random) -> str:
     """The attempt without one or two lines before its last: people do two things at once."""
     lines = attempt_lines(attempt)
@@ -234,8 +253,8 @@ def _leave_out(attempt: str, rng: Random) -> str:
 
 
 def student_attempt(problem: Problem, rng: Random, right: bool, own_ways: float = OWN_WAYS) -> tuple[str, Check]:
-    """What a person may hand in: by the book, in an own way, with lines left out, or in statements, right or with a typical mistake;
-    and its check. `own_ways`: share of equations that are not solved by the book."""
+    """What a person may hand in: by the book, in an own way, with lines left out or joined, or in statements, right or with a typical
+    mistake; and its check. `own_ways`: share of equations that are not solved by the book."""
     stated = problem.task != "equations" and rng.random() < 0.25
     own_way = problem.task == "equations" and rng.random() < own_ways
     if right:
@@ -245,7 +264,8 @@ def student_attempt(problem: Problem, rng: Random, right: bool, own_ways: float 
     else:
         attempt, result = (wrong_statements(problem, rng) if stated else None) or wrong_attempt(problem, rng, own_way=own_way)
     if not stated and rng.random() < LEFT_OUT:
-        shorter = _leave_out(attempt, rng)
+        joins = problem.task != "equations" and rng.random() < 0.5
+        shorter = _joined(problem, attempt, rng) if joins else _leave_out(attempt, rng)
         checked = check(problem, shorter)
         if checked.correct == right:
             return shorter, checked

@@ -45,13 +45,39 @@ class Origin:
     """Where a number of a canonical line comes from. `operation` is empty when nothing was worked out.
 
     `kind` names the operation for the mistakes, or where else it is from: copy, before (worked out in a line that was left out), over,
-    times, sum, move, cross, divide, common, reduce, flip, write.
+    times, sum, move, cross, divide, common, cancel, reduce, flip, write.
     `operands` are its numbers."""
 
     kind: str
     operation: str = ""
     operands: tuple[Fraction, ...] = ()
     undo: Undo | None = None
+    working: Working | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is worked out of a result (`10 + 3 is 13`), and the number that has to agree with it (`here 13`), where one has to."""
+
+    worked: str
+    compared: str = ""
+    holds: bool = True
+
+    def text(self) -> str:
+        return f"{self.worked}, {self.compared}" if self.compared else self.worked
+
+
+class Working(Protocol):
+    """How the number of an operation is worked out in more than one part."""
+
+    def told(self) -> str:
+        """The operation worked out, where no number is there to be compared."""
+        ...
+
+    def parts(self, got: Leaf, final: bool) -> list[Part]:
+        """What shows whether `got` is right: all parts hold exactly where it is worth as much. `final`: a last line is checked by the
+        way back, which does not tell its answer."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +99,28 @@ class Claim:
     want: Leaf
     got: Leaf
     undo: Undo | None = None
+    working: Working | None = None
+    final: bool = False
+    """The line states the answer."""
 
     @property
     def holds(self) -> bool:
+        if self.working is not None:
+            return all(part.holds for part in self.working.parts(self.got, self.final))
         if self.undo is not None:
             return self.undo.way(self.got)[1] == self.undo.start
         return self.want.value == self.got.value and self.want.suffix == self.got.suffix
 
     def worked(self) -> str:
-        return f"{self.operation} is {self.want.text()}"
+        return self.working.told() if self.working else f"{self.operation} is {self.want.text()}"
 
     def compared(self) -> str:
-        """What is worked out to check the claim, and the number that has to agree with it: `7 + 6 is 13, here 12`."""
+        """What is worked out to check the claim, and the number that has to agree with it: `7 + 6 is 13, here 12`. Ends at the first
+        part that does not hold."""
+        if self.working is not None:
+            parts = self.working.parts(self.got, self.final)
+            wrong = next((at for at, part in enumerate(parts) if not part.holds), len(parts))
+            return ", ".join(part.text() for part in parts[: wrong + 1])
         if self.undo is None:
             return f"{self.worked()}, here {self.got.text()}"
         operation, value = self.undo.way(self.got)
@@ -136,6 +172,10 @@ class Line(Protocol):
         """What the line says in itself about numbers (`30 * 2 = 60`), whatever it makes of the line before."""
         ...
 
+    def chain(self, previous: Line) -> Sequence[Line]:
+        """The lines that this one joins by equals signs, all of them about the whole (`10/15 + 3/15 = 13/15`); empty where it is one."""
+        ...
+
     def next(self) -> Step | None:
         """The canonical next line and the origin of each of its leaves; None when nothing is left to do."""
         ...
@@ -169,6 +209,9 @@ class ByTheBook:
     """For lines that go on in one way and have one order."""
 
     __slots__ = ()
+
+    def chain(self, previous: Line) -> Sequence[Line]:
+        return []
 
     def ways(self: Line) -> Iterator[Step]:
         if (step := self.next()) is not None:
