@@ -154,9 +154,9 @@ def test_finding_says_what_is_wrong() -> None:
 def test_hundredths_are_reduced_before_they_are_multiplied() -> None:
     solved = {text: solve(read_problem(text)) for text in ("75% of 72", "360 decreased by 15%", "9% of 40")}
     assert solved == {
-        "75% of 72": ["75/100 * 72", "3/4 * 72", "216/4", "54"],
-        "360 decreased by 15%": ["360 - 15/100 * 360", "360 - 3/20 * 360", "360 - 1080/20", "360 - 54", "306"],
-        "9% of 40": ["9/100 * 40", "360/100", "18/5"],
+        "75% of 72": ["75/100 * 72", "3/4 * 72", "3 * 18", "54"],
+        "360 decreased by 15%": ["360 - 15/100 * 360", "360 - 3/20 * 360", "360 - 3 * 18", "360 - 54", "306"],
+        "9% of 40": ["9/100 * 40", "9/5 * 2", "18/5"],
     }
 
 
@@ -202,6 +202,7 @@ def test_all_that_a_review_works_out_is_true(task: str, level: int) -> None:
         for text in [part for claim in claims for part in re.sub(r", (here|before) .*", "", claim).split(", ") if " is " in part]:
             operation, value = text.split(" is ")
             operation = re.sub(r"^(.*) moved$", r"-(\1)", operation)
+            operation = re.sub(r"^(.*) turned over$", r"1 ÷ (\1)", operation)
             left, by, right = operation.partition(" times ")
             assert judge_value(f"({left}) * ({right})" if by else left) == judge_value(value), (problem.text, attempt, text)
 
@@ -297,8 +298,8 @@ def test_own_ways_are_right_and_many() -> None:
         ("5x - 3 = 2x + 9", "7x = 12", "Step 1: 5x - 2x is 3x, here 7x, wrong."),
         ("4(x - 1) = 12", "x - 1 = 4", "Step 1: 4 times x is 4x, here x, wrong."),
         ("2x = 5", "x = 10/6", "Step 1: 2 times 10/6 is 10/3, before 5, wrong."),
-        ("2/3 * 3/4", "2/3 * 3/4 = 6/12", "Step 1: 6/12 ÷ 3/4 is 2/3, before 2/3, this is not the answer yet."),
-        ("2/3 * 3/4 + 1", "2/3 * 3/4 = 5/12", "Step 1: 2/3 * 3/4 is 6/12, here 5/12, wrong."),
+        ("2/3 * 3/4", "2/3 * 3/4 = 6/12", "Step 1: 2 * 3 is 6, here 6, 3 * 4 is 12, here 12, this is not the answer yet."),
+        ("2/3 * 3/4 + 1", "2/3 * 3/4 = 5/12", "Step 1: 2 * 3 is 6, here 5, wrong."),
     ],
 )
 def test_a_review_says_nothing_of_numbers_that_nobody_wrote(problem: str, attempt: str, review: str) -> None:
@@ -346,10 +347,14 @@ def test_what_people_write_rightly_is_right(problem: str, attempt: str) -> None:
 @pytest.mark.parametrize(
     ("problem", "attempt", "review"),
     [
-        ("20 is what percent of 80", "20/80 = 0.25%\n25%", "Step 1: 20/80 is 1/4, here 1/400, wrong."),
+        ("20 is what percent of 80", "20/80 = 0.25%\n25%", "Step 1: 400 / 80 is 5, 20 * 5 is 100, here 1, wrong."),
         ("20 is what percent of 80", "20/80 = 20%", "Step 1: 20/80 is 1/4, here 20/100, wrong."),
-        ("20 is what percent of 80", "0.25%", "Step 1: this does not follow from the line before."),
-        ("20 is what percent of 80", "20/80 * 100 = 26%", "Step 1: 26 / 100 is 13/50, before 1/4, wrong."),
+        ("20 is what percent of 80", "0.25%", "Step 1: 20 * 100 is 2000, over 80, 80 / 4 is 20, 1 * 20 is 20, before 2000, wrong."),
+        (
+            "20 is what percent of 80",
+            "20/80 * 100 = 26%",
+            "Step 1: 20/80, 100 copied, 20 * 100 is 2000, over 80, 26 * 80 is 2080, before 2000, wrong.",
+        ),
         ("20 is what percent of 80", "20/80 = 25%\n26%", "Step 1: 20/80 is 25/100, here 25/100, ok\nStep 2: this does not follow"),
         ("20 is what percent of 80", "25% = 20/80", "Step 1: 25/100 is 20/80, here 20/80, this is not the answer yet."),
     ],

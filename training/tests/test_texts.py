@@ -169,7 +169,7 @@ def test_comparisons_are_judged_truly_and_half_of_them_are_wrong(tokenizer: Pack
     for number in range(600):
         document = source.draw(number)
         text, judgement = document.prompt, document.answer
-        found = re.search(r" is (\S+), (?:here|before) (\S+)$", text)
+        found = re.search(r" is (\S+), (?:here|before) (\S+)$", text) or re.search(r"over (\d+), here over (\d+)$", text)
         assert found, text
         assert judgement == (", ok" if found[1] == found[2] else ", wrong."), text
         # The same tokens as in the midst of a review.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -423,8 +424,14 @@ class Statement(ByTheBook):
         return None
 
     def _is_about_all(self, previous: Line) -> bool:
-        """It is about no part of `previous`, or about one that is all of it once some steps are done."""
-        return self._within(previous) in (None, self.parts[-1])
+        """It is about no part of `previous`, or about one that is all of it once some steps are done. What takes numbers of `previous` as
+        they stand, and leaves some, is meant to be about a part: `12 + 30 = 42` of 12 + 30 * 2."""
+        within = self._within(previous)
+        if within is not None:
+            return within == self.parts[-1]
+        if isinstance(previous, PercentQuestion):
+            previous = previous.calculation()
+        return not Counter(Expression(self.parts[0]).leaves()) < Counter(previous.leaves())
 
     def _percent(self) -> Fraction:
         return 100 * linear(self.parts[-1])[1]
