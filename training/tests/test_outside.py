@@ -36,7 +36,9 @@ def test_the_splits_share_no_text() -> None:
 
 def test_held_out_words_are_none_of_the_vocabulary() -> None:
     """Models that were trained before would have another one."""
-    assert vocabulary() == list(json.loads((ROOT.parent / "packs" / "stv-mini" / "generator" / "tokenizer.json").read_text())["model"]["vocab"])
+    assert vocabulary() == list(
+        json.loads((ROOT.parent / "packs" / "stv-mini" / "generator" / "tokenizer.json").read_text())["model"]["vocab"]
+    )
 
 
 def test_the_outside_set_of_an_evaluation_was_in_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ def test_the_parts_hold_exactly_where_the_number_is_right(final: bool) -> None:
             "Step 1: 15 / 3 is 5, 2 * 5 is 10, here 10, 15 / 5 is 3, 1 * 3 is 3, here 3, ok\nStep 2: over 15, here over 30, wrong.",
         ),
         ("2/3 + 1/5", "3/8", "Step 1: 15 / 3 is 5, 2 * 5 is 10, 15 / 5 is 3, 1 * 3 is 3, over 15, here over 8, wrong."),
-        ("7/9 - 2/9", "4/9", "Step 1: 4 + 2 is 6, before 7, wrong."),
-        ("3/4 ÷ 2/5", "15/8", "Step 1: 2/5 turned over is 5/2, 15 / 5 is 3, before 3, 8 / 2 is 4, before 4, ok"),
+        ("7/9 - 2/9", "4/9", "Step 1: over 9, here over 9, 4 + 2 is 6, before 7, wrong."),
+        ("3/4 ÷ 2/5", "15/8", "Step 1: 2/5 turned over is 5/2, 8 / 2 is 4, before 4, 15 / 5 is 3, before 3, ok"),
         ("28/24", "7/6", "Step 1: 24 / 6 is 4, 7 * 4 is 28, before 28, ok"),
         ("28/24", "6/7", "Step 1: 24 / 7 is 24/7, wrong."),
         ("3/4 * 8", "3 * 4", "Step 1: 8 / 4 is 2, here 4, wrong."),
@@ -87,7 +87,7 @@ def test_the_parts_hold_exactly_where_the_number_is_right(final: bool) -> None:
         (
             "5/12 * 8",
             "40/12\n10/3",
-            "Step 1: 5 * 8 is 40, here 40, over 12, here over 12, ok\nStep 2: 12 / 3 is 4, 10 * 4 is 40, before 40, ok",
+            "Step 1: over 12, here over 12, 40 / 8 is 5, before 5, ok\nStep 2: 12 / 3 is 4, 10 * 4 is 40, before 40, ok",
         ),
     ],
 )
@@ -101,9 +101,10 @@ def test_reviews_of_fractions(problem: str, attempt: str, review: str) -> None:
         (
             "2/3 + 1/5",
             "2/3 + 1/5 = 10/15 + 3/15 = 12/15 = 4/5",
-            "Step 1: 15 / 3 is 5, 2 * 5 is 10, here 10, 15 / 5 is 3, 1 * 3 is 3, here 3, 12 - 3 is 9, before 10, wrong.",
+            "Step 1: 15 / 3 is 5, 2 * 5 is 10, here 10, 15 / 5 is 3, 1 * 3 is 3, here 3, "
+            "over 15, here over 15, 12 - 3 is 9, before 10, wrong.",
         ),
-        ("6/7 + 6/7", "21/7 = 3", "Step 1: 21 - 6 is 15, before 6, wrong."),
+        ("6/7 + 6/7", "21/7 = 3", "Step 1: over 7, here over 7, 21 - 6 is 15, before 6, wrong."),
         ("15 + (9 + 29)", "15 + 38 = 53", "Step 1: 9 + 29 is 38, here 38, 15 copied, 53 - 38 is 15, before 15, ok"),
         ("12 + 30 * 2", "12 + 30 = 42", "Step 1: 12 + 30 is 42, here 42, this does not follow from the line before."),
     ],

@@ -298,8 +298,8 @@ def test_own_ways_are_right_and_many() -> None:
         ("5x - 3 = 2x + 9", "7x = 12", "Step 1: 5x - 2x is 3x, here 7x, wrong."),
         ("4(x - 1) = 12", "x - 1 = 4", "Step 1: 4 times x is 4x, here x, wrong."),
         ("2x = 5", "x = 10/6", "Step 1: 2 times 10/6 is 10/3, before 5, wrong."),
-        ("2/3 * 3/4", "2/3 * 3/4 = 6/12", "Step 1: 2 * 3 is 6, here 6, 3 * 4 is 12, here 12, this is not the answer yet."),
-        ("2/3 * 3/4 + 1", "2/3 * 3/4 = 5/12", "Step 1: 2 * 3 is 6, here 5, wrong."),
+        ("2/3 * 3/4", "2/3 * 3/4 = 6/12", "Step 1: 12 / 4 is 3, before 3, 6 / 3 is 2, before 2, this is not the answer yet."),
+        ("2/3 * 3/4 + 1", "2/3 * 3/4 = 5/12", "Step 1: 3 * 4 is 12, here 12, 2 * 3 is 6, here 5, wrong."),
     ],
 )
 def test_a_review_says_nothing_of_numbers_that_nobody_wrote(problem: str, attempt: str, review: str) -> None:
@@ -349,11 +349,11 @@ def test_what_people_write_rightly_is_right(problem: str, attempt: str) -> None:
     [
         ("20 is what percent of 80", "20/80 = 0.25%\n25%", "Step 1: 400 / 80 is 5, 20 * 5 is 100, here 1, wrong."),
         ("20 is what percent of 80", "20/80 = 20%", "Step 1: 20/80 is 1/4, here 20/100, wrong."),
-        ("20 is what percent of 80", "0.25%", "Step 1: 20 * 100 is 2000, over 80, 80 / 4 is 20, 1 * 20 is 20, before 2000, wrong."),
+        ("20 is what percent of 80", "0.25%", "Step 1: over 80, 20 * 100 is 2000, 80 / 4 is 20, 1 * 20 is 20, before 2000, wrong."),
         (
             "20 is what percent of 80",
             "20/80 * 100 = 26%",
-            "Step 1: 20/80, 100 copied, 20 * 100 is 2000, over 80, 26 * 80 is 2080, before 2000, wrong.",
+            "Step 1: 20/80, 100 copied, over 80, 20 * 100 is 2000, 26 * 80 is 2080, before 2000, wrong.",
         ),
         ("20 is what percent of 80", "20/80 = 25%\n26%", "Step 1: 20/80 is 25/100, here 25/100, ok\nStep 2: this does not follow"),
         ("20 is what percent of 80", "25% = 20/80", "Step 1: 25/100 is 20/80, here 20/80, this is not the answer yet."),

@@ -38,8 +38,9 @@ class Check:
 def claims_of(expected: Line, origins: list[Origin], line: Line) -> list[Claim]:
     """The numbers of `line`, of the shape of `expected`, that come from operations."""
     states_answer = expected.answer() is not None
+    alone = len(expected.leaves()) == 1  # whether 6/20 can still be reduced is not to be known before it is checked
     return [
-        Claim(origin.operation, want, found, origin.undo if states_answer and not want.suffix else None, origin.working, states_answer)
+        Claim(origin.operation, want, found, origin.undo if states_answer and not want.suffix else None, origin.working, alone)
         for want, found, origin in zip(expected.leaves(), line.leaves(), origins, strict=True)
         if origin.operation
     ]

@@ -1,6 +1,7 @@
 """How a result with fractions is checked: by whole numbers, one small operation at a time, as sums and products are drilled.
 
-A verifier that is asked for `13/30 - 3/15` at once has nothing to work it out with, and writes what confirms the attempt.
+A verifier that is asked for `13/30 - 3/15` at once has nothing to work it out with, and writes what confirms the attempt. Denominators come
+first, right or wrong: a verifier that had to know beforehand whether they are wrong would write down those of the attempt.
 """
 
 from __future__ import annotations
@@ -119,19 +120,19 @@ class Summed:
 
     def told(self) -> str:
         a, b, top, parts = self._whole()
-        return ", ".join([*(part.worked for part in parts), _worked(a, self.sign, b, top), f"over {self.common}"])
+        return ", ".join([*(part.worked for part in parts), f"over {self.common}", _worked(a, self.sign, b, top)])
 
     def parts(self, got: Leaf, final: bool) -> list[Part]:
         a, b, top, parts = self._whole()
         want, over = Fraction(top, self.common), [_over(self.common, got.denominator)] if got.denominator == self.common else []
         if not final:
             compared = _compared(top, _worked(a, self.sign, b, top), self.common, got)
-            return [*parts, *(compared or [_unequal(want, self.common, got)]), *over]
+            return [*parts, *over, *(compared or [_unequal(want, self.common, got)])]
         if (brought := _brought_over(got, self.common)) is None:
             return [*parts, _unequal(want, self.common, got)]
         found, there = brought
         back = there - b if self.sign == "+" else there + b
-        return [*parts, *found, _before(_worked(there, "-" if self.sign == "+" else "+", b, back), back, a), *over]
+        return [*parts, *over, *found, _before(_worked(there, "-" if self.sign == "+" else "+", b, back), back, a)]
 
 
 def _unequal(want: Fraction, bottom: int, got: Leaf) -> Part:
@@ -162,7 +163,7 @@ class Multiplied:
 
     def told(self) -> str:
         below = self._below() or (f"over {self._bottom}" if self._bottom > 1 else "")
-        return ", ".join(text for text in (self.before, self._above()[1], below) if text)
+        return ", ".join(text for text in (self.before, below, self._above()[1]) if text)
 
     def parts(self, got: Leaf, final: bool) -> list[Part]:
         return [Part(self.before), *self._parts(got, final)] if self.before else self._parts(got, final)
@@ -170,7 +171,7 @@ class Multiplied:
     def _parts(self, got: Leaf, final: bool) -> list[Part]:
         bottom, below, (top, above) = self._bottom, self._below(), self._above()
         if got.denominator == bottom:
-            return [self._compared_above(got.numerator, final), *self._compared_below(got, final)]
+            return [*self._compared_below(got, final), self._compared_above(got.numerator, final)]
         known = [Part(below)] if below else []
         if (brought := _brought_over(got, bottom)) is None:
             apart = Fraction(top, bottom) != got.value

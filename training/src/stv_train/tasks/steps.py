@@ -75,8 +75,8 @@ class Working(Protocol):
         ...
 
     def parts(self, got: Leaf, final: bool) -> list[Part]:
-        """What shows whether `got` is right: all parts hold exactly where it is worth as much. `final`: a last line is checked by the
-        way back, which does not tell its answer."""
+        """What shows whether `got` is right: all parts hold exactly where it is worth as much. `final`: what may be the answer is
+        checked by the way back, which does not tell it."""
         ...
 
 
@@ -101,7 +101,7 @@ class Claim:
     undo: Undo | None = None
     working: Working | None = None
     final: bool = False
-    """The line states the answer."""
+    """The line holds this number alone: it may be the answer."""
 
     @property
     def holds(self) -> bool:
