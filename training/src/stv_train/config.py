@@ -74,9 +74,7 @@ class BaseConfig:
     )
     own_attempts_at: tuple[float, ...] = (0.5, 0.75)  # shares of the tokens after which attempts are drawn
     own_attempts: int = 20_000
-    own_attempts_of: str = (
-        ""  # `generator`, for the base: it takes those that the generator draws beside it instead; empty: it draws its own
-    )
+    own_attempts_of: str = ""  # `generator`, for the base: those that the generator draws beside it; empty: the course's own
     own_share: float = 0.6
     first_falling: float = 0.45  # weight of a level against the one below at the very beginning: easy problems first
     first_drill: float = 0.92  # share of drills among the documents at the very beginning

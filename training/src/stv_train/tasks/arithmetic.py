@@ -101,9 +101,9 @@ def _without_signs(tree: Expr) -> Expr:
 
 
 def _undo(node: Bin) -> Undo | None:
-    """The way back from the result of one operation on two numbers to the first of them."""
+    """The way back from the result of one operation on two whole numbers to the first of them; `_working` has that of others."""
     a, b = node.left, node.right
-    if not isinstance(a, Num) or not isinstance(b, Num) or (node.op in "*/" and not b.numerator):
+    if not isinstance(a, Num) or not isinstance(b, Num) or max(a.denominator, b.denominator) > 1 or (node.op in "*/" and not b.numerator):
         return None
     op = {"+": "-", "-": "+", "*": "/", "/": "*"}[node.op]
 
@@ -120,7 +120,7 @@ def _working(node: Bin) -> Working | None:
     if not isinstance(a, Num) or not isinstance(b, Num) or a.denominator == b.denominator == 1:
         return None
     if node.op in "+-":
-        return Summed(a, b, node.op, lcm(a.denominator, b.denominator))
+        return Summed(a, b, node.op)
     if node.op == "*":
         return Multiplied(a, b)
     return Multiplied(a, turned, f"{_turning(b)} is {_num_text(turned)}") if (turned := _turned(b)) is not None else None
@@ -363,6 +363,11 @@ class PercentQuestion(ByTheBook):
         return made, [COPY] * len(made.leaves())
 
 
+def _calculation(line: Line) -> Line:
+    """The calculation that a question asks for; any other line as it is."""
+    return line.calculation() if isinstance(line, PercentQuestion) else line
+
+
 def _over_hundred(percent: Fraction) -> Num:
     return Num(percent.numerator, 100 * percent.denominator)
 
@@ -407,8 +412,7 @@ class Statement(ByTheBook):
     def _within(self, previous: Line) -> Expr | None:
         """What stands once the last value has taken the place of a part of `previous`, or of what it becomes in a few steps that were left
         out; None where the statement is about no part."""
-        if isinstance(previous, PercentQuestion):
-            previous = previous.calculation()
+        previous = _calculation(previous)
         first, last = self.parts[0], self.parts[-1]
         if not isinstance(previous, Expression) or canonical(previous.tree, reduced=True) == canonical(first, reduced=True):
             return None
@@ -429,9 +433,7 @@ class Statement(ByTheBook):
         within = self._within(previous)
         if within is not None:
             return within == self.parts[-1]
-        if isinstance(previous, PercentQuestion):
-            previous = previous.calculation()
-        return not Counter(Expression(self.parts[0]).leaves()) < Counter(previous.leaves())
+        return not Counter(Expression(self.parts[0]).leaves()) < Counter(_calculation(previous).leaves())
 
     def _percent(self) -> Fraction:
         return 100 * linear(self.parts[-1])[1]
@@ -453,21 +455,17 @@ def _claim(left: Expr, right: Expr) -> Claim:
     single = isinstance(left, Bin) and isinstance(left.left, Num) and isinstance(left.right, Num)
     made = _operation(left)[0] if single and isinstance(left, Bin) else None
     want = Leaf(made.numerator, made.denominator) if isinstance(made, Num) else Leaf(value.numerator, value.denominator)
-    working: Working | None = None
-    if isinstance(right, Num):
-        if isinstance(left, Bin):
-            working = _working(left)
-        elif (
-            isinstance(left, Num)
-            and left.denominator != right.denominator
-            and gcd(left.denominator, right.denominator)
-            in (
-                left.denominator,
-                right.denominator,
-            )
-        ):
-            working = Reduced(left)
-    return Claim(_text(left), got if value == said else want, got, working=working)
+    return Claim(_text(left), got if value == said else want, got, working=_working_towards(left, right))
+
+
+def _working_towards(left: Expr, right: Expr) -> Working | None:
+    """How `right`, as one number, is checked against an operation, or against a fraction that it is another form of."""
+    if not isinstance(right, Num):
+        return None
+    if isinstance(left, Num):
+        small, large = sorted((left.denominator, right.denominator))
+        return Reduced(left) if small < large and large % small == 0 else None
+    return _working(left) if isinstance(left, Bin) else None
 
 
 def _joined(items: list[Member]) -> Expr:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from math import lcm
 
 from .expression import Num, number_text
 from .steps import Leaf, Part
@@ -45,14 +46,19 @@ def _unlike(want: Fraction, bottom: int, got: Leaf) -> Part:
     return Part(text, holds=want == got.value)
 
 
+def _back_to(top: int, brought: tuple[list[Part], int]) -> list[Part]:
+    """The numerator that was found has to be the one from before."""
+    parts, there = brought
+    return [*parts[:-1], _before(parts[-1].worked, there, top)]
+
+
 def _compared(top: int, found: str, bottom: int, got: Leaf) -> list[Part] | None:
     """`found` says that the numerator is `top` over `bottom`; whether `got` is as much. None where the denominators are unlike."""
     if got.denominator == bottom:
         return [Part(found, f"here {got.numerator}", got.numerator == top)]
     if (brought := _brought_over(got, bottom)) is None:
         return None
-    parts, there = brought
-    return [Part(found), *parts[:-1], _before(parts[-1].worked, there, top)]
+    return [Part(found), *_back_to(top, brought)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,7 @@ class Reduced:
         if got.denominator == num.denominator:
             return [Part(f"before {num.numerator}", f"here {got.numerator}", num.numerator == got.numerator)]
         if (brought := _brought_over(got, num.denominator)) is not None:
-            parts, top = brought
-            return [*parts[:-1], _before(parts[-1].worked, top, num.numerator)]
+            return _back_to(num.numerator, brought)
         if got.denominator % num.denominator == 0:
             return Widened(num, got.denominator).parts(got, final)
         return [_unlike(num.value, num.denominator, got)]
@@ -106,7 +111,10 @@ class Summed:
     left: Num
     right: Num
     sign: str
-    common: int
+
+    @property
+    def common(self) -> int:
+        return lcm(self.left.denominator, self.right.denominator)
 
     def _widened(self) -> Iterator[tuple[int, list[str]]]:
         """Both numerators over the common denominator, and how they are found."""
@@ -176,10 +184,10 @@ class Multiplied:
         if (brought := _brought_over(got, bottom)) is None:
             apart = Fraction(top, bottom) != got.value
             return self._compared_below(got, final) if apart else [_unlike(got.value, bottom, got)]
-        found, there = brought
         if final:
+            found, there = brought
             return [*known, *found, self._compared_above(there, True)]
-        return [Part(above), *known, *found[:-1], _before(found[-1].worked, there, top)]
+        return [Part(above), *known, *_back_to(top, brought)]
 
     def _compared_above(self, top: int, final: bool) -> Part:
         a, b = self.left.numerator, self.right.numerator
